@@ -1,0 +1,44 @@
+"""Arrays and a JSON note in one safetensors file, written whole or not at all."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from nas.errors import UsageError
+
+
+def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> str:
+    """Replaces the file atomically and durably; returns its sha256. A crash leaves the old file or the new one."""
+    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"note": json.dumps(note)})
+    write_bytes(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}; free the disk or choose another folder") from error
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+    """The arrays and the note. Raises UsageError for a file that is missing, damaged, or not one of ours."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            note = json.loads((file.metadata() or {})["note"])
+            return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} does not exist") from error
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UsageError(f"{path} is not a whole weights file of this library: {error}") from error

@@ -1,0 +1,162 @@
+"""`nas`: questions to a store, answered from the store alone, while a search runs or long after."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from nas import output, query
+from nas.errors import RunError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from nas.store import Store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    text = ""
+    try:
+        with contextlib.suppress(SystemExit):  # --help has printed itself
+            text = _answer(list(sys.argv[1:] if argv is None else argv))
+        return _say(text)
+    except (UsageError, RunError) as error:
+        return _complain(str(error), error.exit_status)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _say(text: str) -> int:
+    try:
+        print(text, end="", flush=True)
+        return 0
+    except OSError as error:
+        # What could not be written is still in the buffer, and Python would try again on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0  # whoever reads has seen enough
+        return _complain(f"the answer cannot be written: {error.strerror}", RunError.exit_status)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"nas: error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _answer(argv: list[str]) -> str:
+    parser, commands = _parsers()
+    names = ", ".join(commands)
+    if not argv:
+        raise UsageError(f"a command is needed, one of {names}; nas --help says more")
+    if argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+        raise UsageError(f"{argv[0]} must follow a command, one of {names}")
+    if argv[0] not in ("-h", "--help", *commands):
+        raise unknown("command", argv[0], commands)
+    if argv[0] in commands:
+        _check_flags(commands[argv[0]], argv[1:])
+    options = parser.parse_args(argv)
+
+    from nas.store import Store
+
+    with Store(options.store) as store:
+        return options.answer(store, options)
+
+
+def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:
+    """Before argparse reads the line: it would take the value of a misspelt flag for something else."""
+    flags = [name for name in command._option_string_actions if name.startswith("--")]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in ("--", *flags):
+            raise unknown("flag", name, flags)
+
+
+def _runs(store: "Store", options: argparse.Namespace) -> str:
+    return _rendered(store.runs(), query.RUN_COLUMNS, options)
+
+
+def _top(store: "Store", options: argparse.Namespace) -> str:
+    rows = store.top(options.run, options.by, options.limit, options.where)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[options.by])
+
+
+def _pareto(store: "Store", options: argparse.Namespace) -> str:
+    objectives = [name.strip() for name in options.objectives.split(",")]
+    rows = store.pareto(options.run, objectives)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives)
+
+
+def _show(store: "Store", options: argparse.Namespace) -> str:
+    return output.render_architecture(store.show(options.architecture), options.format, _width())
+
+
+def _export(store: "Store", options: argparse.Namespace) -> str:
+    architecture = store.show(options.architecture)["id"]
+    from nas.export import export  # after the question whether there is anything to export: it imports jax
+
+    export(store, architecture, options.out)
+    row = {"architecture": architecture, "out": str(options.out)}
+    return _rendered([row], row, options)
+
+
+def _rendered(
+    rows: list[query.Row], columns: Iterable[str], options: argparse.Namespace, asked: Sequence[str] = ()
+) -> str:
+    return output.render(rows, columns, options.format, _width(), asked)
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _format(name: str) -> str:
+    if name not in output.FORMATS:
+        raise unknown("format", name, output.FORMATS)
+    return name
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser("nas", description=__doc__, epilog="nas COMMAND --help says more.", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, answer: Callable[..., str], text: str) -> _Parser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(answer=answer)
+        added.add_argument(
+            "--store", metavar="URL", default="sqlite:///nas.db", help="the database (default: %(default)s)"
+        )
+        form = "|".join(output.FORMATS)
+        form_help = "(default: %(default)s, which leaves out what a terminal has no room for)"
+        added.add_argument("--format", type=_format, default="table", metavar=form, help=form_help)
+        return added
+
+    run_help = "its name or the beginning of it, or latest"
+    architecture_help = "its id or the beginning of it"
+    command("runs", _runs, "All runs: how far each is, and its lowest error.")
+
+    top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
+    top.add_argument("run", metavar="RUN", help=run_help)
+    top.add_argument("--by", metavar="METRIC", default="error", help="(default: %(default)s)")
+    top.add_argument("--limit", metavar="N", type=int, default=10, help="(default: %(default)s)")
+    top.add_argument("--where", metavar="CONDITION", help="such as 'macs < 3e6 and params <= 1e5'")
+
+    show = command("show", _show, "One architecture, with every score it has from every run.")
+    show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
+
+    pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
+    pareto.add_argument("run", metavar="RUN", help=run_help)
+    pareto.add_argument(
+        "--objectives", metavar="METRIC,...", default="error,macs", help="minimised (default: %(default)s)"
+    )
+
+    export = command("export", _export, "Write the network of an architecture to a directory.")
+    export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
+    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory to write")
+    return parser, commands.choices

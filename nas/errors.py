@@ -1,0 +1,24 @@
+"""The errors that a user can act on: one line each, and the exit status that goes with it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(Exception):
+    """What the user gave cannot be used. The line names the field, the value and what is allowed. Exit status 2."""
+
+    exit_status = 2
+
+
+class RunError(Exception):
+    """The run itself failed, through no fault of its arguments. Exit status 1."""
+
+    exit_status = 1
+
+
+def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:
+    """The error for a name that is not one of `allowed`, with the nearest that is."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")

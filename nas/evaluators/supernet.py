@@ -1,0 +1,59 @@
+"""Evaluation with shared weights: recalibrate the statistics of the path, then count validation errors.
+
+Guo et al., 2019, https://arxiv.org/abs/1904.00420, section 3.3.
+"""
+
+import dataclasses
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nas.evaluators.base import Evaluation
+from nas.inference import calibrate, error, on_path, split, unflatten
+from nas.tasks.base import Task
+from spaces.base import Space
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SupernetEvaluator:
+    """Holds arrays only, so that workers share one copy of the weights and the data."""
+
+    space: Space
+    weights: dict[str, np.ndarray]
+    task: Task
+    calibration_images: int = 1024  # of the training split, the same for every candidate
+    batch_size: int = 256
+    precision: str = "float32"
+    recalibrate: bool = True  # False keeps `statistics`, those of the shared weights as a whole
+    statistics: dict[str, np.ndarray] | None = None
+
+    @cached_property
+    def _network(self):
+        graph, weights, statistics = split(self.space.supernet(jax.random.key(0)))
+        if self.statistics is not None:
+            statistics = unflatten(statistics, self.statistics)
+        return graph, unflatten(weights, self.weights), jax.tree.map(jnp.asarray, statistics)
+
+    @cached_property
+    def _calibration(self) -> np.ndarray:
+        size = len(self.task.train.labels)
+        chosen = np.random.default_rng(0).permutation(size)[: self.calibration_images]
+        return self.task.train.images[np.sort(chosen)]
+
+    def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
+        """`error` on the validation split, and the costs of the architecture. Neither budget nor seed matters."""
+        graph, shared, statistics = self._network
+        path = jnp.asarray(encoding, jnp.int32)
+        weights = on_path(shared, path)
+        how = {"batch": self.batch_size, "precision": self.precision}
+        if self.recalibrate:
+            statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
+        wrong = error(graph, weights, statistics, self.task.valid, self.task, path, **how)
+        return Evaluation({"error": wrong, **costs(self.space, encoding)})
+
+
+def costs(space: Space, encoding: tuple[int, ...]) -> dict[str, float]:
+    """The costs of one architecture by name."""
+    return {name: float(value[0]) for name, value in space.cost(jnp.asarray([encoding], jnp.int32)).items()}

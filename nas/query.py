@@ -1,0 +1,212 @@
+"""The records of the store, and questions to them: which is best, which are on the front.
+
+Every metric is minimised. Rows are plain dicts with one key a column, ready for `pandas.DataFrame`; what was
+not measured is None.
+"""
+
+import dataclasses
+import difflib
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+from nas.errors import UsageError, unknown
+
+Row = dict[str, Any]
+Kind = Literal["search", "final"]  # a final is a stand-alone training of what a search has found
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+IDENTITY = ("architecture", "encoding", "description", "space", "trial")
+METRICS = (
+    "error",
+    "test_error",
+    "macs",
+    "params",
+    "seconds",
+)  # every row has these, in this order, others after
+RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "best", "started")
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+CONDITION = re.compile(
+    rf"\s*([a-z_]\w*)\s*({'|'.join(OPERATORS)})\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    id: int
+    name: str
+    space: str
+    strategy: str
+    task: str
+    config: dict[str, Any]
+    code_version: str
+    seed: int
+    status: Status
+    reason: str | None
+    started: str  # ISO 8601, UTC
+    finished: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NewTrial:
+    number: int
+    architecture: str
+    encoding: Sequence[int]  # canonical
+    description: str
+    space: str
+    budget: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    id: int
+    run_id: int
+    kind: Kind
+    number: int
+    architecture: str
+    encoding: list[int]
+    description: str
+    space: str
+    budget: int
+    seed: int
+    state: Literal["running", "finished", "failed"]
+    error: str | None
+    seconds: float | None
+    order: int | None  # 0 for the report that arrived first, 1 for the next; None while running
+    measurements: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    id: int
+    run_id: int
+    architecture: str | None
+    kind: str
+    path: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    id: int
+    name: str
+    kind: str
+    space: str  # the fingerprint
+    path: str
+    sha256: str
+    created: str
+    card: dict[str, Any]
+
+
+def parse_where(text: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
+    """`name op number [and name op number ...]` as (name, comparison, number); all of them must hold."""
+    conditions = []
+    for part in re.split(r"\band\b", text, flags=re.IGNORECASE):
+        match = CONDITION.fullmatch(part)
+        if match is None:
+            form = f"'METRIC OP NUMBER [and ...]' with OP one of {' '.join(OPERATORS)}"
+            raise UsageError(f"where={text!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
+        conditions.append((match[1], OPERATORS[match[2]], float(match[3])))
+    return conditions
+
+
+def build_rows(search: Iterable[Trial], finals: Iterable[Trial]) -> list[Row]:
+    """One row a finished search trial, with what the final training of its architecture measured besides.
+
+    An architecture that has only a final has a row too, without a trial number.
+    """
+    searched = [trial for trial in search if trial.state == "finished"]
+    final = {trial.architecture: trial for trial in finals if trial.state == "finished"}
+    known = {trial.architecture for trial in searched}
+    rows = []
+    for trial in [*searched, *(each for name, each in final.items() if name not in known)]:
+        number = trial.number if trial.kind == "search" else None
+        identity = (trial.architecture, trial.encoding, trial.description, trial.space, number)
+        extra = final[trial.architecture].measurements if trial.architecture in final else {}
+        metrics = {**extra, **trial.measurements, "seconds": trial.seconds}
+        rows.append((dict(zip(IDENTITY, identity, strict=True)), metrics))
+    others = sorted({name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY))
+    return [
+        identity | {name: metrics.get(name) for name in (*METRICS, *others)} for identity, metrics in rows
+    ]
+
+
+def top(rows: list[Row], by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
+    """The `limit` architectures with the lowest `by`, each by its best row; NaN and missing never rank."""
+    if limit < 1:
+        raise UsageError(f"limit={limit} must be at least 1")
+    _check_metrics("by", [by], rows)
+    conditions = [] if where is None else parse_where(where)
+    _check_metrics("where", [name for name, _, _ in conditions], rows)
+    kept = [
+        row
+        for row in rows
+        if all(_is_number(row[name]) and holds(row[name], number) for name, holds, number in conditions)
+    ]
+    return _best_rows(kept, [by])[:limit]
+
+
+def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
+    """The architectures that no other dominates, each by its best row, sorted by the first objective."""
+    objectives = list(objectives)
+    if not objectives:
+        raise UsageError("objectives must name at least one metric, such as error,macs")
+    _check_metrics("objectives", objectives, rows)
+    front: list[Row] = []
+    # In lexicographic order whatever dominates a row comes before it: the front so far decides.
+    for row in _best_rows(rows, objectives):
+        if not any(dominates(other, row, objectives) for other in front):
+            front.append(row)
+    return front
+
+
+def dominates(a: Row, b: Row, objectives: Iterable[str]) -> bool:
+    """At least as good in all, and better in one."""
+    pairs = [(a[name], b[name]) for name in objectives]
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+
+def pick(field: str, value: str, names: Iterable[str], place: str) -> str:
+    """The one of `names` that `value` is, or is the beginning of."""
+    names = sorted(names)
+    matches = [value] if value in names else [name for name in names if value and name.startswith(value)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
+        raise UsageError(f"{field}={value!r} begins {len(matches)} names in {place}: {some}; give more of it")
+    near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UsageError(f"{field}={value!r} is not in {place}{hint}")
+
+
+def _best_rows(rows: list[Row], objectives: list[str]) -> list[Row]:
+    """In order of the objectives, one row an architecture, of those where all the objectives are numbers."""
+    best: dict[str, Row] = {}
+    ranked = [row for row in rows if all(_is_number(row[name]) for name in objectives)]
+    for row in sorted(ranked, key=lambda row: [row[name] for name in objectives]):
+        best.setdefault(row["architecture"], row)
+    return list(best.values())
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _check_metrics(field: str, names: Iterable[str], rows: list[Row]) -> None:
+    metrics = [name for name in rows[0] if name not in IDENTITY] if rows else METRICS
+    for name in names:
+        if name not in metrics:
+            raise unknown(field, name, metrics)

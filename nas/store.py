@@ -1,0 +1,343 @@
+"""The log of every run: one SQL database, a SQLite file unless the URL says otherwise.
+
+One process writes, any number read meanwhile. Every method is one transaction: whatever kills the writer, the
+store holds all of a call or nothing of it. All SQL is here, and nothing else imports SQLAlchemy.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import math
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from nas import query
+from nas.errors import UsageError
+from nas.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
+from nas.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
+
+BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
+ADVICE = {  # what a database says -> what to do about it
+    "locked": "another process is writing to it: wait for that one, or name another store",
+    "readonly": "make the file and its directory writable, or name another store",
+    "unable to open": "make the file and its directory writable, or name another store",
+    "full": "free some space, then resume the run",
+    "space left": "free some space, then resume the run",
+    "malformed": "the file is damaged: restore a copy of it",
+}
+
+
+def _table(name: str, columns: Iterable[str]) -> sa.TableClause:
+    """Names only: the types and the constraints are the migrations' to say."""
+    in_json = {"config", "encoding", "card"}
+    return sa.table(name, *(sa.column(each, sa.JSON() if each in in_json else None) for each in columns))
+
+
+def _fields(record: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(record) if field.name != "measurements"]
+
+
+RUN, TRIAL = _table("run", _fields(Run)), _table("trial", _fields(Trial))
+ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor", _fields(Predictor))
+MEASUREMENT = _table("measurement", ["trial_id", "name", "value"])
+
+
+class Store:
+    def __init__(self, url: str = "sqlite:///nas.db", create: bool = False) -> None:
+        """Opens what is there; only `create` makes a store. What is not one is refused and not touched."""
+        parsed = _parse(url)
+        self.url = parsed.render_as_string(hide_password=True)
+        self._sqlite = parsed.get_backend_name() == "sqlite"
+        self._engine = _sqlite_engine(parsed, create) if self._sqlite else _server_engine(parsed)
+        try:
+            self._open(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        with self._transaction() as connection:
+            tables = sa.inspect(connection).get_table_names()
+            version = None
+            if VERSION_TABLE in tables:
+                version = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
+        if version == HEAD:
+            return
+        if version is None and tables:
+            raise UsageError(f"store={self.url} is not a store of ours and was left as it is; name another")
+        if version is None and not create:
+            raise UsageError(f"store={self.url} holds no store yet: a search makes it")
+        if version is None and self._sqlite:
+            # Outside a transaction, for within one neither can change; twice does no harm.
+            with self._translated(), self._engine.connect() as connection:
+                connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        with self._transaction(write=True) as connection:
+            if not upgrade(connection, version):
+                newer = f"was written by a newer version ({version}) and was left as it is"
+                raise UsageError(f"store={self.url} {newer}; upgrade nas-engine")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            said = " ".join(str(error.orig).split())
+            advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
+            raise UsageError(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
+
+    @contextlib.contextmanager
+    def _transaction(self, write: bool = False) -> Iterator[sa.Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            if self._sqlite:
+                # A writer locks at once: later, it could find that another had written since it first read.
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield connection
+
+    def _rows(self, statement: Any) -> list[Row]:
+        with self._transaction() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    # What the search writes.
+
+    def add_run(
+        self,
+        *,
+        name: str | None,
+        space: str,
+        strategy: str,
+        task: str,
+        config: dict[str, Any],
+        code_version: str,
+        seed: int,
+    ) -> Run:
+        with self._transaction(write=True) as connection:
+            taken = set(connection.scalars(sa.select(RUN.c.name)))
+            if name is None:
+                stem = f"{space}-{strategy}-{task}-{seed}"
+                names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
+                name = next(each for each in names if each not in taken)
+            elif name in taken or name in ("", "latest"):
+                why = "is already a run of" if name in taken else "cannot name a run of"
+                raise UsageError(f"name={name!r} {why} store={self.url}; choose another")
+            given = {"name": name, "space": space, "strategy": strategy, "task": task, "config": config}
+            given |= {"code_version": code_version, "seed": int(seed)}
+            connection.execute(sa.insert(RUN).values(**given, status="running", started=_now()))
+        return self.run(name)
+
+    def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
+        finished = None if status == "running" else _now()
+        with self._transaction(write=True) as connection:
+            values = {"status": status, "reason": reason, "finished": finished}
+            connection.execute(sa.update(RUN).where(RUN.c.id == run_id).values(values))
+
+    def add_trials(self, run_id: int, rows: Iterable[NewTrial], kind: Kind = "search") -> None:
+        """All of them or none; before any is submitted, so that a crash loses no trial."""
+        values = []
+        for row in rows:
+            whole = {name: int(getattr(row, name)) for name in ("number", "budget", "seed")}
+            encoding = [int(choice) for choice in row.encoding]
+            fixed = {"run_id": run_id, "kind": kind, "state": "running", "encoding": encoding}
+            values.append(dataclasses.asdict(row) | whole | fixed)
+        if values:
+            with self._transaction(write=True) as connection:
+                connection.execute(sa.insert(TRIAL), values)
+
+    def finish_trial(
+        self,
+        run_id: int,
+        number: int,
+        *,
+        metrics: Mapping[str, float] | None,
+        error: str | None,
+        seconds: float,
+        kind: Kind = "search",
+    ) -> bool:
+        """The report of a trial, failed where there is an `error`. A second report changes nothing: False."""
+        siblings = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+        with self._transaction(write=True) as connection:
+            found = sa.select(TRIAL.c.id, TRIAL.c.state).where(siblings & (TRIAL.c.number == int(number)))
+            trial = connection.execute(found).one_or_none()
+            if trial is None:
+                raise UsageError(f"number={number} is no {kind} trial of run {run_id} in store={self.url}")
+            if trial.state != "running":
+                return False
+            following = sa.func.coalesce(sa.func.max(TRIAL.c.order), -1) + 1
+            order = connection.scalar(sa.select(following).where(siblings))
+            report = {"state": "finished" if error is None else "failed", "error": error}
+            report |= {"seconds": float(seconds), "order": order}
+            connection.execute(sa.update(TRIAL).where(TRIAL.c.id == trial.id).values(report))
+            values = [
+                {"trial_id": trial.id, "name": name, "value": None if math.isnan(value) else float(value)}
+                for name, value in (metrics or {}).items()
+            ]
+            if values:
+                connection.execute(sa.insert(MEASUREMENT), values)
+        return True
+
+    def add_artifact(
+        self, run_id: int, *, kind: str, path: str | Path, sha256: str, architecture: str | None = None
+    ) -> None:
+        """One a path: a file that was written again replaces what was known of it."""
+        values = {"run_id": run_id, "kind": kind, "path": str(path), "sha256": sha256}
+        with self._transaction(write=True) as connection:
+            same = (ARTIFACT.c.run_id == run_id) & (ARTIFACT.c.path == str(path))
+            connection.execute(sa.delete(ARTIFACT).where(same))
+            connection.execute(sa.insert(ARTIFACT).values(**values, architecture=architecture))
+
+    def add_predictor(
+        self, *, name: str, kind: str, space: str, path: str | Path, sha256: str, card: dict[str, Any]
+    ) -> None:
+        values = {"name": name, "kind": kind, "space": space, "path": str(path), "sha256": sha256}
+        with self._transaction(write=True) as connection:
+            if name in set(connection.scalars(sa.select(PREDICTOR.c.name))):
+                raise UsageError(f"name={name!r} is already a predictor of store={self.url}; choose another")
+            connection.execute(sa.insert(PREDICTOR).values(**values, created=_now(), card=card))
+
+    # What anyone reads, while a search writes or long after.
+
+    def run(self, name: str) -> Run:
+        """By its name, the beginning of it that no other run shares, or `latest`."""
+        runs = {row["name"]: row for row in self._rows(sa.select(RUN).order_by(RUN.c.id))}
+        if not runs:
+            raise UsageError(f"run={name!r} is not in store={self.url}, which holds no runs yet")
+        if name == "latest":
+            return Run(**list(runs.values())[-1])
+        return Run(**runs[query.pick("run", name, runs, f"store={self.url}")])
+
+    def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
+        mine = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+        values = sa.select(MEASUREMENT).join(TRIAL, TRIAL.c.id == MEASUREMENT.c.trial_id).where(mine)
+        measurements: dict[int, dict[str, float]] = {}
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).mappings().all()
+            for trial, name, value in connection.execute(values.order_by(MEASUREMENT.c.name)):
+                measurements.setdefault(trial, {})[name] = math.nan if value is None else value
+        return [Trial(**row, measurements=measurements.get(row["id"], {})) for row in rows]
+
+    def artifacts(
+        self, run_id: int | None = None, architecture: str | None = None, kind: str | None = None
+    ) -> list[Artifact]:
+        asked = {"run_id": run_id, "architecture": architecture, "kind": kind}
+        wanted = sa.select(ARTIFACT).order_by(ARTIFACT.c.id)
+        for name, value in asked.items():
+            if value is not None:
+                wanted = wanted.where(ARTIFACT.c[name] == value)
+        return [Artifact(**row) for row in self._rows(wanted)]
+
+    def predictor(self, name: str) -> Predictor:
+        rows = {row["name"]: row for row in self._rows(sa.select(PREDICTOR))}
+        return Predictor(**rows[query.pick("predictor", name, rows, f"store={self.url}")])
+
+    def runs(self) -> list[Row]:
+        """One row a run, oldest first: how many trials of the search finished, and their lowest error."""
+        finished = (TRIAL.c.run_id == RUN.c.id) & (TRIAL.c.kind == "search") & (TRIAL.c.state == "finished")
+        error = (MEASUREMENT.c.trial_id == TRIAL.c.id) & (MEASUREMENT.c.name == "error")
+        columns = {name: RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c}
+        columns |= {"trials": sa.func.count(TRIAL.c.id), "best": sa.func.min(MEASUREMENT.c.value)}
+        joined = sa.outerjoin(RUN, TRIAL, finished).outerjoin(MEASUREMENT, error)
+        return self._rows(
+            sa.select(*(columns[name].label(name) for name in query.RUN_COLUMNS))
+            .select_from(joined)
+            .group_by(RUN.c.id, *(RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c))
+            .order_by(RUN.c.id)
+        )
+
+    def top(self, run: str, by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
+        return query.top(self._query_rows(run), by, limit, where)
+
+    def pareto(self, run: str, objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
+        return query.pareto(self._query_rows(run), objectives)
+
+    def _query_rows(self, run: str) -> list[Row]:
+        run_id = self.run(run).id
+        return query.build_rows(self.trials(run_id), self.trials(run_id, "final"))
+
+    def show(self, architecture: str) -> Row:
+        """Everything known of one architecture, given by its id or a beginning that no other shares."""
+        ids = (row["architecture"] for row in self._rows(sa.select(TRIAL.c.architecture).distinct()))
+        found = query.pick("architecture", architecture, ids, f"store={self.url}")
+        mine = TRIAL.c.architecture == found
+        identity = sa.select(*(TRIAL.c[name] for name in ("encoding", "description", "space"))).where(mine)
+        columns = [RUN.c.name.label("run"), RUN.c.task, TRIAL.c.kind, TRIAL.c.number.label("trial")]
+        columns += [TRIAL.c.budget, TRIAL.c.seed, MEASUREMENT.c.name, MEASUREMENT.c.value]
+        joined = sa.join(TRIAL, RUN, RUN.c.id == TRIAL.c.run_id)
+        joined = joined.join(MEASUREMENT, MEASUREMENT.c.trial_id == TRIAL.c.id)
+        scores = sa.select(*columns).select_from(joined).where(mine)
+        files = sa.select(RUN.c.name.label("run"), ARTIFACT.c.kind, ARTIFACT.c.path, ARTIFACT.c.sha256)
+        files = files.join(RUN, RUN.c.id == ARTIFACT.c.run_id).where(ARTIFACT.c.architecture == found)
+        return {
+            "id": found,
+            **self._rows(identity.order_by(TRIAL.c.id).limit(1))[0],
+            "scores": self._rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name)),
+            "artifacts": self._rows(files.order_by(ARTIFACT.c.id)),
+        }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _parse(url: str) -> sa.URL:
+    form = "such as sqlite:///nas.db or postgresql://user@host/name"
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise UsageError(f"store={url!r} is not a database URL, {form}") from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise UsageError(f"store={shown} is no kind of database that is supported, {form}")
+    if parsed.drivername == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
+        raise UsageError(f"store={shown} must name a file and nothing more, such as sqlite:///nas.db")
+    return parsed
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except ImportError:
+        shown = url.render_as_string(hide_password=True)
+        install = "pip install 'nas-engine[postgres]'"
+        raise UsageError(f"store={shown} needs psycopg, which is not installed; {install}") from None
+
+
+def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
+    path = Path(str(url.database)).absolute()
+    why = refusal(path, create)
+    if why is not None:
+        raise UsageError(f"store={url.render_as_string()} {why}")
+    mode = "rwc" if create else "rw"
+    if not create and not os.access(path.parent, os.W_OK):
+        # SQLite cannot make the file that readers share with a writer, nor needs one if nobody writes.
+        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,  # transactions begin where `_transaction` says, also for the schema
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    return sa.create_engine(url, creator=connect)

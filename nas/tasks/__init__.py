@@ -1,0 +1,106 @@
+"""Tasks by name: image classification data with fixed train, valid and test parts."""
+
+import os.path
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nas.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from nas.tasks.base import Raw, Task
+
+NAMES = ("digits", "fashion-mnist", "cifar10", "npz:FILE", "folder:DIR")
+
+
+def _digits(place: str | None, image_size: int | None) -> "Raw":
+    del place, image_size
+    import numpy as np
+    from sklearn.datasets import load_digits
+
+    from nas.tasks.base import Raw
+
+    rows, labels = load_digits(return_X_y=True)
+    return Raw((np.reshape(rows, (-1, 8, 8)) / 16, np.asarray(labels)), num_classes=10)
+
+
+def _fashion_mnist(place: str | None, image_size: int | None) -> "Raw":
+    del image_size
+    from nas.tasks.fashion import read_fashion_mnist
+
+    return read_fashion_mnist(place)
+
+
+def _cifar10(place: str | None, image_size: int | None) -> "Raw":
+    from nas.tasks.cifar import read_cifar10
+
+    return read_cifar10(place, image_size)
+
+
+def _npz(place: str | None, image_size: int | None) -> "Raw":
+    del image_size
+    from nas.tasks.arrays import read_npz
+
+    assert place is not None  # check_name saw to it
+    return read_npz(place)
+
+
+def _folder(place: str | None, image_size: int | None) -> "Raw":
+    from nas.tasks.folders import read_folder
+
+    assert place is not None  # check_name saw to it
+    return read_folder(place, image_size)
+
+
+# From where the data lies and the size to which files are decoded. A name in PLACED says where: npz:FILE.
+TASKS: dict[str, Callable[[str | None, int | None], "Raw"]] = {
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+    "npz": _npz,
+    "folder": _folder,
+}
+PLACED = ("npz", "folder")
+
+
+def check_name(name: str) -> None:
+    """Raises unless `name` is that of a task; whether its data can be read shows when it is loaded."""
+    kind, colon, place = name.partition(":")
+    if kind not in TASKS or (kind in PLACED) != bool(place) or (colon and not place):
+        raise unknown("task", name, NAMES)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    split_seed: int = 0,
+    limit: int | None = None,
+) -> "Task":
+    """The task of this name, the same for the same arguments and data.
+
+    `data_dir` says where fashion-mnist and cifar10 lie. `image_size` resizes; without it images keep their
+    size, made square, and those of folders become 32 x 32. `limit` keeps at most so many training and
+    validation images together, and the same share of test.
+    """
+    from nas.tasks.base import check_numbers, split
+
+    check_name(name)
+    check_numbers(split_seed, limit, image_size)
+    kind, _, place = name.partition(":")
+    if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
+        raise UsageError(
+            f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10"
+        )
+    where = place or data_dir
+    raw = TASKS[kind](where and os.path.expanduser(where), image_size)
+    return split(
+        name,
+        *raw.train,
+        raw.num_classes,
+        seed=split_seed,
+        valid=raw.valid,
+        test=raw.test,
+        limit=limit,
+        image_size=image_size,
+    )

@@ -1,0 +1,49 @@
+"""A NumPy archive of images and labels, in one piece or in parts."""
+
+import zipfile
+import zlib
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.tasks.base import Arrays, Raw
+
+KEYS = "images and labels, or train_images and train_labels, and where given valid_* and test_*"
+UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_npz(place: str) -> Raw:
+    """The number of classes is one more than the largest label."""
+    try:
+        with open(place, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"npz={place!r} is a single array; allowed: a .npz archive of {KEYS}")
+            names = archive.files
+            found = {key: archive[key] for key in names if key.endswith(("images", "labels"))}
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"npz={place!r} cannot be read ({reason}); allowed: a .npz archive of {KEYS}"
+        ) from error
+
+    def arrays(part: str) -> Arrays | None:
+        keys = (f"{part}images", f"{part}labels")
+        if not any(key in found for key in keys):
+            return None
+        for key in keys:
+            if key not in found:
+                raise UsageError(f"npz={place!r} has no {key}; allowed: {KEYS}")
+        return found[keys[0]], found[keys[1]]
+
+    whole, train = arrays(""), arrays("train_")
+    if whole is not None and train is not None:
+        raise UsageError(f"npz={place!r} has both images and train_images; allowed: {KEYS}")
+    train = train or whole
+    if train is None:
+        raise UsageError(f"npz={place!r} has the arrays {sorted(names)}; allowed: {KEYS}")
+    valid, test = arrays("valid_"), arrays("test_")
+    labels = [part[1] for part in (train, valid, test) if part is not None]
+    # An array that has no largest label is refused, by name, when the parts are checked.
+    largest = [int(array.max()) for array in labels if array.size and array.dtype.kind in "iu"]
+    return Raw(train, max(largest, default=0) + 1, valid, test)

@@ -1,0 +1,210 @@
+"""A task: labelled images in three fixed parts. A search sees train and valid; test is for the final report.
+
+The parts depend on the data and on the split seed, never on the seed of a search, so that searches compare.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.tasks.pixels import as_uint8, resize
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    images: np.ndarray  # uint8 [n, height, width, channels]
+    labels: np.ndarray  # int32 [n]
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.dtype != np.uint8 or images.ndim != 4:
+            kind = f"{images.dtype} {list(images.shape)}"
+            raise UsageError(f"images={kind} must be uint8 [n, height, width, channels]")
+        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be int32 [{len(images)}]")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...]  # of train, per channel, with 255 as 1
+    std: tuple[float, ...]
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_channels(self) -> int:
+        return self.train.images.shape[3]
+
+    def fingerprint(self) -> str:
+        """Equal for equal data in equal parts, wherever the files lie and whatever the task is called."""
+        digest = hashlib.sha256(str(self.num_classes).encode())
+        for part in (self.train, self.valid, self.test):
+            for array in (part.images, part.labels):
+                digest.update(f"{array.dtype.str} {array.shape}".encode())
+                digest.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
+        return digest.hexdigest()
+
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images and labels, unchecked, as a file holds them
+
+
+class Raw(NamedTuple):
+    """What a loader found: `split` checks it, and cuts from train the parts that are None."""
+
+    train: Arrays
+    num_classes: int
+    valid: Arrays | None = None
+    test: Arrays | None = None
+
+
+def split(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    test: Arrays | None = None,
+    valid: Arrays | None = None,
+    limit: int | None = None,
+    image_size: int | None = None,
+) -> Task:
+    """The task of these images, every part in a random order of which each prefix is stratified by class.
+
+    A test part that is not given is 20 % of the images; a validation part that is not given is 20 % too, or
+    10 % where test is given. `limit` keeps at most so many training and validation images together, and the
+    same share of test; what it keeps is a part of what a larger limit keeps. `image_size` defaults to the
+    smaller of height and width.
+    """
+    check_numbers(seed, limit, image_size)
+    given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
+    whole = {
+        part: _checked(f"task={name!r}: {part}", *arrays, num_classes)
+        for part, arrays in given.items()
+        if arrays
+    }
+    _check_classes(name, whole["train"].labels, num_classes, needed=1 if len(whole) == 3 else 2)
+    shapes = {part: list(arrays.images.shape[1:]) for part, arrays in whole.items()}
+    for part, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise UsageError(f"task={name!r}: {part}.images={shape} must be {shapes['train']}, as in train")
+
+    rng = np.random.default_rng(seed)
+    train = whole["train"]
+    order = _spread(train.labels, rng, lead=0.5)
+    chosen: dict[str, tuple[Split, np.ndarray]] = {}
+    for part, share in (("test", 0.2), ("valid", 0.1 if test else 0.2)):
+        if part in whole:
+            chosen[part] = whole[part], np.arange(len(whole[part]))
+        else:
+            n = max(1, round(share * len(train)))
+            chosen[part], order = (train, order[:n]), order[n:]
+    chosen["train"] = train, order
+
+    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, limit, num_classes)
+    parts: dict[str, Split] = {}
+    for part, (arrays, index) in chosen.items():
+        index = index[_spread(arrays.labels[index], rng, lead=0)][: sizes[part]]
+        pixels = resize(arrays.images[index], image_size or min(shapes["train"][:2]))
+        parts[part] = Split(pixels, arrays.labels[index])
+        parts[part].images.setflags(write=False)
+        parts[part].labels.setflags(write=False)
+    mean, std = _moments(parts["train"].images)
+    return Task(name, **parts, num_classes=num_classes, mean=mean, std=std)
+
+
+def check_numbers(seed: int, limit: int | None, image_size: int | None) -> None:
+    ranges = {
+        "split_seed": (seed, 0, 2**32 - 1),
+        "limit": (limit, 1, None),
+        "image_size": (image_size, 4, 1024),
+    }
+    for field, (value, low, high) in ranges.items():
+        if value is None and field != "split_seed":
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            allowed = f"{low} or more" if high is None else f"in {low}..{high}"
+            raise UsageError(f"{field}={value!r} must be a whole number, {allowed}")
+
+
+def _checked(field: str, images: np.ndarray, labels: np.ndarray, num_classes: int) -> Split:
+    images, labels = np.asarray(images), np.asarray(labels)
+    shape = list(images.shape)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.size == 0 or images.shape[3] > 4:
+        allowed = "[n, height, width] or [n, height, width, channels], not empty, of 1..4 channels"
+        raise UsageError(f"{field}.images={shape} must be {allowed}")
+    if labels.shape != images.shape[:1]:
+        raise UsageError(f"{field}.labels={list(labels.shape)} must be [{len(images)}], one label an image")
+    if labels.dtype.kind not in "iu":
+        raise UsageError(f"{field}.labels has dtype {labels.dtype}; allowed: integers")
+    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(outside):
+        i = outside[0]
+        raise UsageError(f"{field}.labels[{i}]={labels[i]} must lie in 0..{num_classes - 1}")
+    return Split(as_uint8(f"{field}.images", images), labels.astype(np.int32))
+
+
+def _check_classes(name: str, labels: np.ndarray, num_classes: int, needed: int) -> None:
+    if not 2 <= num_classes <= len(labels):
+        allowed = f"2..{len(labels)}, the number of training images"
+        raise UsageError(f"task={name!r}: num_classes={num_classes} must lie in {allowed}")
+    counts = np.bincount(labels, minlength=num_classes)
+    if counts.min() < needed:
+        rare = int(counts.argmin())
+        raise UsageError(
+            f"task={name!r}: class {rare} has {counts[rare]} training images, {needed} are needed"
+        )
+
+
+def _spread(labels: np.ndarray, rng: np.random.Generator, lead: float) -> np.ndarray:
+    """A random order in which every prefix, and so every piece, is stratified by class.
+
+    Image k of the n of a class stands at (k + lead) / n. With a lead of 1/2 pieces are in proportion, and a
+    class of two or more has an image behind the middle, so a cut of the first 40 % leaves some of it. With a
+    lead of 0 the order opens with one image of each class.
+    """
+    order = rng.permutation(len(labels))
+    shuffled = labels[order]
+    counts = np.bincount(shuffled)
+    rank = np.empty(len(labels))
+    rank[np.argsort(shuffled, kind="stable")] = np.concatenate([np.arange(n) for n in counts])
+    return order[np.argsort((rank + lead) / counts[shuffled], kind="stable")]
+
+
+def _sizes(full: dict[str, int], limit: int | None, num_classes: int) -> dict[str, int]:
+    """What `limit` leaves of each part: of train one image a class at least, of the others one image."""
+    searched = full["train"] + full["valid"]
+    if limit is None or limit >= searched:
+        return full
+    if limit < 2 * num_classes:
+        raise UsageError(f"limit={limit} must be at least {2 * num_classes}, two images a class")
+    share = limit / searched
+    valid = min(max(1, round(share * full["valid"])), limit - num_classes)
+    return {"train": limit - valid, "valid": valid, "test": max(1, round(share * full["test"]))}
+
+
+def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation a channel, from whole-number sums: the same on every machine."""
+    n = images[..., 0].size
+    total = images.sum(axis=(0, 1, 2), dtype=np.int64)
+    squares = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64, casting="safe")
+    mean = total / n
+    # One grey level at least, so that a constant channel can be divided by it.
+    std = np.maximum(np.sqrt(np.maximum(squares / n - mean**2, 0)), 1)
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())

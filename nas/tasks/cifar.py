@@ -1,0 +1,117 @@
+"""CIFAR-10: 60,000 colour images of 32 x 32 in ten classes, in any of the forms in which it is handed around.
+
+Krizhevsky, 2009. https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
+One of those forms is pickled. It is read by an unpickler that makes plain containers, numbers and strings and
+calls nothing: what a pickle would call is only described, and the one description taken is of a uint8 array.
+"""
+
+import dataclasses
+import io
+import math
+import pickle  # noqa: TID251 - the official batches are pickles; Plain, below, calls nothing that they name
+import re
+from pathlib import Path
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.tasks.base import Arrays, Raw
+from nas.tasks.folders import class_folders, files, is_image
+
+IMAGE_SIZE, NUM_CLASSES = 32, 10
+PIXELS = 3 * IMAGE_SIZE**2
+BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+BINARY = [f"{name}.bin" for name in BATCHES]
+TAR = re.compile(r"\.(tar(\.(gz|xz|bz2))?|tgz|txz|tbz2)$")
+ARRAY_NAMES = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+}
+
+
+def read_cifar10(data_dir: str | None, image_size: int | None) -> Raw:
+    """From the official batches, binary or pickled, or from class folders: in a directory, or in a tar."""
+    if data_dir is None:
+        raise UsageError("data_dir=None must be the folder or the tar that holds cifar10")
+    field, root = f"data_dir={data_dir!r}", Path(data_dir)
+    found = dict(files(root, lambda path: path.name in (*BATCHES, *BINARY) or is_image(path)))
+    batches = {path.name: data for path, data in found.items() if not is_image(path)}
+    if batches:
+        names, parse = (BINARY, parse_binary) if batches.keys() & set(BINARY) else (BATCHES, parse_pickle)
+        missing = [name for name in names if name not in batches]
+        if missing:
+            raise UsageError(f"{field} lacks {', '.join(missing)}; all of {', '.join(names)} are needed")
+        parts = [parse(f"{field}: {name}", batches[name]) for name in names]
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
+        return Raw((images, labels), NUM_CLASSES, test=parts[-1])
+
+    tars = sorted(path for path in root.iterdir() if TAR.search(path.name)) if root.is_dir() else []
+    if len(tars) == 1 and not found:
+        return read_cifar10(str(tars[0]), image_size)
+    raw = class_folders(field, found.items(), image_size or IMAGE_SIZE)
+    if raw.num_classes != NUM_CLASSES:
+        raise UsageError(f"{field} has {raw.num_classes} class folders; cifar10 has {NUM_CLASSES}")
+    return raw
+
+
+def parse_binary(field: str, data: bytes) -> Arrays:
+    """Rows of one label and 3,072 values, a colour plane at a time."""
+    if not data or len(data) % (1 + PIXELS):
+        raise UsageError(f"{field} has {len(data)} bytes; allowed: a multiple of {1 + PIXELS}")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, 1 + PIXELS)
+    return _channels_last(rows[:, 1:]), rows[:, 0]
+
+
+def parse_pickle(field: str, data: bytes) -> Arrays:
+    try:
+        batch = Plain(io.BytesIO(data), encoding="bytes").load()
+        rows, labels = _array(batch[b"data"]), batch[b"labels"]
+    except Exception as error:  # a damaged or a hostile pickle can raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(f"{field} is not a batch of plain data and uint8 arrays ({reason})") from error
+    if rows.ndim != 2 or rows.shape[1] != PIXELS:
+        raise UsageError(f"{field}: data={list(rows.shape)} must be [n, {PIXELS}]")
+    in_range = range(NUM_CLASSES)
+    if not isinstance(labels, list) or any(type(one) is not int or one not in in_range for one in labels):
+        raise UsageError(f"{field}: labels must be a list of whole numbers in 0..{NUM_CLASSES - 1}")
+    if len(labels) != len(rows):  # a sum over the batches could hide it
+        raise UsageError(f"{field}: labels={len(labels)} must be {len(rows)}, one a row of data")
+    return _channels_last(rows), np.array(labels, np.int32)
+
+
+def _channels_last(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
+
+
+@dataclasses.dataclass(eq=False)
+class Described:
+    """In place of an object: the name that would have made it, the arguments of the call, and its state."""
+
+    name: str
+    arguments: tuple = ()
+    state: object = None
+
+    def __call__(self, *arguments):
+        return Described(self.name, arguments)
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class Plain(pickle._Unpickler):  # not its twin in C, which allocates as long a memo as a file asks for
+    def find_class(self, module, name):
+        if (module, name) not in ARRAY_NAMES:
+            raise pickle.UnpicklingError(f"it names {module!r}, {name!r}")
+        return Described(name)
+
+
+def _array(value: object) -> np.ndarray:
+    match value:
+        case Described(
+            "_reconstruct", _, (_, tuple(shape), Described("dtype", (b"u1" | "u1", *_)), False, data)
+        ):
+            if isinstance(data, bytes) and math.prod(shape) == len(data):
+                return np.frombuffer(data, np.uint8).reshape(shape)
+    raise ValueError("its data is not a uint8 array")

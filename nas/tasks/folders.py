@@ -1,0 +1,113 @@
+"""Class folders: every class is a folder of JPEG and PNG images, in a directory or in a tar.
+
+Either the classes lie side by side, or under train/ and, where given, valid/ (or val/) and test/. A tar is
+read from front to back and never extracted. Every image must fit the layout: none is left out in silence.
+"""
+
+import lzma
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from nas.errors import UsageError
+from nas.tasks.base import Arrays, Raw
+from nas.tasks.pixels import decode
+
+IMAGE_SIZE = 32
+PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+# Images we do not read are listed too, so that they are refused rather than overlooked.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+MAX_FILE_BYTES = 256 * 2**20
+DAMAGED_TAR = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
+
+
+def is_image(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_folder(place: str, image_size: int | None) -> Raw:
+    root = Path(place)
+    return class_folders(f"folder={place!r}", files(root, is_image), image_size or IMAGE_SIZE)
+
+
+def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones."""
+
+    def is_wanted(path: PurePosixPath) -> bool:
+        return not any(part.startswith(".") for part in path.parts) and wanted(path)
+
+    if root.is_dir():
+        for path in sorted(path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))):
+            relative = PurePosixPath(*path.relative_to(root).parts)
+            if is_wanted(relative) and path.is_file():
+                try:
+                    data = path.read_bytes()
+                except OSError as error:
+                    raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+                yield relative, data
+    elif not root.exists():
+        raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
+    else:
+        yield from _tar_files(root, is_wanted)
+
+
+def _tar_files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    try:
+        with tarfile.open(root) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if not member.isfile() or not wanted(path):
+                    continue
+                if member.size > MAX_FILE_BYTES:  # a few compressed bytes can stand for any length
+                    size = f"{member.size} bytes; allowed: at most {MAX_FILE_BYTES}"
+                    raise UsageError(f"{str(root)!r}: {member.name!r} has {size}")
+                stream = tar.extractfile(member)
+                assert stream is not None  # it is a regular file
+                yield path, stream.read()
+    except DAMAGED_TAR as error:
+        reason = f"({type(error).__name__}); allowed: a complete .tar, .tar.gz, .tar.bz2 or .tar.xz"
+        raise UsageError(f"{str(root)!r} cannot be read {reason}") from error
+
+
+def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int) -> Raw:
+    """A label is the place of the class among the sorted names. Images are sorted by path, so a folder and
+    a tar of it make the same task.
+    """
+    images = {path.parts: decode(f"{field}: {str(path)!r}", data, image_size) for path, data in found}
+    if not images:
+        raise UsageError(f"{field} holds no images; allowed: class folders of JPEG or PNG images")
+    # An archive often holds one folder that holds it all.
+    while (
+        len(first := {names[0] for names in images}) == 1
+        and min(map(len, images)) > 2
+        and not first & PARTS.keys()
+    ):
+        images = {names[1:]: image for names, image in images.items()}
+
+    parted = any(len(names) == 3 and names[0] in PARTS for names in images)
+    parts: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for names, image in sorted(images.items(), key=lambda item: item[0]):
+        if len(names) != 2 + parted or (parted and names[0] not in PARTS):
+            layout = "train|valid|test/CLASS/IMAGE" if parted else "CLASS/IMAGE"
+            raise UsageError(f"{field}: {'/'.join(names)!r} does not fit; allowed: {layout}")
+        parts.setdefault(PARTS[names[0]] if parted else "train", []).append((names[-2], image))
+    if "train" not in parts:
+        raise UsageError(
+            f"{field} has {' and '.join(parts)} but no train; allowed: train with any of the others"
+        )
+    classes = {name: label for label, name in enumerate(sorted({name for name, _ in parts["train"]}))}
+
+    def arrays(part: str) -> Arrays:
+        for name, _ in parts[part]:
+            if name not in classes:
+                raise UsageError(
+                    f"{field}: class {name!r} of {part} is not one of the {len(classes)} of train"
+                )
+        labels = np.array([classes[name] for name, _ in parts[part]], np.int32)
+        return np.stack([image for _, image in parts[part]]), labels
+
+    valid, test = (arrays(part) if part in parts else None for part in ("valid", "test"))
+    return Raw(arrays("train"), len(classes), valid, test)

@@ -1,0 +1,142 @@
+"""What a search space is, and the operations on encodings that are written once for all of them.
+
+An architecture is a row of int32: entry `i` is the choice taken at decision `i`, in `0 .. cardinalities[i] - 1`.
+"""
+
+import hashlib
+import json
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+Encodings = Int[Array, "n length"]
+Limits = tuple[tuple[str, float], ...]  # hard limits: (name of a cost, the most it may be)
+
+
+@runtime_checkable
+class Space(Protocol):
+    """A frozen, hashable value: the choices there are, how they are written, what they cost, how they are built."""
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """The number of choices at each decision."""
+        ...
+
+    def identity(self) -> dict:
+        """The plain data that say which architecture an encoding means; whatever changes the meaning is in it."""
+        ...
+
+    def canonical(self, encodings: Encodings) -> Encodings:
+        """Equal rows for equal networks, as far as the space knows. Idempotent."""
+        ...
+
+    def describe(self, encoding: np.ndarray) -> str:
+        """One architecture in the field's own notation; `parse` reads it back."""
+        ...
+
+    def parse(self, text: str) -> np.ndarray:
+        """The encoding of a description. Raises ValueError that says what is wrong with the text."""
+        ...
+
+    def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
+        """Named costs of each architecture, such as `macs` (multiply-adds of one image) and `params`."""
+        ...
+
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
+        """The network that holds the shared weights of all architectures; called with images and a path."""
+        ...
+
+    def build(self, encoding: np.ndarray, key: jax.Array) -> nnx.Module:
+        """The network of one architecture alone, pruned of all other choices, for training and export."""
+        ...
+
+
+def fingerprint(space: Space) -> str:
+    """The identity of a space as 16 hex digits: equal for equal spaces, on every machine."""
+    text = json.dumps({"kind": type(space).__name__, **space.identity()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def architecture_id(space: Space, encoding: np.ndarray) -> str:
+    """The identity of an architecture as 12 hex digits, from its space and its canonical encoding."""
+    row = np.asarray(space.canonical(jnp.asarray(encoding, jnp.int32)[None]))[0]
+    text = fingerprint(space) + ":" + ",".join(str(int(choice)) for choice in row)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def sample(space: Space, key: jax.Array, n: int) -> Encodings:
+    """`n` rows, each decision uniform over its choices."""
+    high = jnp.asarray(space.cardinalities, jnp.int32)
+    return jr.randint(key, (n, len(space.cardinalities)), 0, high)
+
+
+def mutate(space: Space, key: jax.Array, encodings: Encodings, count: int = 1) -> Encodings:
+    """Each row with exactly `count` decisions changed, each to a different choice."""
+    high = jnp.asarray(space.cardinalities, jnp.int32)
+    key_where, key_shift = jr.split(key)
+    # A decision with a single choice has no other; it is never picked while there are others.
+    order = jr.uniform(key_where, encodings.shape) + (high == 1)[None]
+    changed = jnp.argsort(jnp.argsort(order, axis=1), axis=1) < count
+    # A shift in 1..cardinality-1, taken modulo the cardinality, never lands on itself.
+    shift = jr.randint(key_shift, encodings.shape, 1, jnp.maximum(high, 2))
+    return jnp.where(changed, (encodings + shift) % high[None], encodings)
+
+
+def resample(space: Space, key: jax.Array, encodings: Encodings, probability: float) -> Encodings:
+    """Each decision drawn anew with the given probability; the new choice may be the old one."""
+    key_where, key_value = jr.split(key)
+    where = jr.bernoulli(key_where, probability, encodings.shape)
+    return jnp.where(where, sample(space, key_value, encodings.shape[0]), encodings)
+
+
+def crossover(key: jax.Array, first: Encodings, second: Encodings) -> Encodings:
+    """Each decision from either parent with probability 1/2 (uniform crossover)."""
+    return jnp.where(jr.bernoulli(key, 0.5, first.shape), first, second)
+
+
+def neighbours(space: Space, encoding: Int[Array, "length"]) -> Encodings:
+    """Every row that differs in exactly one decision, in the order of decisions and then choices."""
+    steps = [(i, shift) for i, size in enumerate(space.cardinalities) for shift in range(1, size)]
+    where, shifts = np.array(steps, np.int32).reshape(-1, 2).T
+    rows = jnp.tile(encoding[None], (len(steps), 1))
+    high = np.asarray(space.cardinalities, np.int32)[where]
+    return rows.at[np.arange(len(steps)), where].set((encoding[where] + shifts) % high)
+
+
+def one_hot(space: Space, encodings: Encodings) -> Float[Array, "n width"]:
+    """The rows as indicators of every (decision, choice), `sum(cardinalities)` wide."""
+    decisions = np.repeat(np.arange(len(space.cardinalities)), space.cardinalities)
+    choices = np.concatenate([np.arange(size) for size in space.cardinalities])
+    return (encodings[:, decisions] == choices[None]).astype(jnp.float32)
+
+
+def feasible(space: Space, encodings: Encodings, limits: Limits) -> Bool[Array, "n"]:
+    """Whether each architecture keeps every limit."""
+    costs = space.cost(encodings)
+    inside = jnp.ones(encodings.shape[0], bool)
+    for name, most in limits:
+        inside &= costs[name] <= most
+    return inside
+
+
+def smallest(space: Space, limits: Limits) -> np.ndarray:
+    """The encoding whose largest ratio of cost to limit is least, by coordinate descent (exact for additive costs)."""
+
+    def excess(rows: Encodings) -> Array:
+        costs = space.cost(rows)
+        ratios = jnp.stack([costs[name] / most for name, most in limits])
+        return ratios.max(0) + 1e-3 * ratios.mean(0)  # the mean breaks ties between architectures
+
+    step = jax.jit(lambda row: jnp.concatenate([row[None], neighbours(space, row)]))
+    row = jnp.zeros(len(space.cardinalities), jnp.int32)
+    while True:
+        rows = step(row)
+        best = int(jnp.argmin(excess(rows)))
+        if best == 0:
+            return np.asarray(row)
+        row = rows[best]

@@ -1,0 +1,120 @@
+"""The building blocks of networks: convolutions without bias and batch normalisation, as Flax modules.
+
+Images are `[n, height, width, channels]`. Padding is symmetric (k // 2), as in the PyTorch code that published
+weights and counts come from. Kernels are kept in float32 and used in the precision of the images.
+"""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from spaces.depthwise import depthwise_conv
+
+EPSILON = 1e-5
+
+
+def normal(key: jax.Array, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
+    """Initial weights, a function of the key alone. Drawn by NumPy: a supernet has a hundred shapes, and JAX would
+    compile a program for each."""
+    draw = np.random.default_rng(np.asarray(jr.key_data(key)))
+    return np.float32(scale) * draw.standard_normal(shape, np.float32)
+
+
+class Conv(nnx.Module):
+    """A dense k x k convolution."""
+
+    def __init__(self, k: int, width_in: int, width_out: int, key: jax.Array, *, stride: int = 1, scale: float):
+        self.stride = stride
+        self.kernel = nnx.Param(normal(key, (k, k, width_in, width_out), scale))
+
+    def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
+        kernel = self.kernel.get_value().astype(x.dtype)
+        pad = kernel.shape[0] // 2
+        strides, padding = (self.stride, self.stride), [(pad, pad), (pad, pad)]
+        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+class Pointwise(nnx.Module):
+    """A 1 x 1 convolution, or a linear layer without bias: it acts on the last axis."""
+
+    def __init__(self, width_in: int, width_out: int, key: jax.Array, *, scale: float | None = None):
+        scale = 1 / width_in if scale is None else scale
+        self.kernel = nnx.Param(normal(key, (width_in, width_out), scale))
+
+    def __call__(self, x: Float[Array, "*axes c"]) -> Float[Array, "*axes d"]:
+        return x @ self.kernel.get_value().astype(x.dtype)
+
+
+class Depthwise(nnx.Module):
+    """A k x k convolution of each channel by itself."""
+
+    def __init__(self, k: int, width: int, key: jax.Array, *, stride: int = 1):
+        self.stride = stride
+        self.kernel = nnx.Param(normal(key, (k, k, width)))
+
+    def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
+        return depthwise_conv(x, self.kernel.get_value().astype(x.dtype), self.stride)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation whose statistics are those of one batch, never a moving average.
+
+    In training it normalises by the batch and leaves the batch's mean and variance in `mean` and `var`; what is
+    averaged over which batches is the caller's choice (`nas.statistics.calibrate`). Otherwise it uses them.
+    """
+
+    def __init__(self, width: int, *, affine: bool):
+        self.scale = nnx.Param(np.ones(width, np.float32)) if affine else None
+        self.bias = nnx.Param(np.full(width, 1e-4, np.float32)) if affine else None
+        self.mean = nnx.BatchStat(np.zeros(width, np.float32))
+        self.var = nnx.BatchStat(np.ones(width, np.float32))
+
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
+        if train:
+            y, mean, var = normalise_by_batch(x)
+            self.mean.set_value(mean)
+            self.var.set_value(var)
+        else:
+            mean, var = (s.get_value()[None, None, None].astype(x.dtype) for s in (self.mean, self.var))
+            y = (x - mean) * lax.rsqrt(var + EPSILON)
+        if self.scale is None or self.bias is None:
+            return y
+        scale, bias = (p.get_value()[None, None, None].astype(x.dtype) for p in (self.scale, self.bias))
+        return y * scale + bias
+
+
+@jax.custom_vjp
+def normalise_by_batch(x: Float[Array, "n h w c"]) -> tuple[Array, Float[Array, "c"], Float[Array, "c"]]:
+    """`x` with mean 0 and variance 1 in every channel, and the (biased) mean and variance it had, in float32.
+
+    Its own gradient, because the one XLA derives from the two reductions is slower to compile and to run. No
+    gradient flows through the statistics that are returned.
+    """
+    return _normalise(x)[0]
+
+
+def _normalise(x: Array):
+    wide = x.astype(jnp.float32)
+    mean = wide.mean((0, 1, 2))
+    var = jnp.maximum((wide * wide).mean((0, 1, 2)) - mean * mean, 0)
+    scale = lax.rsqrt(var + EPSILON)
+    y = (wide - mean[None, None, None]) * scale[None, None, None]
+    return (y.astype(x.dtype), mean, var), (x, mean, scale)
+
+
+def _normalise_backward(saved, gradients):
+    x, mean, scale = saved
+    gradient = gradients[0].astype(jnp.float32)
+    y = (x.astype(jnp.float32) - mean[None, None, None]) * scale[None, None, None]
+    size = x.size // x.shape[-1]
+    zero = jnp.zeros((), jnp.float32)
+    sums = lax.reduce((gradient, gradient * y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0, 1, 2))
+    shift, along = (s[None, None, None] / size for s in sums)
+    return (((gradient - shift - y * along) * scale[None, None, None]).astype(x.dtype),)
+
+
+normalise_by_batch.defvjp(_normalise, _normalise_backward)

@@ -1,0 +1,15 @@
+"""The strategies by name. Each is a module and a class, imported when it is chosen."""
+
+import importlib
+
+STRATEGIES = {
+    "random": "strategies.random_search:RandomSearch",
+    "regularized-evolution": "strategies.regularized_evolution:RegularizedEvolution",
+    "evolution": "strategies.evolution:Evolution",
+}
+
+
+def strategy_class(name: str) -> type:
+    """The frozen dataclass of a strategy. Raises KeyError for a name that is not in `STRATEGIES`."""
+    module, _, attribute = STRATEGIES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

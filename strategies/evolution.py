@@ -1,0 +1,117 @@
+"""Evolution under hard limits: parents are the best few of everything seen, and nothing is evaluated twice.
+
+Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", 2019,
+https://arxiv.org/abs/1904.00420 (algorithm 1, and the defaults of the released code). Unlike the released code,
+a generation is always filled in a bounded number of tries, and refused candidates leave no trace.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from nas.types import Observations, Proposals
+from spaces.base import Encodings, Limits, Space, crossover, resample, sample
+from strategies.region import Hashes, Region, hash_rows, pick, region, repeat
+
+
+@struct.dataclass
+class EvolutionState:
+    region: Region
+    parents: Encodings  # the best of all observed, best first, the earlier first among equals
+    fitness: Float[Array, "k"]  # minimised; +inf marks an empty slot
+    visited: Hashes  # a ring of the last `memory` observed
+    count: Int[Array, ""]  # observed so far
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolution:
+    """Generations of mutants and crossovers of the top `num_parents`, topped up with random architectures."""
+
+    population_size: int = 50
+    """Architectures in a generation; the first one is random."""
+    num_parents: int = 10
+    """How many of the best of all generations are parents."""
+    num_mutations: int = 25
+    """Children of a generation that are mutants."""
+    num_crossovers: int = 25
+    """Children of a generation that are crossovers; what is left of the generation is random."""
+    mutation_probability: float = 0.1
+    """The chance of each decision of a mutant to be drawn anew."""
+    memory: int = 4096
+    """How many of the last observed architectures are never proposed again."""
+    budget: int = 0
+    """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
+
+    def __post_init__(self):
+        for name in ("population_size", "num_parents", "memory"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("num_mutations", "num_crossovers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        if not 0 < self.mutation_probability <= 1:
+            raise ValueError(f"mutation_probability={self.mutation_probability} must lie in (0, 1]")
+
+    @property
+    def generation(self) -> int:
+        return self.population_size
+
+    def init(self, space: Space, limits: Limits = ()) -> EvolutionState:
+        return EvolutionState(
+            region=region(space, limits),
+            parents=jnp.zeros((self.num_parents, len(space.cardinalities)), jnp.int32),
+            fitness=jnp.full(self.num_parents, jnp.inf),
+            visited=jnp.zeros((self.memory, 2), jnp.uint32),
+            count=jnp.zeros((), jnp.int32),
+        )
+
+    def ask(self, state: EvolutionState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        space = state.region.space
+        alive = jnp.maximum(jnp.isfinite(state.fitness).sum(), 1)
+
+        def parents(key: jax.Array) -> Encodings:
+            return state.parents[jr.randint(key, (n,), 0, alive)]
+
+        def mutants(key: jax.Array) -> Encodings:
+            key_parent, key_mutate = jr.split(key)
+            return resample(space, key_mutate, parents(key_parent), self.mutation_probability)
+
+        def crossovers(key: jax.Array) -> Encodings:
+            key_first, key_second, key_cross = jr.split(key, 3)
+            return crossover(key_cross, parents(key_first), parents(key_second))
+
+        key_mutants, key_crossovers, key_random, key_pick = jr.split(key, 4)
+        number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
+        place = number % self.population_size
+        mutates = place < self.num_mutations
+        crosses = ~mutates & (place < self.num_mutations + self.num_crossovers)
+        random = repeat(lambda k: sample(space, k, n), key_random, 20)
+        children = jnp.where(
+            mutates[:, None, None],
+            repeat(mutants, key_mutants, 10),
+            jnp.where(crosses[:, None, None], repeat(crossovers, key_crossovers, 10), random[:, :10]),
+        )
+        first = (number < self.population_size) | jnp.isinf(state.fitness).all()
+        candidates = jnp.concatenate([jnp.where(first[:, None, None], random[:, :10], children), random[:, 10:]], 1)
+        seen = jnp.concatenate([state.visited, hash_rows(pending.encodings)])
+        rows = pick(state.region, candidates, key_pick, seen)
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+
+    def tell(self, state: EvolutionState, observed: Observations) -> EvolutionState:
+        n, k = observed.encodings.shape[0], self.num_parents
+        objective = observed.objectives[:, 0]
+        fitness = jnp.concatenate([state.fitness, jnp.where(jnp.isnan(objective), jnp.inf, objective)])
+        best = jnp.argsort(fitness, stable=True)[:k]
+        slots = (state.count + jnp.arange(n)) % self.memory
+        return state.replace(
+            parents=jnp.concatenate([state.parents, observed.encodings])[best],
+            fitness=fitness[best],
+            visited=jax.lax.fori_loop(
+                0, n, lambda i, ring: ring.at[slots[i]].set(hash_rows(observed.encodings)[i]), state.visited
+            ),
+            count=state.count + n,
+        )

@@ -1,0 +1,79 @@
+"""Regularised (ageing) evolution: the oldest dies, not the worst.
+
+Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2018,
+https://arxiv.org/abs/1802.01548
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from nas.types import Observations, Proposals
+from spaces.base import Encodings, Limits, Space, mutate
+from strategies.region import Region, draw, no_hashes, pick, region, repeat
+
+
+@struct.dataclass
+class RegularizedEvolutionState:
+    region: Region
+    population: Encodings  # a ring in order of birth
+    fitness: Float[Array, "p"]  # minimised; +inf marks an empty or failed slot
+    count: Int[Array, ""]  # observed so far
+
+
+@dataclasses.dataclass(frozen=True)
+class RegularizedEvolution:
+    """A queue of the last `population_size` architectures; each child is the best of a random sample, mutated once."""
+
+    population_size: int = 100
+    """Architectures alive at a time (P)."""
+    tournament_size: int = 25
+    """Members sampled without replacement, of which the best is the parent (S)."""
+    budget: int = 0
+    """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
+
+    generation: ClassVar[int] = 1
+
+    def __post_init__(self):
+        if self.population_size < 1:
+            raise ValueError(f"population_size={self.population_size} must be at least 1")
+        if not 1 <= self.tournament_size <= self.population_size:
+            raise ValueError(
+                f"tournament_size={self.tournament_size} must lie in 1..population_size={self.population_size}"
+            )
+
+    def init(self, space: Space, limits: Limits = ()) -> RegularizedEvolutionState:
+        empty = jnp.zeros((self.population_size, len(space.cardinalities)), jnp.int32)
+        fitness = jnp.full(self.population_size, jnp.inf)
+        return RegularizedEvolutionState(region(space, limits), empty, fitness, jnp.zeros((), jnp.int32))
+
+    def ask(self, state: RegularizedEvolutionState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        key_random, key_tournament, key_mutate, key_pick = jr.split(key, 4)
+        # Empty slots and failures are drawn last: a tournament meets them only when there is nothing else.
+        order = jr.uniform(key_tournament, (n, self.population_size)) + jnp.isinf(state.fitness)[None]
+        entrants = jnp.argsort(order, axis=1)[:, : self.tournament_size]
+        winners = entrants[jnp.arange(n), jnp.argmin(state.fitness[entrants], axis=1)]
+        parents = state.population[winners]
+        children = repeat(lambda k: mutate(state.region.space, k, parents), key_mutate, 32)
+        children = pick(state.region, children, key_pick, no_hashes(), distinct=False)
+        number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
+        first = (number < self.population_size) | jnp.isinf(state.fitness).all()
+        rows = jnp.where(first[:, None], draw(state.region, key_random, n), children)
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+
+    def tell(self, state: RegularizedEvolutionState, observed: Observations) -> RegularizedEvolutionState:
+        def push(state: RegularizedEvolutionState, one: tuple[Array, Array]):
+            encoding, objective = one
+            slot = state.count % self.population_size
+            return state.replace(
+                population=state.population.at[slot].set(encoding),
+                fitness=state.fitness.at[slot].set(jnp.where(jnp.isnan(objective), jnp.inf, objective)),
+                count=state.count + 1,
+            ), None
+
+        return jax.lax.scan(push, state, (observed.encodings, observed.objectives[:, 0]))[0]

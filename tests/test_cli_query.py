@@ -1,0 +1,244 @@
+"""The command `nas`, as it is typed."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from nas import output
+from nas.cli import main
+from nas.query import IDENTITY, METRICS, RUN_COLUMNS
+from nas.store import NewTrial, Store
+
+REPOSITORY = Path(__file__).parent.parent
+RUN = "toy-evolution-digits-3"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/nas.db"
+    with Store(url, create=True) as store:
+        run = store.add_run(
+            name=None, space="toy", strategy="evolution", task="digits", config={}, code_version="0", seed=3
+        )
+        store.add_trials(
+            run.id,
+            [NewTrial(i, f"{i}af3", [i, 0, 1], "|nor_conv_3x3~0|+" * 6, "toy", 2, i) for i in range(5)],
+        )
+        for i in range(3):
+            metrics = {"error": 0.5 - i / 10, "macs": 2.31e6 + i * 1e6, "params": 5e4, "supernet_error": 0.25}
+            store.finish_trial(run.id, i, metrics=metrics, error=None, seconds=1.25)
+        store.finish_trial(run.id, 3, metrics=None, error="boom", seconds=1)
+        store.finish_trial(run.id, 4, metrics={"error": float("nan")}, error=None, seconds=1)
+        store.add_trials(run.id, [NewTrial(0, "2af3", [2, 0, 1], "", "toy", 9, 0)], kind="final")
+        store.finish_trial(run.id, 0, metrics={"test_error": 0.0312}, error=None, seconds=60, kind="final")
+        store.add_artifact(run.id, kind="weights", path="w.safetensors", sha256="x", architecture="2af3")
+    return url
+
+
+def nas(*words: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "nas", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=60, **options)
+
+
+def answer(capsys, *words: str) -> str:
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def complaint(capsys, *words: str) -> str:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("nas: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+# End to end.
+
+
+def test_the_best_of_a_run_as_json(url):
+    done = nas(
+        "top",
+        RUN,
+        "--by",
+        "error",
+        "--limit",
+        "2",
+        "--where",
+        "macs < 5e6",
+        "--store",
+        url,
+        "--format",
+        "json",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = json.loads(done.stdout)
+    assert list(first) == [*IDENTITY, *METRICS, "supernet_error"]
+    assert (first["architecture"], first["encoding"], first["trial"]) == ("2af3", [2, 0, 1], 2)
+    assert (first["error"], first["test_error"], first["macs"]) == (0.3, 0.0312, 4.31e6)
+    assert second["test_error"] is None
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    done = nas("runs", "--store", f"sqlite:///{tmp_path}/none.db")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == f"nas: error: store=sqlite:///{tmp_path}/none.db does not exist: a search makes it\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_light():
+    script = "import sys, nas.cli; nas.cli.main(['top', '--help']); print([*sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert "--where" in done.stdout
+    for heavy in ("jax", "sqlalchemy", "alembic", "rich", "numpy", "ray"):
+        assert f"'{heavy}'" not in done.stderr
+
+
+def test_a_closed_pipe_is_silent(url):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "nas", "top", RUN, "--store", url]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_answer_that_cannot_be_written_is_one_line_and_status_1(url):
+    command = [sys.executable, "-m", "nas", "runs", "--store", url]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    assert done.returncode == 1
+    assert done.stderr == "nas: error: the answer cannot be written: No space left on device\n"
+
+
+# Answers.
+
+
+def test_json_is_an_array_of_objects_with_null_for_what_is_missing(capsys, url):
+    (run,) = json.loads(answer(capsys, "runs", "--format", "json", "--store", url))
+    assert list(run) == list(RUN_COLUMNS)
+    assert (run["name"], run["status"], run["trials"], run["best"]) == (RUN, "running", 4, 0.3)
+    (shown,) = json.loads(answer(capsys, "show", "2a", "--format", "json", "--store", url))
+    assert list(shown) == ["id", "encoding", "description", "space", "scores", "artifacts"]
+    assert shown["artifacts"][0]["path"] == "w.safetensors"
+    (nan,) = json.loads(answer(capsys, "show", "4af3", "--format", "json", "--store", url))
+    assert nan["scores"][0]["value"] is None
+
+
+def test_csv_has_a_header_and_an_encoding_of_integers(capsys, url):
+    rows = list(csv.DictReader(io.StringIO(answer(capsys, "top", RUN, "--format=csv", "--store", url))))
+    assert list(rows[0]) == [*IDENTITY, *METRICS, "supernet_error"]
+    assert (rows[0]["encoding"], rows[0]["test_error"], rows[1]["test_error"]) == ("2 0 1", "0.0312", "")
+    scores = list(
+        csv.DictReader(io.StringIO(answer(capsys, "show", "2af3", "--format", "csv", "--store", url)))
+    )
+    assert {row["name"]: row["value"] for row in scores}["test_error"] == "0.0312"
+
+
+def test_a_table_is_plain_text_with_numbers_for_people(capsys, url):
+    header, first, *others = answer(capsys, "top", RUN, "--store", url).splitlines()
+    assert header.split()[:3] == ["architecture", "description", "space"]
+    assert "|nor_conv_3x3~0|+" * 6 in first  # no terminal, nothing cut
+    assert first.split()[-8:] == ["30.00", "%", "3.12", "%", "4.31M", "50.00k", "1.2", "25.00", "%"][-8:]
+    assert len(others) == 2
+    assert "\x1b" not in first
+
+
+def test_nothing_found_is_still_an_answer(capsys, url):
+    ask = ("top", "latest", "--where", "error < 0", "--store", url)
+    assert answer(capsys, *ask) == "nothing to show\n"
+    assert answer(capsys, *ask, "--format", "json") == "[]\n"
+    assert answer(capsys, *ask, "--format", "csv") == ",".join([*IDENTITY, *METRICS]) + "\n"
+
+
+def test_the_front_is_sorted_by_its_first_objective(capsys, url):
+    rows = json.loads(
+        answer(capsys, "pareto", RUN, "--objectives", "macs, error", "--format", "json", "--store", url)
+    )
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("width", [72, 80, 120, 300])
+def test_a_table_fits_its_terminal_and_keeps_what_was_asked_for(url, width):
+    with Store(url) as store:
+        rows = store.top(RUN)
+    text = output.render(rows, (*IDENTITY, *METRICS), "table", width, asked=["supernet_error"])
+    lines = [line.replace("\x1b[1m", "").replace("\x1b[0m", "").rstrip() for line in text.splitlines()]
+    assert max(map(len, lines)) <= width
+    assert len(lines) == 4
+    assert all(word in lines[0] for word in ("architecture", "error", "macs", "supernet_error"))
+    assert ("|nor_conv_3x3~0|+" * 6 in lines[1]) == (width == 300)
+
+
+def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
+    calls = []
+    exporter = types.SimpleNamespace(export=lambda store, *rest: calls.append((store.url, *rest)))
+    monkeypatch.setitem(sys.modules, "nas.export", exporter)
+    assert "2af3" in answer(capsys, "export", "2a", "--out", "there", "--store", url)
+    assert calls == [(url, "2af3", Path("there"))]
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "one of runs, top, show, pareto, export"),
+        (["tpo"], "did you mean 'top'?"),
+        (["--store", "x", "runs"], "--store must follow a command"),
+        (["top"], "required: RUN"),
+        (["top", "x", "--bye", "error"], "did you mean '--by'?"),
+        (["top", "x", "y"], "unrecognized arguments: y"),
+        (["top", "x", "--limit", "many"], "invalid int value: 'many'"),
+        (["runs", "--format", "jsn"], "did you mean 'json'?"),
+        (["runs", "--store", "nas.db"], "not a database URL"),
+        (["export", "x"], "required: --out"),
+    ],
+)
+def test_a_misspelt_command_line_is_answered_with_the_nearest(capsys, words, says):
+    assert says in complaint(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["top", "toy-evolutoin-digits-3"], f"did you mean '{RUN}'?"),
+        (["top", RUN, "--by", "eror"], "did you mean 'error'?"),
+        (["top", RUN, "--where", "macs is small"], "macs < 3e6"),
+        (["top", RUN, "--limit", "0"], "limit=0 must be at least 1"),
+        (["pareto", RUN, "--objectives", "error,mac"], "did you mean 'macs'?"),
+        (["show", "zzz"], "architecture='zzz' is not in store="),
+        (["export", "zzz", "--out", "there"], "architecture='zzz' is not in store="),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_answered_with_one_that_does(capsys, url, words, says):
+    assert says in complaint(capsys, *words, "--store", url)
+
+
+def test_an_interrupt_is_silent_and_130(capsys, url, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "runs", interrupted)
+    assert main(["runs", "--store", url]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_is_status_0(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("runs", "top", "show", "pareto", "export"))

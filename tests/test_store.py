@@ -1,0 +1,513 @@
+"""The store keeps whole transactions, answers while it is written, and leaves what is not its own alone."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import nas.store
+from nas.errors import UsageError
+from nas.migrations import HEAD, VERSION_TABLE
+from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/a store 100% #1.db"
+
+
+@pytest.fixture
+def store(url):
+    with Store(url, create=True) as opened:
+        yield opened
+
+
+def start(store: Store, name: str | None = None) -> Run:
+    config = {"strategy": {"population": 8}}
+    return store.add_run(
+        name=name,
+        space="toy",
+        strategy="evolution",
+        task="digits",
+        config=config,
+        code_version="0.1.0",
+        seed=3,
+    )
+
+
+def new(number: int, architecture: str | None = None) -> NewTrial:
+    return NewTrial(
+        number, architecture or f"a{number}", [number, 0, 1], f"toy({number})", "toy", budget=2, seed=number
+    )
+
+
+# What goes in comes out.
+
+
+def test_a_run_is_named_after_its_parts_and_a_twin_is_counted(store):
+    assert [start(store).name for _ in range(3)] == [
+        "toy-evolution-digits-3",
+        "toy-evolution-digits-3-2",
+        "toy-evolution-digits-3-3",
+    ]
+
+
+def test_a_run_comes_back_whole(store):
+    run = start(store, "mine")
+    assert run == store.run("mine")
+    assert run.config == {"strategy": {"population": 8}}
+    assert (run.status, run.reason, run.finished) == ("running", None, None)
+    assert run.started.endswith("+00:00")
+    store.set_status(run.id, "failed", "out of memory")
+    ended = store.run("mine")
+    assert (ended.status, ended.reason) == ("failed", "out of memory")
+    assert ended.finished is not None
+    store.set_status(run.id, "running")
+    assert store.run("mine") == run
+
+
+def test_a_run_is_found_by_name_by_its_beginning_and_as_the_latest(store):
+    first, second = start(store), start(store)
+    other = start(store, "other")
+    assert store.run(first.name) == first  # although the second begins with it
+    assert store.run(second.name) == second
+    assert store.run("oth") == other
+    assert store.run("latest") == other
+
+
+@pytest.mark.parametrize("name", ["toy-evolution-digits-3", "latest", ""])
+def test_a_name_that_is_taken_or_means_something_else_is_refused(store, name):
+    start(store)
+    with pytest.raises(UsageError, match="choose another"):
+        start(store, name)
+
+
+def test_a_run_that_is_not_there_is_answered_with_the_nearest(store):
+    with pytest.raises(UsageError, match="holds no runs yet"):
+        store.run("latest")
+    for name in ("evolution", "random-1", "random-2"):
+        start(store, name)
+    with pytest.raises(UsageError, match="did you mean 'evolution'"):
+        store.run("evolutoin")
+    with pytest.raises(UsageError, match=r"begins 2 names .* random-1, random-2"):
+        store.run("random")
+
+
+def test_trials_come_back_in_number_order_with_their_measurements(store):
+    run = start(store)
+    store.add_trials(run.id, [new(2), new(0), new(1)])
+    store.finish_trial(run.id, 2, metrics={"error": 0.25, "macs": 7}, error=None, seconds=1.5)
+    store.finish_trial(run.id, 0, metrics=None, error="ValueError: no", seconds=0.5)
+    trials = store.trials(run.id)
+    assert [trial.number for trial in trials] == [0, 1, 2]
+    assert [trial.state for trial in trials] == ["failed", "running", "finished"]
+    assert [trial.order for trial in trials] == [1, None, 0]  # as the reports arrived
+    assert [trial.error for trial in trials] == ["ValueError: no", None, None]
+    assert [trial.seconds for trial in trials] == [0.5, None, 1.5]
+    assert trials[2].measurements == {"error": 0.25, "macs": 7.0}
+    assert {name: getattr(trials[2], name) for name in dataclasses.asdict(new(2))} == dataclasses.asdict(
+        new(2)
+    )
+
+
+def test_numbers_that_are_not_finite_come_back(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    told = {"error": math.nan, "macs": math.inf, "params": -math.inf}
+    store.finish_trial(run.id, 0, metrics=told, error=None, seconds=1)
+    values = store.trials(run.id)[0].measurements
+    assert math.isnan(values.pop("error"))
+    assert values == {"macs": math.inf, "params": -math.inf}
+
+
+def test_numbers_of_numpy_are_numbers(store):
+    run = start(store)
+    row = dataclasses.replace(
+        new(0), number=np.int64(0), encoding=np.arange(3, dtype=np.int32), seed=np.uint32(2**32 - 1)
+    )
+    store.add_trials(run.id, [row])
+    store.finish_trial(
+        run.id, np.int32(0), metrics={"error": np.float32(0.5)}, error=None, seconds=np.float64(1)
+    )
+    (trial,) = store.trials(run.id)
+    assert (trial.encoding, trial.seed, trial.measurements) == ([0, 1, 2], 2**32 - 1, {"error": 0.5})
+
+
+def test_a_second_report_changes_nothing(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    assert store.finish_trial(run.id, 0, metrics={"error": 0.1}, error=None, seconds=1)
+    before = store.trials(run.id)
+    assert not store.finish_trial(run.id, 0, metrics={"error": 0.9}, error="late", seconds=9)
+    assert store.trials(run.id) == before
+
+
+def test_a_report_of_no_trial_is_an_error(store):
+    run = start(store)
+    with pytest.raises(UsageError, match="number=7 is no search trial"):
+        store.finish_trial(run.id, 7, metrics={}, error=None, seconds=1)
+
+
+def test_finals_are_numbered_apart_from_the_search(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    store.add_trials(run.id, [new(0)], kind="final")
+    store.finish_trial(run.id, 0, metrics={"test_error": 0.2}, error=None, seconds=9, kind="final")
+    assert [trial.state for trial in store.trials(run.id)] == ["running"]
+    assert [trial.state for trial in store.trials(run.id, "final")] == ["finished"]
+
+
+def test_trials_are_added_all_or_none(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    with pytest.raises(UsageError, match="UNIQUE"):
+        store.add_trials(run.id, [new(1), new(0)])
+    assert [trial.number for trial in store.trials(run.id)] == [0]
+    store.add_trials(run.id, [])
+
+
+def test_a_trial_belongs_to_a_run(store):
+    with pytest.raises(UsageError, match="FOREIGN KEY"):
+        store.add_trials(99, [new(0)])
+
+
+def test_a_file_written_again_replaces_what_was_known_of_it(store):
+    run = start(store)
+    store.add_artifact(run.id, kind="supernet", path="s.safetensors", sha256="old")
+    store.add_artifact(run.id, kind="supernet", path=Path("s.safetensors"), sha256="new")
+    store.add_artifact(run.id, kind="weights", path="w.safetensors", sha256="x", architecture="a1")
+    assert [file.sha256 for file in store.artifacts(run.id)] == ["new", "x"]
+    assert [file.path for file in store.artifacts(architecture="a1")] == ["w.safetensors"]
+    assert store.artifacts(kind="weights", run_id=run.id + 1) == []
+
+
+def test_a_predictor_comes_back_and_keeps_its_name(store):
+    card = {"kendall_tau": 0.7}
+    values = {"name": "gp", "kind": "gaussian", "space": "f00", "path": "gp", "sha256": "x", "card": card}
+    store.add_predictor(**values)
+    found = store.predictor("gp")
+    assert {name: getattr(found, name) for name in values} == values
+    with pytest.raises(UsageError, match="choose another"):
+        store.add_predictor(**values)
+    with pytest.raises(UsageError, match="did you mean 'gp'"):
+        store.predictor("gpp")
+
+
+def test_an_architecture_is_shown_with_every_score_of_every_run(store):
+    for name, error in [("one", 0.5), ("two", math.nan)]:
+        run = start(store, name)
+        store.add_trials(run.id, [new(0, "cafe1"), new(1, "cafe2")])
+        store.finish_trial(run.id, 0, metrics={"error": error}, error=None, seconds=1)
+    store.add_artifact(run.id, kind="weights", path="w", sha256="x", architecture="cafe1")
+    shown = store.show("cafe1")
+    assert {name: shown[name] for name in ("id", "encoding", "description", "space")} == {
+        "id": "cafe1",
+        "encoding": [0, 0, 1],
+        "description": "toy(0)",
+        "space": "toy",
+    }
+    score = {"task": "digits", "kind": "search", "trial": 0, "budget": 2, "seed": 0, "name": "error"}
+    assert shown["scores"] == [{"run": "one", **score, "value": 0.5}, {"run": "two", **score, "value": None}]
+    assert shown["artifacts"] == [{"run": "two", "kind": "weights", "path": "w", "sha256": "x"}]
+    assert store.show("cafe2")["scores"] == []
+    with pytest.raises(UsageError, match="begins 2 names"):
+        store.show("cafe")
+
+
+def test_runs_count_what_finished_and_know_the_lowest_error(store):
+    run = start(store)
+    store.add_trials(run.id, [new(i) for i in range(5)])
+    for i, error in enumerate([0.5, 0.25, math.nan]):
+        store.finish_trial(run.id, i, metrics={"error": error, "macs": 0.0}, error=None, seconds=1)
+    store.finish_trial(run.id, 3, metrics=None, error="boom", seconds=1)
+    store.add_trials(run.id, [new(0)], kind="final")
+    store.finish_trial(run.id, 0, metrics={"error": 0.0}, error=None, seconds=1, kind="final")
+    start(store)
+    first, second = store.runs()
+    assert (first["trials"], first["best"]) == (3, 0.25)
+    assert (second["trials"], second["best"]) == (0, None)
+
+
+# The schema.
+
+
+def test_the_records_and_the_schema_name_the_same_columns(store, url):
+    schema = sa.inspect(sa.create_engine(url))
+    for table in (RUN, TRIAL, MEASUREMENT, ARTIFACT, PREDICTOR):
+        assert {column["name"] for column in schema.get_columns(table.name)} == set(table.c.keys())
+
+
+def test_head_is_the_last_migration():
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(REPOSITORY / "nas/migrations")).get_current_head() == HEAD
+
+
+def test_the_log_is_written_ahead_and_synced_fully(store):
+    with store._engine.connect() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_a_store_half_made_is_finished_by_the_next_search(url):
+    database = sqlite3.connect(url.removeprefix("sqlite:///"))
+    database.execute(
+        f"PRAGMA application_id={nas.store.APPLICATION_ID}"
+    )  # killed right after its first write
+    database.close()
+    with pytest.raises(UsageError, match="holds no store yet"):
+        Store(url)
+    with Store(url, create=True) as store:
+        start(store)
+
+
+# What is not ours.
+
+
+def text(path):
+    path.write_text("a shopping list\n" * 9)
+
+
+def another_database(path, journal="delete"):
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA journal_mode={journal}")
+    database.execute("CREATE TABLE run (id INTEGER)")
+    database.commit()
+    database.close()
+
+
+def another_in_wal(path):
+    another_database(path, "wal")
+
+
+def another_with_alembic(path):
+    another_database(path)
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+    database.execute("INSERT INTO alembic_version VALUES ('0001')")
+    database.commit()
+    database.close()
+
+
+def newer(path):
+    Store(f"sqlite:///{path}", create=True).close()
+    database = sqlite3.connect(path)
+    database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    database.commit()
+    database.close()
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (text, "not a store of ours"),
+        (another_database, "not a store of ours"),
+        (another_in_wal, "not a store of ours"),
+        (another_with_alembic, "not a store of ours"),
+        (newer, "newer version"),
+        (Path.mkdir, "not a file"),
+    ],
+)
+def test_what_is_not_ours_is_refused_in_a_line_and_left_as_it_is(tmp_path, make, says, create):
+    path = tmp_path / "x.db"
+    make(path)
+
+    def content():
+        return {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+
+    before = content()
+    with pytest.raises(UsageError, match=says) as caught:
+        Store(f"sqlite:///{path}", create=create)
+    assert f"store=sqlite:///{path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert content() == before
+
+
+def test_a_question_makes_no_file(tmp_path, url):
+    with pytest.raises(UsageError, match="does not exist"):
+        Store(url)
+    with pytest.raises(UsageError, match="no directory"):
+        Store(f"sqlite:///{tmp_path}/none/nas.db", create=True)
+    path = Path(url.removeprefix("sqlite:///"))
+    path.touch()
+    with pytest.raises(UsageError, match="is empty"):
+        Store(url)
+    assert list(tmp_path.iterdir()) == [path]
+    Store(url, create=True).close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nas.db",
+        "",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///x.db?mode=ro",
+        "mysql://host/x",
+        "json:///x",
+    ],
+)
+def test_a_url_that_names_no_store_is_answered_with_one_that_does(url):
+    with pytest.raises(UsageError, match=r"such as sqlite:///nas\.db"):
+        Store(url)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_without_its_driver_postgresql_names_the_extra_and_no_password(scheme, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UsageError, match=r"nas-engine\[postgres\]") as caught:
+        Store(f"{scheme}://me:secret@host/name")
+    assert "secret" not in str(caught.value)
+
+
+# What can go wrong while writing: a line that says what to do, and nothing half written.
+
+
+def refused(store, run, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        store.add_trials(run.id, [new(i) for i in range(100, 2000)])
+    assert f"store={store.url}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=20")
+    refused(store, run, "disk is full; free some space")
+    assert [trial.number for trial in store.trials(run.id)] == [0]
+
+
+def test_a_disk_that_cannot_be_written(store):
+    run = start(store)
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")  # permissions do not stop root
+    refused(store, run, "readonly database; make the file and its directory writable")
+
+
+def test_another_writer(store, url, monkeypatch):
+    monkeypatch.setattr(nas.store, "BUSY_SECONDS", 0.05)
+    run = start(store)
+    with Store(url) as other, store._transaction(write=True):
+        refused(other, run, "locked; another process is writing")
+
+
+def test_a_damaged_file(store, url):
+    start(store)
+    store.close()
+    path = Path(url.removeprefix("sqlite:///"))
+    path.write_bytes(path.read_bytes()[:4096] + b"x" * 9999)
+    with pytest.raises(UsageError, match="malformed; the file is damaged"):
+        Store(url)
+
+
+def test_a_store_on_a_read_only_disk_still_answers(store, url, monkeypatch):
+    start(store)
+    store.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Store(url) as reader:
+        assert len(reader.runs()) == 1
+        with pytest.raises(UsageError, match="readonly"):
+            start(reader)
+
+
+# One writer, many readers, sudden deaths.
+
+
+def test_a_reader_is_answered_while_a_writer_is_in_the_middle(store, url):
+    run = start(store)
+    store.add_trials(run.id, [new(0)])
+    with Store(url) as reader:
+        with store._transaction(write=True) as connection:
+            connection.execute(sa.delete(TRIAL))
+            assert len(reader.trials(run.id)) == 1  # what was committed last
+        assert reader.trials(run.id) == []
+
+
+def test_a_reader_in_the_middle_does_not_hold_up_the_writer(store, url):
+    run = start(store)
+    with Store(url) as reader, reader._transaction() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(TRIAL)) == 0
+        store.add_trials(run.id, [new(0)])
+        assert connection.scalar(sa.select(sa.func.count()).select_from(TRIAL)) == 0  # one moment, throughout
+
+
+def test_a_reader_sees_whole_transactions_only(store, url):
+    run = start(store)
+
+    def write():
+        for i in range(0, 200, 5):
+            store.add_trials(run.id, [new(i + j) for j in range(5)])
+            store.finish_trial(run.id, i, metrics={"error": 0.5, "macs": 1.0}, error=None, seconds=1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with Store(url) as reader:
+        while writer.is_alive():
+            trials = reader.trials(run.id)
+            assert len(trials) % 5 == 0
+            assert all(len(trial.measurements) == 2 for trial in trials if trial.state == "finished")
+    writer.join()
+    assert len(store.trials(run.id)) == 200
+
+
+WRITER = """
+import sys
+from nas.store import NewTrial, Store
+
+with Store(sys.argv[1]) as store:
+    run = store.run("latest").id
+    for i in range(0, 10**6, 3):
+        store.add_trials(run, [NewTrial(i + j, "a", [1], "", "toy", 1, 1) for j in range(3)])
+        store.finish_trial(run, i, metrics={"error": 0.5, "macs": 1.0}, error=None, seconds=1)
+        print(i, flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_whole_transactions_and_all_it_had_reported(store, url):
+    run = start(store)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+    assert writer.stdout is not None
+    reported = [int(writer.stdout.readline()) for _ in range(25)]
+    writer.send_signal(signal.SIGKILL)
+    reported += [int(line) for line in writer.stdout.read().split()]
+    writer.stdout.close()
+    assert writer.wait() == -signal.SIGKILL
+    store.close()
+    with Store(url) as after:
+        trials = after.trials(run.id)
+        assert len(trials) % 3 == 0
+        finished = {trial.number for trial in trials if trial.state == "finished"}
+        assert finished >= set(reported)
+        assert all(trials[number].measurements == {"error": 0.5, "macs": 1.0} for number in finished)
+        after.add_trials(run.id, [new(len(trials))])
+
+
+def test_opening_is_light(store, url):
+    script = f"import sys, nas.store; nas.store.Store({url!r}).close(); print([*sys.modules])"
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    modules = set(json.loads(out.stdout.replace("'", '"')))
+    assert "sqlalchemy" in modules
+    assert not modules & {"alembic", "jax", "rich"}
