@@ -12,14 +12,9 @@ from safetensors.numpy import save
 from nas.errors import UsageError
 
 
-def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> str:
-    """Replaces the file atomically and durably; returns its sha256. A crash leaves the old file or the new one."""
+def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
+    """Replaces the file atomically and durably. A crash leaves the old file or the new one."""
     data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"note": json.dumps(note)})
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
-
-
-def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,3 +37,9 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         raise UsageError(f"{path} does not exist") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a whole weights file of this library: {error}") from error
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, as it is kept with artifacts."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,10 +6,11 @@ its checkpoint bit for bit.
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,74 +21,25 @@ from flax import nnx, struct
 from jaxtyping import Array, Int
 
 from nas import checkpoint
-from nas.errors import RunError
-from nas.inference import PRECISIONS, Graph, flatten, forward, split, unflatten
+from nas.errors import RunError, UsageError
+from nas.inference import PRECISIONS, Graph, flatten, forward, unflatten
+from nas.recipe import Recipe
 from nas.tasks.augment import Augment, augment, cross_entropy, normalise, smooth
 from nas.tasks.base import Split, Task
 from spaces.single_path import decay_mask, put, select
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a network is trained."""
-
-    steps: int = 1500
-    """Optimiser steps."""
-    batch_size: int = 64
-    """Images a step."""
-    learning_rate: float = 0.1
-    """The highest learning rate."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 over the steps."""
-    warmup: float = 0.05
-    """The share of the steps in which the learning rate rises from 0."""
-    momentum: float = 0.9
-    """Of SGD."""
-    weight_decay: float = 4e-5
-    """Added to the gradient of tensors with more than one axis, before momentum."""
-    clip: float = 5.0
-    """The gradient's largest global norm; 0 switches clipping off."""
-    label_smoothing: float = 0.1
-    """The share of the target that is spread over all classes."""
-    crop: int = 1
-    """Pixels of padding for random crops."""
-    flip: bool = False
-    """Random horizontal flips."""
-    cutout: int = 0
-    """Side of the square that is blanked, in pixels."""
-    mixup: float = 0.0
-    """Alpha of mixup; 0 switches it off."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; weights, statistics and optimiser stay in float32."""
-    checkpoint_seconds: float = 30.0
-    """Least time between two checkpoints."""
-
-    def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "weight_decay", "clip", "checkpoint_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("warmup", "momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        self.augment  # noqa: B018  (validates its own fields)
-
-    @property
-    def augment(self) -> Augment:
-        return Augment(self.crop, self.flip, self.cutout, self.mixup)
-
-    def rate(self) -> optax.Schedule:
-        """The learning rate by step."""
-        warm = round(self.warmup * self.steps)
-        falls = {
-            "cosine": optax.cosine_decay_schedule(self.learning_rate, max(self.steps - warm, 1)),
-            "linear": optax.linear_schedule(self.learning_rate, 0.0, max(self.steps - warm, 1)),
-            "constant": optax.constant_schedule(self.learning_rate),
-        }
-        rise = optax.linear_schedule(self.learning_rate / (warm + 1), self.learning_rate, max(warm, 1))
-        return optax.join_schedules([rise, falls[self.schedule]], [warm])
+def learning_rates(recipe: Recipe) -> np.ndarray:
+    """The learning rate of every step: a linear rise, then the recipe's schedule."""
+    warm = round(recipe.warmup * recipe.steps)
+    falls = {
+        "cosine": optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps - warm),
+        "linear": optax.linear_schedule(recipe.learning_rate, 0.0, recipe.steps - warm),
+        "constant": optax.constant_schedule(recipe.learning_rate),
+    }
+    rise = optax.linear_schedule(recipe.learning_rate / (warm + 1), recipe.learning_rate, max(warm, 1))
+    schedule = optax.join_schedules([rise, falls[recipe.schedule]], [warm])
+    return np.broadcast_to(np.asarray(schedule(np.arange(recipe.steps)), np.float32), recipe.steps)
 
 
 @struct.dataclass
@@ -114,14 +66,15 @@ class Program:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(
-    program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key
+    program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step
 ) -> tuple[TrainState, Array]:
     """One step of SGD with coupled weight decay. With shared weights, whatever is off the path keeps its bits."""
     recipe = program.recipe
-    key_augment, key_dropout = jr.split(key)
+    key_augment, key_dropout = jr.split(jr.fold_in(key, step))
     images = normalise(data[0][indices], *program.scaling, jnp.float32)
     labels = smooth(jax.nn.one_hot(data[1][indices], program.num_classes), recipe.label_smoothing)
-    images, labels = augment(recipe.augment, images, labels, key_augment)
+    how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
+    images, labels = augment(how, images, labels, key_augment)
     images = images.astype(PRECISIONS[recipe.precision])
     chosen = select(state, path) if program.shared else state
 
@@ -151,7 +104,9 @@ def _order(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 def fit(
-    network: nnx.Module,
+    graph: Graph,
+    weights: nnx.State,
+    statistics: nnx.State,
     task: Task,
     recipe: Recipe,
     *,
@@ -160,37 +115,36 @@ def fit(
     path: np.ndarray | tuple = (),
     data: Split | None = None,
     saved: Path | None = None,
+    note: dict | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
     """The trained weights.
 
-    `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `network` has
-    just its weights. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
-    that file, and a file that is there is gone on from. `on_step` hears the loss now and then.
+    `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
+    just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
+    that file, with `note`; a file that is there is gone on from, if its note is the same. `on_step` hears the loss now and then.
     """
     data = task.train if data is None else data
-    graph, weights, statistics = split(network)
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
     state, start = TrainState(weights, program.optimiser().init(weights)), 0
+    note = {**(note or {}), "seed": seed, "steps": recipe.steps}
     if saved is not None and saved.exists():
-        arrays, note = checkpoint.read(saved)
-        state, start = unflatten(state, arrays), note["step"]
+        state, start = _resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
+    statistics = jax.tree.map(jnp.asarray, statistics)
     state = jax.tree.map(jnp.array, state)  # the step gives its buffers away, and the caller keeps the network
-    keys = jr.split(jr.key(seed), recipe.steps)
-    rates = np.asarray(recipe.rate()(np.arange(recipe.steps)), np.float32)
+    key = jr.key(seed)
+    rates = learning_rates(recipe)
     last_saved = time.monotonic()
 
     def save(step: int) -> None:
         if saved is not None:
-            checkpoint.write(saved, flatten(state), {"step": step, "seed": seed})
+            checkpoint.write(saved, flatten(state), {**note, "step": step})
 
     for step in range(start, recipe.steps):
         where = paths[step] if paths is not None else path
         indices = batch_indices(seed, step, len(data.labels), recipe.batch_size)
-        state, loss = train_step(
-            program, state, statistics, arrays, indices, where, rates[step], keys[step]
-        )
+        state, loss = train_step(program, state, statistics, arrays, indices, where, rates[step], key, step)
         if step % 20 == 0 or step == recipe.steps - 1:
             value = float(loss)
             if not np.isfinite(value):
@@ -202,3 +156,14 @@ def fit(
     if start < recipe.steps:
         save(recipe.steps)
     return state.weights
+
+
+def _resume(saved: Path, state: TrainState, note: dict) -> tuple[TrainState, int]:
+    arrays, found = checkpoint.read(saved)
+    odd = [name for name, value in json.loads(json.dumps(note)).items() if found.get(name) != value]
+    if odd:
+        raise UsageError(f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}")
+    try:
+        return unflatten(state, arrays), found["step"]
+    except ValueError as error:
+        raise UsageError(f"{saved} does not fit this network: {error}") from error

@@ -256,7 +256,7 @@ def prune(supernet: Network, encoding: np.ndarray) -> Network:
 
 PRESETS = {
     # For 8 to 32 pixels on a CPU: three resolutions, no reduction in the stem.
-    "tiny": ShuffleNet((4, 4, 4), (32, 64, 128), (1, 2, 2), 32, 1, 256, image_size=8),
+    "tiny": ShuffleNet((3, 3, 3), (32, 64, 128), (1, 2, 2), 32, 1, 256, image_size=8),
     # The 20 blocks of SPOS and DetNAS-300M.
     "small": ShuffleNet((4, 4, 8, 4), (64, 160, 320, 640), (2, 2, 2, 2), 16, 2, 1024),
     # The 40 blocks of DetNAS-1.3G.

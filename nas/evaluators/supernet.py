@@ -26,14 +26,11 @@ class SupernetEvaluator:
     calibration_images: int = 1024  # of the training split, the same for every candidate
     batch_size: int = 256
     precision: str = "float32"
-    recalibrate: bool = True  # False keeps `statistics`, those of the shared weights as a whole
-    statistics: dict[str, np.ndarray] | None = None
+    affine: bool = False
 
     @cached_property
     def _network(self):
-        graph, weights, statistics = split(self.space.supernet(jax.random.key(0)))
-        if self.statistics is not None:
-            statistics = unflatten(statistics, self.statistics)
+        graph, weights, statistics = split(self.space.supernet(jax.random.key(0), affine=self.affine))
         return graph, unflatten(weights, self.weights), jax.tree.map(jnp.asarray, statistics)
 
     @cached_property
@@ -48,8 +45,7 @@ class SupernetEvaluator:
         path = jnp.asarray(encoding, jnp.int32)
         weights = on_path(shared, path)
         how = {"batch": self.batch_size, "precision": self.precision}
-        if self.recalibrate:
-            statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
+        statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
         wrong = error(graph, weights, statistics, self.task.valid, self.task, path, **how)
         return Evaluation({"error": wrong, **costs(self.space, encoding)})
 

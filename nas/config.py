@@ -1,0 +1,286 @@
+"""The configuration of a search, from a YAML file and flags; every error is one line that names the field.
+
+A part that comes in kinds (space, strategy) is chosen by name, and its own fields are set beside it:
+`--strategy evolution --strategy.population-size 40`, or in YAML `strategy: {name: evolution, population_size: 40}`.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from nas.errors import UsageError, unknown
+from nas.recipe import Recipe
+
+Data = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A search job."""
+
+    space: Any = "shufflenet"
+    """The search space, NAME or NAME:PRESET; --space NAME --help lists its own fields."""
+    strategy: Any = "evolution"
+    """The search strategy; --strategy NAME --help lists its own fields."""
+    task: str = "digits"
+    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR."""
+    data_dir: str | None = None
+    """The folder of the data, where the task needs one."""
+    image_size: int | None = None
+    """Pixels to which images are resized; by default they are left as they are."""
+    max_images: int | None = None
+    """Use only so many images for training and validation."""
+    evaluator: Literal["supernet", "train"] = "supernet"
+    """How candidates are scored: with shared weights, or each trained from scratch by the recipe `final`."""
+    trials: int = 200
+    """Architectures to evaluate."""
+    max_macs: float | None = None
+    """Hard limit on the multiply-adds of one image."""
+    max_params: float | None = None
+    """Hard limit on the number of parameters."""
+    seed: int = 0
+    """Of weights, batches, paths and proposals."""
+    name: str | None = None
+    """Of the run; by default space-strategy-task-seed."""
+    store: str = "sqlite:///nas.db"
+    """The database of all runs."""
+    workers: int = 2
+    """Ray workers; 0 evaluates in this process."""
+    concurrency: int = 8
+    """Trials asked for before the first of them is told. It shapes the search; the number of workers does not."""
+    unordered: bool = False
+    """Tell results as they arrive: keeps slow trials from holding up others, and gives up repeatability."""
+    trial_seconds: float = 600.0
+    """Time limit of one evaluation by a Ray worker; 0 for none."""
+    ray_address: str | None = None
+    """Join the Ray cluster at this address instead of starting one."""
+    paths: Literal["uniform", "cost-binned"] = "uniform"
+    """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
+    cost_bins: int = 7
+    """Bins of cost-binned sampling."""
+    affine: bool = True
+    """Whether normalisation in the supernet has scale and bias (DetNAS: yes; SPOS: no)."""
+    calibration_images: int = 1024
+    """Training images on which the statistics of a candidate are measured."""
+    training: Recipe = Recipe(steps=2500, batch_size=64)
+    """The recipe of the supernet."""
+    final: Recipe = Recipe(steps=1000, batch_size=64)
+    """The recipe of training from scratch."""
+    finalists: int = 1
+    """How many of the best architectures are trained from scratch and tested."""
+    baselines: int = 1
+    """How many random architectures of no greater cost than the best are trained beside them."""
+
+    def __post_init__(self):
+        least = {"trials": 1, "seed": 0, "workers": 0, "concurrency": 1, "trial_seconds": 0, "cost_bins": 1}
+        least |= {"calibration_images": 1, "finalists": 0, "baselines": 0}
+        for field, low in least.items():
+            if not getattr(self, field) >= low:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        given = {"macs": self.max_macs, "params": self.max_params}
+        return tuple((name, float(most)) for name, most in given.items() if most is not None)
+
+
+# What may differ when a run is resumed: where it runs, not what it computes.
+RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
+
+
+def build(data: Data) -> Config:
+    """The configuration of nested plain data, as in YAML. Raises UsageError."""
+    data = dict(data)
+    data["strategy"] = build_strategy(data.get("strategy", Config.strategy))
+    data["space"] = build_space(data.get("space", Config.space))
+    return _replace(Config(), data, "")
+
+
+def build_strategy(data: Any) -> Any:
+    from strategies import STRATEGIES, strategy_class
+
+    name, fields = _named(data, "strategy")
+    if name not in STRATEGIES:
+        raise unknown("strategy", name, STRATEGIES)
+    return _replace(strategy_class(name)(), fields, "strategy.")
+
+
+def build_space(data: Any) -> Any:
+    from spaces import SPACES, presets
+
+    name, fields = _named(data, "space")
+    name, _, preset = name.partition(":")
+    if name not in SPACES:
+        raise unknown("space", name, SPACES)
+    choices = presets(name)
+    if preset and preset not in choices:
+        raise unknown("space", f"{name}:{preset}", [f"{name}:{each}" for each in choices])
+    return _replace(choices[preset or next(iter(choices))], fields, "space.")
+
+
+def to_data(config: Config, given: Data) -> Data:
+    """The whole configuration as plain data that `build` reads: names as given, every field with its value."""
+    data = dataclasses.asdict(config)
+    for part in ("space", "strategy"):
+        name, _ = _named(given.get(part, getattr(Config, part)), part)
+        data[part] = {"name": name, **data[part]}
+    return data
+
+
+def names(data: Data) -> dict[str, str]:
+    """The names of the space (without preset), the strategy and the task of plain data."""
+    space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
+    return {"space": space.partition(":")[0], "strategy": strategy, "task": data.get("task", Config.task)}
+
+
+def _named(data: Any, part: str) -> tuple[str, Data]:
+    if isinstance(data, str):
+        return data, {}
+    if isinstance(data, Mapping) and isinstance(data.get("name", getattr(Config, part)), str):
+        fields = dict(data)
+        return fields.pop("name", getattr(Config, part)), fields
+    raise UsageError(f"{part}={data!r} must be a name, or a mapping with a name and fields")
+
+
+def _replace(value: Any, data: Any, where: str) -> Any:
+    """The dataclass value with the fields in `data`, each checked against its type."""
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where.rstrip('.') or 'config'}={data!r} must be a mapping of fields")
+    hints = typing.get_type_hints(type(value))
+    allowed = [field.name for field in dataclasses.fields(value)]
+    changes = {}
+    for key, raw in data.items():
+        name = str(key).replace("-", "_")
+        if name not in allowed:
+            raise unknown(f"field {where}{key}", key, allowed)
+        old = getattr(value, name)
+        if dataclasses.is_dataclass(hints[name]):
+            changes[name] = _replace(old, raw, f"{where}{name}.")
+        else:
+            changes[name] = _checked(hints[name], raw, where + name)
+    try:
+        return dataclasses.replace(value, **changes)
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"{where}{error}") from error
+
+
+def _checked(hint: Any, raw: Any, where: str) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(raw)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].replace("Input should be", "must be")
+        raise UsageError(f"{where}={raw!r} {said[0].lower()}{said[1:]}") from None
+
+
+# Flags.
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains by an exception, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
+    """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help."""
+    first = Parser(add_help=False, allow_abbrev=False)
+    for flag in ("--config", "--space", "--strategy"):
+        first.add_argument(flag)
+    chosen, rest = first.parse_known_args(argv)
+    data = read_yaml(chosen.config) if chosen.config else {}
+    for part in ("space", "strategy"):
+        if getattr(chosen, part) is not None:
+            data[part] = getattr(chosen, part)
+    asks_help = any(word in ("-h", "--help") for word in rest)
+    parts = {}
+    for part, make in (("space", build_space), ("strategy", build_strategy)):
+        touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
+        if touched or not asks_help:  # help alone answers without importing JAX
+            parts[part] = make(data.get(part, getattr(Config, part)))
+    parser = _parser(parts)
+    options, strangers = parser.parse_known_args(argv)
+    if strangers:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise unknown("flag", strangers[0].partition("=")[0], flags)
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    resume = given.pop("resume", None)
+    for key in ("config", "space", "strategy"):
+        given.pop(key, None)
+    for key, value in given.items():
+        part, dot, name = key.partition(".")
+        if not dot:
+            data[part] = value
+            continue
+        if part in ("space", "strategy"):
+            chosen_name, fields = _named(data.get(part, getattr(Config, part)), part)
+            data[part] = {"name": chosen_name, **fields, name: value}
+        else:
+            data[part] = {**data.get(part, {}), name: value}
+    return data, resume
+
+
+def read_yaml(path: str) -> Data:
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise UsageError(f"config={path!r} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config={path!r} is not YAML: {' '.join(str(error).split())}") from error
+    if data is not None and not isinstance(data, dict):
+        raise UsageError(f"config={path!r} must be a mapping of fields, not {type(data).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
+
+
+def _parser(parts: Mapping[str, Any]) -> Parser:
+    parser = Parser(
+        prog="run_search.py",
+        allow_abbrev=False,
+        description="Search for a neural architecture, train the best one, and store everything.",
+        epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
+    _add_fields(parser, Config(), "", skip=("training", "final"))
+    for name, value in {"training": Config.training, "final": Config.final, **parts}.items():
+        _add_fields(parser.add_argument_group(name), value, f"{name}.")
+    return parser
+
+
+def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) -> None:
+    help_texts = dict(_docstrings(type(value)))
+    for field in dataclasses.fields(value):
+        if field.name in skip:
+            continue
+        flag, default = "--" + (prefix + field.name).replace("_", "-"), getattr(value, field.name)
+        text = f"{help_texts.get(field.name, '')} [{default}]".strip().replace("%", "%%")
+        options: Data = {"dest": prefix + field.name, "default": None, "help": text}
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(flag, type=_plain, metavar=field.name.upper(), **options)
+
+
+def _plain(text: str) -> Any:
+    """Lists as in YAML; everything else stays text, which the field's type reads."""
+    if not text.startswith(("[", "(")):
+        return text
+    return yaml.safe_load("[" + text.strip("[]()") + "]")
+
+
+def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
+    """The string under each field of a class."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            yield field.target.id, ast.literal_eval(text.value)

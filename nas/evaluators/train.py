@@ -1,0 +1,76 @@
+"""Evaluation by training: one architecture from scratch, by itself."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.random as jr
+import numpy as np
+
+from nas.evaluators.base import Evaluation
+from nas.evaluators.supernet import costs
+from nas.inference import calibrate, error, flatten, split
+from nas.recipe import Recipe
+from nas.tasks.base import Task
+from nas.train import fit
+from spaces.base import Space, architecture_id
+from spaces.single_path import select
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainEvaluator:
+    """Trains on the training split and measures the validation error.
+
+    `pruned` builds the network of the architecture alone: the fastest steps and weights to export, but a program of
+    its own. Without it, one program trains every architecture, its path being an argument.
+    With `tests`, the final training, the test split is touched: once, after the last step.
+    """
+
+    space: Space
+    task: Task
+    recipe: Recipe
+    pruned: bool = False
+    tests: bool = False
+    calibration_images: int = 4096
+    batch_size: int = 256
+    folder: str | None = None  # where the progress of a training is kept
+
+    def __call__(
+        self,
+        encoding: tuple[int, ...],
+        budget: int,
+        seed: int,
+        on_step: Callable[[int, float], None] = lambda step, loss: None,
+    ) -> Evaluation:
+        """`error` (validation) and the costs; with `tests` also `test_error`, and the weights and statistics."""
+        recipe = self.recipe
+        if budget:
+            epoch = -(-len(self.task.train.labels) // recipe.batch_size)
+            recipe = dataclasses.replace(recipe, steps=budget * epoch)
+        key, row = jr.key(seed), np.asarray(encoding, np.int32)
+        if self.pruned:
+            network, path = self.space.build(row, key), ()
+            graph, start, statistics = split(network)
+        else:
+            graph, shared, statistics = split(self.space.supernet(key, affine=True))
+            path = row
+            start = select(shared, path)
+        saved = None
+        if self.folder is not None:
+            saved = Path(self.folder) / f"{architecture_id(self.space, row)}-{seed}.progress.safetensors"
+        weights = fit(
+            graph, start, statistics, self.task, recipe, seed=seed, path=path, saved=saved, on_step=on_step
+        )
+        how = {"batch": self.batch_size, "precision": recipe.precision}
+        images = self.task.train.images[: self.calibration_images]
+        statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)
+        metrics = {
+            "error": error(graph, weights, statistics, self.task.valid, self.task, path, **how),
+            **costs(self.space, encoding),
+        }
+        if not self.tests:
+            return Evaluation(metrics)
+        metrics["test_error"] = error(graph, weights, statistics, self.task.test, self.task, path, **how)
+        jax.block_until_ready(weights)
+        return Evaluation(metrics, {**flatten(weights), **flatten(statistics)})

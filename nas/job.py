@@ -1,0 +1,418 @@
+"""A search job from beginning to end: data, shared weights, search, final training; and the same after a stop.
+
+Everything that is computed follows from the stored configuration, so a resumed job ends as an uninterrupted one.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.random as jr
+import numpy as np
+
+from nas import checkpoint, config, loop
+from nas.compilation import use_cache
+from nas.config import Config, Data
+from nas.errors import RunError, UsageError
+from nas.evaluators.base import Evaluator, Job, Report
+from nas.evaluators.supernet import SupernetEvaluator, costs
+from nas.evaluators.train import TrainEvaluator
+from nas.executors import Executor, InProcess
+from nas.inference import flatten, split
+from nas.query import NewTrial, Row, Run, Trial
+from nas.sampling import cost_binned_paths, uniform_paths
+from nas.store import Store
+from nas.tasks import load
+from nas.tasks.augment import Augment, check_fits
+from nas.tasks.base import Task
+from nas.train import fit
+from spaces.base import Space, architecture_id, fingerprint
+from strategies.region import draw, region
+
+# What each part of a run draws from, below the run's seed: a part's numbers do not move when another's change.
+WEIGHTS, PATHS, SEARCH, BASELINE = range(4)
+
+Progress = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A finished run, and where its results are."""
+
+    name: str
+    store: str
+    best: list[Row]  # of the search, by validation error
+    finals: list[Row]  # trained from scratch: the best, then the baselines
+
+    def top(self, by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
+        with Store(self.store) as store:
+            return store.top(self.name, by, limit, where)
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C during a run that can be resumed."""
+
+    def __init__(self, run: str, store: str):
+        super().__init__(run)
+        self.run, self.store = run, store
+
+
+def search(data: Data, resume: str | None = None, progress: Progress = lambda *_: None) -> Outcome:
+    """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
+    url = data.get("store", Config.store)
+    given = data
+    if resume is not None:
+        odd = sorted(set(data) - set(config.RESUMABLE))
+        if odd:
+            allowed = ", ".join(config.RESUMABLE)
+            raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
+        with Store(url) as store:
+            stored = store.run(resume).config
+        given = {**stored["given"], **data}
+    settings = config.build(given)  # everything that can be wrong with it is said before anything is written
+    use_cache()
+    task = load_task(settings)
+    space = bind(settings.space, task)
+    with _usage():
+        loop_state = loop.Search(
+            settings.strategy,
+            space,
+            settings.limits,
+            jr.fold_in(jr.key(settings.seed), SEARCH),
+            settings.trials,
+            settings.concurrency,
+            ordered=not settings.unordered,
+        )
+    with Store(url, create=True) as store:
+        if resume is not None:
+            run = store.run(resume)
+            if run.config["task"] != task.fingerprint():
+                raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
+        else:
+            run = store.add_run(
+                name=settings.name,
+                **config.names(given),
+                config={
+                    "given": config.to_data(settings, given),
+                    "task": task.fingerprint(),
+                    "space": fingerprint(space),
+                },
+                code_version=importlib.metadata.version("nas-engine"),
+                seed=settings.seed,
+            )
+        with _locked(run, store.url):
+            store.set_status(run.id, "running")
+            job = _Job(settings, task, space, store, run, progress)
+            try:
+                outcome = job.run(loop_state)
+            except KeyboardInterrupt:
+                store.set_status(run.id, "interrupted", "Ctrl-C")
+                raise Stopped(run.name, store.url) from None
+            except Exception as error:
+                with contextlib.suppress(UsageError):  # the store itself may be what failed
+                    store.set_status(run.id, "failed", str(error))
+                if isinstance(error, UsageError | RunError):
+                    again = f"python run_search.py --resume {run.name} --store {store.url}"
+                    raise type(error)(f"{error}; then go on with {again}") from error
+                raise
+            finally:
+                job.close()
+            store.set_status(run.id, "finished")
+            return outcome
+
+
+def load_task(settings: Config) -> Task:
+    task = load(
+        settings.task,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        limit=settings.max_images,
+    )
+    for recipe in (settings.training, settings.final):
+        check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size)
+    return task
+
+
+def bind(space: Any, task: Task) -> Space:
+    """The space with the input and output of the task."""
+    return dataclasses.replace(
+        space,
+        image_size=task.image_size,
+        image_channels=task.image_channels,
+        num_classes=task.num_classes,
+    )
+
+
+def files_of(url: str, run: str) -> Path:
+    """The folder of a run's files: beside a SQLite store, else in the working folder."""
+    name = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else "nas"
+    return Path(name).absolute().with_suffix(".files") / run
+
+
+@dataclasses.dataclass
+class _Job:
+    settings: Config
+    task: Task
+    space: Space
+    store: Store
+    run_: Run
+    progress: Progress
+
+    def __post_init__(self):
+        self.folder = files_of(self.store.url, self.run_.name)
+        self._pools = contextlib.ExitStack()
+
+    def run(self, state: loop.Search) -> Outcome:
+        self._search(state)
+        trials = [t for t in self.store.trials(self.run_.id) if t.state == "finished"]
+        if not trials:
+            reasons = {t.error for t in self.store.trials(self.run_.id)}
+            raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
+        # Among equal errors the cheaper one, then the earlier one.
+        trials.sort(key=lambda t: (t.measurements["error"], t.measurements.get("macs", 0.0), t.number))
+        finalists = _distinct(trials)[: self.settings.finalists]
+        self._train_finals(finalists, trials[0])
+        finals = [
+            {"role": "found" if t.number < len(finalists) else "random", "architecture": t.architecture, **t.measurements}
+            for t in self.store.trials(self.run_.id, "final")
+        ]
+        best = self.store.top(self.run_.name, limit=5)
+        return Outcome(self.run_.name, self.store.url, best, finals)
+
+    def close(self) -> None:
+        self._pools.close()
+
+    def train_supernet(self) -> dict[str, np.ndarray]:
+        """The shared weights; from the checkpoint, as far as there is one."""
+        settings, space = self.settings, self.space
+        recipe, root = settings.training, jr.key(settings.seed)
+        key_paths = jr.fold_in(root, PATHS)
+        if settings.paths == "uniform":
+            paths = uniform_paths(space, key_paths, recipe.steps)
+        else:
+            paths = cost_binned_paths(
+                space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits
+            )
+        saved = self.folder / "supernet.safetensors"
+        weights = fit(
+            *split(space.supernet(jr.fold_in(root, WEIGHTS), affine=settings.affine)),
+            self.task,
+            recipe,
+            seed=settings.seed,
+            paths=paths,
+            saved=saved,
+            note={"space": fingerprint(space), **space.identity()},
+            on_step=lambda step, loss: self.progress("Training shared weights", step, recipe.steps, f"loss {loss:.3f}"),
+        )
+        self._keep("supernet", saved)
+        return flatten(weights)
+
+    def _search(self, state: loop.Search) -> None:
+        settings = self.settings
+        log = _RunLog(self.store, self.run_, self.space, settings.seed)
+        best = [float("inf")]
+
+        def on_report(number: int, report: Report | None) -> None:
+            done = self.store.trials(self.run_.id) if report is None else None
+            error = report.evaluation.metrics["error"] if report and report.evaluation else float("inf")
+            if done is not None:
+                error = done[number].measurements.get("error", float("inf"))
+            best[0] = min(best[0], error)
+            count[0] += 1
+            self.progress("Searching", count[0], settings.trials, f"best error {best[0]:.2%}")
+
+        count = [0]
+        if not log.complete(settings.trials):
+            with self._executor(self._evaluator()) as executor:
+                loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
+
+    def _evaluator(self) -> Evaluator:
+        if self.settings.evaluator == "train":
+            return TrainEvaluator(self.space, self.task, self.settings.final)
+        weights = self.train_supernet()
+        return SupernetEvaluator(
+            self.space,
+            weights,
+            self.task,
+            self.settings.calibration_images,
+            precision=self.settings.training.precision,
+            affine=self.settings.affine,
+        )
+
+    def _train_finals(self, finalists: Sequence[Trial], best: Trial) -> None:
+        """The best and, beside them, random architectures of no greater cost than the best one's."""
+        settings = self.settings
+        rows = [tuple(trial.encoding) for trial in finalists]
+        if settings.baselines:
+            price = costs(self.space, tuple(best.encoding))
+            cheaper = region(self.space, tuple(sorted(price.items())))
+            drawn = draw(cheaper, jr.fold_in(jr.key(settings.seed), BASELINE), settings.baselines)
+            rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
+        known = self.store.trials(self.run_.id, "final")
+        if not known and rows:
+            new = _new_trials(self.space, 0, rows, [0] * len(rows), settings.seed)
+            self.store.add_trials(self.run_.id, new, "final")
+        done = {trial.number for trial in known if trial.state != "running"}
+        waiting = [number for number in range(len(rows)) if number not in done]
+        if not waiting:
+            return
+        evaluator = TrainEvaluator(
+            self.space, self.task, settings.final, pruned=True, tests=True, folder=str(self.folder)
+        )
+        self.progress("Training from scratch", len(done), len(rows), "")
+        with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
+            for number in waiting:
+                executor.submit(Job(number, rows[number], 0, settings.seed))
+            for count in range(len(waiting)):
+                report = executor.wait()
+                self._record_final(report, rows[report.number])
+                self.progress("Training from scratch", len(done) + count + 1, len(rows), "")
+
+    def _record_final(self, report: Report, encoding: tuple[int, ...]) -> None:
+        metrics = None
+        if report.evaluation is not None:
+            metrics = dict(report.evaluation.metrics)
+            metrics["standalone_error"] = metrics.pop("error")  # `error` is the signal of the search
+            architecture = architecture_id(self.space, np.asarray(encoding))
+            path = self.folder / f"{architecture}.safetensors"
+            checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
+            self._keep("weights", path, architecture)
+        self.store.finish_trial(
+            self.run_.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds, kind="final"
+        )
+
+    def _description(self, encoding: tuple[int, ...], metrics: dict[str, float]) -> dict:
+        """Enough to build the network again and to feed it, without the search or its store."""
+        return {
+            "format": 1,
+            "architecture": architecture_id(self.space, np.asarray(encoding)),
+            "space": {"name": self.run_.space, **json.loads(json.dumps(dataclasses.asdict(self.space)))},
+            "encoding": list(encoding),
+            "description": self.space.describe(np.asarray(encoding)),
+            "task": self.run_.task,
+            "mean": list(self.task.mean),
+            "std": list(self.task.std),
+            "metrics": metrics,
+            "run": self.run_.name,
+            "seed": self.settings.seed,
+        }
+
+    def _keep(self, kind: str, path: Path, architecture: str | None = None) -> None:
+        self.store.add_artifact(
+            self.run_.id, kind=kind, path=path, sha256=checkpoint.digest(path), architecture=architecture
+        )
+
+    @contextlib.contextmanager
+    def _executor(
+        self, evaluator: Evaluator, workers: int | None = None, trial_seconds: float | None = None
+    ) -> Iterator[Executor]:
+        settings = self.settings
+        workers = settings.workers if workers is None else workers
+        if workers == 0:
+            yield InProcess(evaluator)
+            return
+        from nas import ray_pool
+
+        self._pools.callback(ray_pool.stop_ray)
+        executor = ray_pool.RayPool(
+            evaluator,
+            workers,
+            trial_seconds=settings.trial_seconds if trial_seconds is None else trial_seconds,
+            address=settings.ray_address,
+        )
+        try:
+            yield executor
+        finally:
+            executor.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _RunLog:
+    """The loop's log of one run, in the store."""
+
+    store: Store
+    run: Run
+    space: Space
+    seed: int
+
+    def entries(self) -> tuple[list[loop.Entry], list[int]]:
+        trials = self.store.trials(self.run.id)
+        entries = [loop.Entry(tuple(t.encoding), t.budget, _objectives(t)) for t in trials]
+        arrived = sorted((t for t in trials if t.order is not None), key=lambda t: t.order or 0)
+        return entries, [t.number for t in arrived]
+
+    def complete(self, trials: int) -> bool:
+        return len(self.entries()[1]) == trials
+
+    def ask(self, number: int, encodings: np.ndarray, budgets: np.ndarray) -> None:
+        rows = [tuple(int(choice) for choice in row) for row in encodings]
+        self.store.add_trials(self.run.id, _new_trials(self.space, number, rows, budgets, self.seed))
+
+    def report(self, report: Report) -> tuple[float, ...]:
+        metrics = report.evaluation.metrics if report.evaluation else None
+        self.store.finish_trial(
+            self.run.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds
+        )
+        return (metrics["error"],) if metrics else (float("nan"),)
+
+
+def _objectives(trial: Trial) -> tuple[float, ...] | None:
+    if trial.state == "running":
+        return None
+    return (trial.measurements.get("error", float("nan")),)
+
+
+def _new_trials(
+    space: Space, number: int, rows: Sequence[tuple[int, ...]], budgets: Sequence[int] | np.ndarray, seed: int
+) -> list[NewTrial]:
+    return [
+        NewTrial(
+            number=number + i,
+            architecture=architecture_id(space, np.asarray(row)),
+            encoding=row,
+            description=space.describe(np.asarray(row)),
+            space=fingerprint(space),
+            budget=int(budget),
+            seed=seed,
+        )
+        for i, (row, budget) in enumerate(zip(rows, budgets, strict=True))
+    ]
+
+
+def _distinct(trials: Sequence[Trial]) -> list[Trial]:
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        seen.setdefault(trial.architecture, trial)
+    return list(seen.values())
+
+
+@contextlib.contextmanager
+def _usage() -> Iterator[None]:
+    """What a strategy or space refuses is a mistake of the configuration."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _locked(run: Run, url: str) -> Iterator[None]:
+    """One process a run. The kernel frees the lock however the process ends."""
+    path = files_of(url, run.name) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(f"run={run.name!r} is running in another process") from None
+        yield

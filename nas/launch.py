@@ -1,0 +1,86 @@
+"""The command that launches a search: flags in, a progress bar while it runs, results and what to type next."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nas import config
+from nas.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from nas.job import Outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 1 for a run that failed, 2 for arguments that cannot be used, 130 for Ctrl-C."""
+    try:
+        data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
+        with _Bar() as bar:
+            from nas import job
+
+            try:
+                outcome = job.search(data, resume, bar.show)
+            except job.Stopped as stop:
+                bar.close()
+                again = f"python run_search.py --resume {stop.run}{_store(stop.store)}"
+                print(f"\nInterrupted; nothing is lost. Go on with: {again}", file=sys.stderr)
+                return 130
+        _print(outcome)
+        return 0
+    except (UsageError, RunError) as error:
+        print(f"run_search.py: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("Interrupted before the run began.", file=sys.stderr)
+        return 130
+
+
+class _Bar:
+    """One progress bar a stage, on stderr."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description:24}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[remark]}"), console=Console(stderr=True))
+        self._stages = {}
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._progress.stop()
+
+    def show(self, stage: str, done: int, total: int, remark: str) -> None:
+        if stage not in self._stages:
+            self._stages[stage] = self._progress.add_task(stage, total=total, remark=remark)
+        self._progress.update(self._stages[stage], completed=done, remark=remark)
+
+
+def _print(outcome: "Outcome") -> None:
+    from nas.output import render
+    from nas.query import IDENTITY
+
+    print(f"\nBest architectures of {outcome.name}, by validation error with shared weights:\n")
+    print(render(outcome.best, ("architecture", "trial", "error", "test_error", "macs", "params"), "table"))
+    if outcome.finals:
+        print("Trained from scratch (`test_error` is measured once, after the last step):\n")
+        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
+        columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
+        print(render(rows, columns, "table"))
+    where, first = _store(outcome.store), outcome.best[0][IDENTITY[0]]
+    print(f"All of it is in {outcome.store}. Ask it with:\n")
+    for command in (
+        f"nas top {outcome.name} --limit 10",
+        f"nas pareto {outcome.name} --objectives error,macs",
+        f"nas show {first}",
+        f"nas export {first} --out best/",
+    ):
+        print(f"  {command}{where}")
+
+
+def _store(url: str) -> str:
+    return "" if url == "sqlite:///nas.db" else f" --store {url}"

@@ -1,0 +1,149 @@
+"""A pool of Ray actors that evaluate, on this machine or a cluster. The only module that imports Ray.
+
+The evaluator, with its weights and data, lies once in the object store, and all workers read it there. A worker that
+dies, runs out of memory or takes too long is replaced, and its job tried again, a bounded number of times.
+"""
+
+import os
+import sys
+import time
+from collections import deque
+from typing import Any
+
+# `uv run` would make Ray build a new environment for each worker.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import exceptions
+
+from nas.errors import RunError
+from nas.evaluators.base import Evaluator, Job, Report, run_job
+
+
+class _Worker:
+    """Lives in a process of its own. The evaluator arrives as arrays in shared memory."""
+
+    def __init__(self, evaluator: Evaluator, cores: list[int]):
+        if cores:  # before JAX starts its threads: XLA takes as many as there are cores
+            os.sched_setaffinity(0, cores)
+        from nas.compilation import use_cache
+
+        use_cache()
+        self._evaluator = evaluator
+
+    def run(self, job: Job) -> Report:
+        return run_job(self._evaluator, job)
+
+
+class RayPool:
+    """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        workers: int,
+        *,
+        trial_seconds: float = 0.0,
+        attempts: int = 2,
+        address: str | None = None,
+    ):
+        self._trial_seconds, self._attempts, self._address = trial_seconds, attempts, address
+        start_ray(workers, address)
+        self._evaluator = ray.put(evaluator)
+        self._jobs: deque[Job] = deque()
+        self._tries: dict[int, int] = {}
+        self._running: dict[Any, tuple[int, Job, float]] = {}  # by reference: the worker, the job, its deadline
+        self._workers = [self._spawn(i, workers) for i in range(workers)]
+        self._idle = deque(range(workers))
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._assign()
+
+    def wait(self) -> Report:
+        while True:
+            self._assign()
+            soonest = min(deadline for _, _, deadline in self._running.values())
+            timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
+            late = [ref for ref, (_, _, deadline) in self._running.items() if deadline < time.monotonic()]
+            for reference in ready or late[:1]:
+                report = self._collect(reference, finished=bool(ready))
+                if report is not None:
+                    return report
+
+    def close(self) -> None:
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers, self._running = [], {}
+
+    def _assign(self) -> None:
+        while self._idle and self._jobs:
+            worker, job = self._idle.popleft(), self._jobs.popleft()
+            deadline = time.monotonic() + self._trial_seconds if self._trial_seconds else float("inf")
+            self._running[self._workers[worker].run.remote(job)] = (worker, job, deadline)
+
+    def _collect(self, reference: Any, finished: bool) -> Report | None:
+        """The report of a job, or None where it goes back to the queue."""
+        worker, job, _ = self._running.pop(reference)
+        self._idle.append(worker)
+        reason = f"past its time limit of {self._trial_seconds:g} s"
+        if finished:
+            try:
+                return ray.get(reference)
+            except exceptions.OutOfMemoryError:
+                reason = "the worker ran out of memory"
+            except exceptions.RayActorError:
+                reason = "the worker died"
+        # An actor method cannot be cancelled: the process must go.
+        ray.kill(self._workers[worker])
+        self._workers[worker] = self._spawn(worker, len(self._workers))
+        self._tries[job.number] = self._tries.get(job.number, 0) + 1
+        if self._tries[job.number] < self._attempts:
+            self._jobs.appendleft(job)
+            return None
+        return Report(job.number, None, f"{reason} ({self._attempts} attempts)", 0.0)
+
+    def _spawn(self, worker: int, workers: int) -> Any:
+        cores: list[int] = []
+        if self._address is None and hasattr(os, "sched_getaffinity"):
+            mine = sorted(os.sched_getaffinity(0))
+            share = max(len(mine) // workers, 1)
+            cores = [mine[(worker * share + i) % len(mine)] for i in range(share)]
+        gpus = _gpus_each(workers)
+        variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
+        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
+        return actor.remote(self._evaluator, cores)
+
+
+def start_ray(workers: int, address: str | None = None) -> None:
+    """Starts Ray on this machine, or joins the cluster at the address. Does nothing where it is running."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is not None:
+        try:
+            ray.init(address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise RunError(f"ray_address={address!r} cannot be joined: {error}") from error
+        return
+    # Workers import what this process can import, whatever folder it was started from.
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
+    ray.init(
+        num_cpus=workers,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=2**30,
+        runtime_env=environment,
+        **quiet,
+    )
+
+
+def stop_ray() -> None:
+    ray.shutdown()
+
+
+def _gpus_each(workers: int) -> float:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    return min(1.0, gpus / workers)
