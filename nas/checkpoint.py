@@ -14,7 +14,9 @@ from nas.errors import UsageError
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     """Replaces the file atomically and durably. A crash leaves the old file or the new one."""
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"note": json.dumps(note)})
+    data = save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"note": json.dumps(note)}
+    )
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +26,9 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}; free the disk or choose another folder") from error
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}; free the disk or choose another folder"
+        ) from error
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:

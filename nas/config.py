@@ -67,11 +67,11 @@ class Config:
     """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
     cost_bins: int = 7
     """Bins of cost-binned sampling."""
-    affine: bool = True
+    affine: bool = False
     """Whether normalisation in the supernet has scale and bias (DetNAS: yes; SPOS: no)."""
     calibration_images: int = 1024
     """Training images on which the statistics of a candidate are measured."""
-    training: Recipe = Recipe(steps=2500, batch_size=64)
+    training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
     """The recipe of the supernet."""
     final: Recipe = Recipe(steps=1000, batch_size=64)
     """The recipe of training from scratch."""
@@ -93,6 +93,8 @@ class Config:
         return tuple((name, float(most)) for name, most in given.items() if most is not None)
 
 
+# What the task decides, not the user.
+BOUND = ("image_size", "image_channels", "num_classes")
 # What may differ when a run is resumed: where it runs, not what it computes.
 RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
 
@@ -101,7 +103,13 @@ def build(data: Data) -> Config:
     """The configuration of nested plain data, as in YAML. Raises UsageError."""
     data = dict(data)
     data["strategy"] = build_strategy(data.get("strategy", Config.strategy))
-    data["space"] = build_space(data.get("space", Config.space))
+    space = data.get("space", Config.space)
+    for name in _named(space, "space")[1]:
+        if name.replace("-", "_") in BOUND:
+            raise UsageError(
+                f"space.{name} cannot be set: it is the task's (--image-size resizes the images)"
+            )
+    data["space"] = build_space(space)
     return _replace(Config(), data, "")
 
 
@@ -132,13 +140,15 @@ def to_data(config: Config, given: Data) -> Data:
     data = dataclasses.asdict(config)
     for part in ("space", "strategy"):
         name, _ = _named(given.get(part, getattr(Config, part)), part)
-        data[part] = {"name": name, **data[part]}
+        data[part] = {"name": name, **{key: value for key, value in data[part].items() if key not in BOUND}}
     return data
 
 
 def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
-    space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
+    space, strategy = (
+        _named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy")
+    )
     return {"space": space.partition(":")[0], "strategy": strategy, "task": data.get("task", Config.task)}
 
 
@@ -249,10 +259,12 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
         epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been"
+    )
     _add_fields(parser, Config(), "", skip=("training", "final"))
     for name, value in {"training": Config.training, "final": Config.final, **parts}.items():
-        _add_fields(parser.add_argument_group(name), value, f"{name}.")
+        _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
     return parser
 
 
@@ -282,5 +294,9 @@ def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+        ):
             yield field.target.id, ast.literal_eval(text.value)

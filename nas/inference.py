@@ -41,7 +41,9 @@ def split(network: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
     return Graph(definition), weights, statistics
 
 
-def forward(graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None) -> tuple[Array, nnx.State]:
+def forward(
+    graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None
+) -> tuple[Array, nnx.State]:
     """Logits in float32, and the statistics of this batch when training."""
     network = nnx.merge(graph.definition, weights, statistics, copy=True)
     logits = network(images, path, train=train, key=key)
@@ -70,7 +72,9 @@ def _mean(trees: list[nnx.State]) -> nnx.State:
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
-def calibrate(graph, weights, statistics, images: np.ndarray, task: Task, path, *, batch: int, precision: str):
+def calibrate(
+    graph, weights, statistics, images: np.ndarray, task: Task, path, *, batch: int, precision: str
+):
     """Statistics measured anew: the mean over batches of each batch's own. What remains after whole batches is left
     out, unless it is all there is."""
     batch = min(batch, len(images))

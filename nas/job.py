@@ -93,7 +93,9 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
         if resume is not None:
             run = store.run(resume)
             if run.config["task"] != task.fingerprint():
-                raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
+                raise UsageError(
+                    f"task={settings.task!r} has other images or labels than when {run.name} began"
+                )
         else:
             run = store.add_run(
                 name=settings.name,
@@ -179,7 +181,11 @@ class _Job:
         finalists = _distinct(trials)[: self.settings.finalists]
         self._train_finals(finalists, trials[0])
         finals = [
-            {"role": "found" if t.number < len(finalists) else "random", "architecture": t.architecture, **t.measurements}
+            {
+                "role": "found" if t.number < len(finalists) else "random",
+                "architecture": t.architecture,
+                **t.measurements,
+            }
             for t in self.store.trials(self.run_.id, "final")
         ]
         best = self.store.top(self.run_.name, limit=5)
@@ -208,7 +214,9 @@ class _Job:
             paths=paths,
             saved=saved,
             note={"space": fingerprint(space), **space.identity()},
-            on_step=lambda step, loss: self.progress("Training shared weights", step, recipe.steps, f"loss {loss:.3f}"),
+            on_step=lambda step, loss: self.progress(
+                "Training shared weights", step, recipe.steps, f"loss {loss:.3f}"
+            ),
         )
         self._keep("supernet", saved)
         return flatten(weights)
@@ -256,7 +264,7 @@ class _Job:
             rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
         known = self.store.trials(self.run_.id, "final")
         if not known and rows:
-            new = _new_trials(self.space, 0, rows, [0] * len(rows), settings.seed)
+            new = _new_trials(self.space, self.run_.space, 0, rows, [0] * len(rows), settings.seed)
             self.store.add_trials(self.run_.id, new, "final")
         done = {trial.number for trial in known if trial.state != "running"}
         waiting = [number for number in range(len(rows)) if number not in done]
@@ -284,8 +292,16 @@ class _Job:
             checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
             self._keep("weights", path, architecture)
         self.store.finish_trial(
-            self.run_.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds, kind="final"
+            self.run_.id,
+            report.number,
+            metrics=metrics,
+            error=report.error,
+            seconds=report.seconds,
+            kind="final",
         )
+        for progress in self.folder.glob("*.progress.safetensors"):
+            if metrics is not None and progress.name.startswith(architecture):
+                progress.unlink()
 
     def _description(self, encoding: tuple[int, ...], metrics: dict[str, float]) -> dict:
         """Enough to build the network again and to feed it, without the search or its store."""
@@ -352,7 +368,9 @@ class _RunLog:
 
     def ask(self, number: int, encodings: np.ndarray, budgets: np.ndarray) -> None:
         rows = [tuple(int(choice) for choice in row) for row in encodings]
-        self.store.add_trials(self.run.id, _new_trials(self.space, number, rows, budgets, self.seed))
+        self.store.add_trials(
+            self.run.id, _new_trials(self.space, self.run.space, number, rows, budgets, self.seed)
+        )
 
     def report(self, report: Report) -> tuple[float, ...]:
         metrics = report.evaluation.metrics if report.evaluation else None
@@ -369,7 +387,12 @@ def _objectives(trial: Trial) -> tuple[float, ...] | None:
 
 
 def _new_trials(
-    space: Space, number: int, rows: Sequence[tuple[int, ...]], budgets: Sequence[int] | np.ndarray, seed: int
+    space: Space,
+    name: str,
+    number: int,
+    rows: Sequence[tuple[int, ...]],
+    budgets: Sequence[int] | np.ndarray,
+    seed: int,
 ) -> list[NewTrial]:
     return [
         NewTrial(
@@ -377,7 +400,7 @@ def _new_trials(
             architecture=architecture_id(space, np.asarray(row)),
             encoding=row,
             description=space.describe(np.asarray(row)),
-            space=fingerprint(space),
+            space=name,
             budget=int(budget),
             seed=seed,
         )

@@ -42,7 +42,12 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (TextColumn("{task.description:24}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description:24}"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._progress = Progress(*columns, TextColumn("{task.fields[remark]}"), console=Console(stderr=True))
         self._stages = {}
         self._progress.start()
@@ -68,7 +73,9 @@ def _print(outcome: "Outcome") -> None:
     print(render(outcome.best, ("architecture", "trial", "error", "test_error", "macs", "params"), "table"))
     if outcome.finals:
         print("Trained from scratch (`test_error` is measured once, after the last step):\n")
-        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
+        rows = [
+            {"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals
+        ]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         print(render(rows, columns, "table"))
     where, first = _store(outcome.store), outcome.best[0][IDENTITY[0]]

@@ -7,6 +7,7 @@ dies, runs out of memory or takes too long is replaced, and its job tried again,
 import os
 import sys
 import time
+import warnings
 from collections import deque
 from typing import Any
 
@@ -53,7 +54,9 @@ class RayPool:
         self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._tries: dict[int, int] = {}
-        self._running: dict[Any, tuple[int, Job, float]] = {}  # by reference: the worker, the job, its deadline
+        self._running: dict[
+            Any, tuple[int, Job, float]
+        ] = {}  # by reference: the worker, the job, its deadline
         self._workers = [self._spawn(i, workers) for i in range(workers)]
         self._idle = deque(range(workers))
 
@@ -113,7 +116,9 @@ class RayPool:
             cores = [mine[(worker * share + i) % len(mine)] for i in range(share)]
         gpus = _gpus_each(workers)
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
-        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
+        actor: Any = ray.remote(
+            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
+        )(_Worker)
         return actor.remote(self._evaluator, cores)
 
 
@@ -130,14 +135,17 @@ def start_ray(workers: int, address: str | None = None) -> None:
         return
     # Workers import what this process can import, whatever folder it was started from.
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
-    ray.init(
-        num_cpus=workers,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        object_store_memory=2**30,
-        runtime_env=environment,
-        **quiet,
-    )
+    with warnings.catch_warnings():
+        # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=2**30,
+            runtime_env=environment,
+            **quiet,
+        )
 
 
 def stop_ray() -> None:

@@ -60,7 +60,9 @@ class Program:
 
     def optimiser(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
-        decay = optax.stateless_with_tree_map(lambda gradient, decayed: gradient + self.recipe.weight_decay * decayed)
+        decay = optax.stateless_with_tree_map(
+            lambda gradient, decayed: gradient + self.recipe.weight_decay * decayed
+        )
         return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
 
 
@@ -132,7 +134,9 @@ def fit(
         state, start = _resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
-    state = jax.tree.map(jnp.array, state)  # the step gives its buffers away, and the caller keeps the network
+    state = jax.tree.map(
+        jnp.array, state
+    )  # the step gives its buffers away, and the caller keeps the network
     key = jr.key(seed)
     rates = learning_rates(recipe)
     last_saved = time.monotonic()
@@ -148,7 +152,9 @@ def fit(
         if step % 20 == 0 or step == recipe.steps - 1:
             value = float(loss)
             if not np.isfinite(value):
-                raise RunError(f"training diverged at step {step}: the loss is {value}; lower the learning rate")
+                raise RunError(
+                    f"training diverged at step {step}: the loss is {value}; lower the learning rate"
+                )
             on_step(step + 1, value)
             if time.monotonic() - last_saved > recipe.checkpoint_seconds:
                 save(step + 1)
@@ -162,7 +168,9 @@ def _resume(saved: Path, state: TrainState, note: dict) -> tuple[TrainState, int
     arrays, found = checkpoint.read(saved)
     odd = [name for name, value in json.loads(json.dumps(note)).items() if found.get(name) != value]
     if odd:
-        raise UsageError(f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}")
+        raise UsageError(
+            f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}"
+        )
     try:
         return unflatten(state, arrays), found["step"]
     except ValueError as error:

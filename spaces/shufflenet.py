@@ -57,7 +57,9 @@ class ShuffleNet:
         for stage, (wide, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
             if wide % 4 or (stride == 1 and wide != width) or (stride > 1 and wide <= width):
                 rule = f"equal {width}" if stride == 1 else f"exceed {width}"
-                raise ValueError(f"widths[{stage}]={wide} must be a multiple of 4 and, for stride {stride}, {rule}")
+                raise ValueError(
+                    f"widths[{stage}]={wide} must be a multiple of 4 and, for stride {stride}, {rule}"
+                )
             width = wide
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
@@ -82,7 +84,9 @@ class ShuffleNet:
         except ValueError:
             raise ValueError(f"{text!r} is not a list of choices such as (0,3,1)") from None
         if row.size != len(self.cardinalities) or row.min() < 0 or row.max() >= CHOICES:
-            raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
+            raise ValueError(
+                f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}"
+            )
         return row
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
@@ -192,7 +196,9 @@ class ConvNorm(nnx.Module):
     def __init__(self, layer: Layer, key: jax.Array, affine: bool):
         k, width_in, width_out, stride = layer
         self.pointwise = k == 1
-        self.conv = Pointwise(width_in, width_out, key) if k == 1 else Depthwise(k, width_in, key, stride=stride)
+        self.conv = (
+            Pointwise(width_in, width_out, key) if k == 1 else Depthwise(k, width_in, key, stride=stride)
+        )
         self.norm = BatchNorm(width_out, affine=affine)
 
     def __call__(self, x: Array, train: bool) -> Array:

@@ -97,13 +97,19 @@ class Choice(nnx.Module):
     def branch(self, choice: int) -> nnx.Module:
         """A module of its own, with the weights that its row has now."""
         graph, weights, statistics = self.branches[choice]
-        return nnx.merge(graph, weights.unpack(self.weights.get_value()[choice]), statistics.unpack(self.statistics.get_value()))
+        return nnx.merge(
+            graph,
+            weights.unpack(self.weights.get_value()[choice]),
+            statistics.unpack(self.statistics.get_value()),
+        )
 
 
 # Differentiated as it is, a switch saves what every branch would need, zeros for those that did not run. So the
 # branch is kept whole: what is saved is its input, and the backward pass runs it again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array) -> tuple[Array, Array]:
+def _run(
+    branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array
+) -> tuple[Array, Array]:
     """The output and the statistics of the chosen branch. No gradient flows through the statistics."""
     calls = [functools.partial(_call, branch, train) for branch in branches]
     return lax.switch(choice, calls, x, row, statistics)
@@ -130,7 +136,9 @@ def _call(branch, train: bool, x: Array, row: Array, statistics: Array) -> tuple
     return y, layout.pack(nnx.state(module, nnx.BatchStat), statistics.size) if train else statistics
 
 
-def _pull(branch, train: bool, x: Array, row: Array, statistics: Array, gradient: Array) -> tuple[Array, Array]:
+def _pull(
+    branch, train: bool, x: Array, row: Array, statistics: Array, gradient: Array
+) -> tuple[Array, Array]:
     return jax.vjp(lambda x, row: _call(branch, train, x, row, statistics)[0], x, row)[1](gradient)
 
 
@@ -151,7 +159,11 @@ def put(tree: Any, selected: Any, path: Path) -> Any:
     """The tree with its part on the path replaced; every other entry keeps its bits."""
 
     def place(leaf: Any, new: Any) -> Any:
-        return leaf.replace(leaf.get_value().at[path[leaf.decision]].set(new.get_value())) if _is_shared(leaf) else new
+        return (
+            leaf.replace(leaf.get_value().at[path[leaf.decision]].set(new.get_value()))
+            if _is_shared(leaf)
+            else new
+        )
 
     return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
 
