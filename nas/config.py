@@ -106,9 +106,7 @@ def build(data: Data) -> Config:
     space = data.get("space", Config.space)
     for name in _named(space, "space")[1]:
         if name.replace("-", "_") in BOUND:
-            raise UsageError(
-                f"space.{name} cannot be set: it is the task's (--image-size resizes the images)"
-            )
+            raise UsageError(f"space.{name} cannot be set: it is the task's (--image-size resizes the images)")
     data["space"] = build_space(space)
     return _replace(Config(), data, "")
 
@@ -146,9 +144,7 @@ def to_data(config: Config, given: Data) -> Data:
 
 def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
-    space, strategy = (
-        _named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy")
-    )
+    space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
     return {"space": space.partition(":")[0], "strategy": strategy, "task": data.get("task", Config.task)}
 
 
@@ -259,9 +255,7 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
         epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
-    parser.add_argument(
-        "--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been"
-    )
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
     _add_fields(parser, Config(), "", skip=("training", "final"))
     for name, value in {"training": Config.training, "final": Config.final, **parts}.items():
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
@@ -294,9 +288,5 @@ def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     for field, text in zip(body.body, body.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(text, ast.Expr)
-        ):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
             yield field.target.id, ast.literal_eval(text.value)

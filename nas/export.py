@@ -31,9 +31,7 @@ class Exported:
 
     def predict(self, images: UInt8[np.ndarray, "n height width channels"]) -> Array:
         """Logits `[n, num_classes]` of images as they were in training: 0..255, of the same size and channels."""
-        scaled = normalise(
-            jnp.asarray(images), tuple(self.description["mean"]), tuple(self.description["std"])
-        )
+        scaled = normalise(jnp.asarray(images), tuple(self.description["mean"]), tuple(self.description["std"]))
         return forward(self._graph, self._weights, self._statistics, scaled, (), train=False)[0]
 
 
@@ -73,9 +71,7 @@ def load(folder: str | Path) -> Exported:
     names = flatten(weights).keys()
     try:
         weights = unflatten(weights, {name: value for name, value in arrays.items() if name in names})
-        statistics = unflatten(
-            statistics, {name: value for name, value in arrays.items() if name not in names}
-        )
+        statistics = unflatten(statistics, {name: value for name, value in arrays.items() if name not in names})
     except ValueError as error:
         raise UsageError(f"{folder / WEIGHTS} does not fit {folder / DESCRIPTION}: {error}") from error
     if not all(np.isfinite(array).all() for array in arrays.values()):

@@ -10,9 +10,8 @@ import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import jax
 import jax.random as jr
 import numpy as np
 
@@ -93,9 +92,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
         if resume is not None:
             run = store.run(resume)
             if run.config["task"] != task.fingerprint():
-                raise UsageError(
-                    f"task={settings.task!r} has other images or labels than when {run.name} began"
-                )
+                raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
         else:
             run = store.add_run(
                 name=settings.name,
@@ -202,9 +199,7 @@ class _Job:
         if settings.paths == "uniform":
             paths = uniform_paths(space, key_paths, recipe.steps)
         else:
-            paths = cost_binned_paths(
-                space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits
-            )
+            paths = cost_binned_paths(space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits)
         saved = self.folder / "supernet.safetensors"
         weights = fit(
             *split(space.supernet(jr.fold_in(root, WEIGHTS), affine=settings.affine)),
@@ -214,9 +209,7 @@ class _Job:
             paths=paths,
             saved=saved,
             note={"space": fingerprint(space), **space.identity()},
-            on_step=lambda step, loss: self.progress(
-                "Training shared weights", step, recipe.steps, f"loss {loss:.3f}"
-            ),
+            on_step=lambda step, loss: self.progress("Training shared weights", step, recipe.steps, f"loss {loss:.3f}"),
         )
         self._keep("supernet", saved)
         return flatten(weights)
@@ -284,10 +277,10 @@ class _Job:
 
     def _record_final(self, report: Report, encoding: tuple[int, ...]) -> None:
         metrics = None
+        architecture = architecture_id(self.space, np.asarray(encoding))
         if report.evaluation is not None:
             metrics = dict(report.evaluation.metrics)
             metrics["standalone_error"] = metrics.pop("error")  # `error` is the signal of the search
-            architecture = architecture_id(self.space, np.asarray(encoding))
             path = self.folder / f"{architecture}.safetensors"
             checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
             self._keep("weights", path, architecture)
@@ -300,7 +293,7 @@ class _Job:
             kind="final",
         )
         for progress in self.folder.glob("*.progress.safetensors"):
-            if metrics is not None and progress.name.startswith(architecture):
+            if progress.name.startswith(architecture):
                 progress.unlink()
 
     def _description(self, encoding: tuple[int, ...], metrics: dict[str, float]) -> dict:
@@ -308,7 +301,7 @@ class _Job:
         return {
             "format": 1,
             "architecture": architecture_id(self.space, np.asarray(encoding)),
-            "space": {"name": self.run_.space, **json.loads(json.dumps(dataclasses.asdict(self.space)))},
+            "space": {"name": self.run_.space, **json.loads(json.dumps(dataclasses.asdict(cast(Any, self.space))))},
             "encoding": list(encoding),
             "description": self.space.describe(np.asarray(encoding)),
             "task": self.run_.task,
@@ -368,15 +361,11 @@ class _RunLog:
 
     def ask(self, number: int, encodings: np.ndarray, budgets: np.ndarray) -> None:
         rows = [tuple(int(choice) for choice in row) for row in encodings]
-        self.store.add_trials(
-            self.run.id, _new_trials(self.space, self.run.space, number, rows, budgets, self.seed)
-        )
+        self.store.add_trials(self.run.id, _new_trials(self.space, self.run.space, number, rows, budgets, self.seed))
 
     def report(self, report: Report) -> tuple[float, ...]:
         metrics = report.evaluation.metrics if report.evaluation else None
-        self.store.finish_trial(
-            self.run.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds
-        )
+        self.store.finish_trial(self.run.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds)
         return (metrics["error"],) if metrics else (float("nan"),)
 
 

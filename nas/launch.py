@@ -73,9 +73,7 @@ def _print(outcome: "Outcome") -> None:
     print(render(outcome.best, ("architecture", "trial", "error", "test_error", "macs", "params"), "table"))
     if outcome.finals:
         print("Trained from scratch (`test_error` is measured once, after the last step):\n")
-        rows = [
-            {"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals
-        ]
+        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         print(render(rows, columns, "table"))
     where, first = _store(outcome.store), outcome.best[0][IDENTITY[0]]

@@ -45,9 +45,7 @@ class Log(Protocol):
         ...
 
 
-_ask = jax.jit(
-    lambda strategy, state, key, n, pending: strategy.ask(state, key, n, pending), static_argnums=(0, 3)
-)
+_ask = jax.jit(lambda strategy, state, key, n, pending: strategy.ask(state, key, n, pending), static_argnums=(0, 3))
 _tell = jax.jit(lambda strategy, state, observed: strategy.tell(state, observed), static_argnums=0)
 
 

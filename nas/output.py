@@ -44,9 +44,7 @@ def render_architecture(shown: Row, form: str, width: int | None = None) -> str:
     if form == "json":
         return _json([shown])
     if form == "csv":
-        return _csv(
-            [{"architecture": shown["id"]} | row for row in shown["scores"]], ("architecture", *SCORES)
-        )
+        return _csv([{"architecture": shown["id"]} | row for row in shown["scores"]], ("architecture", *SCORES))
     facts = ("id", "space", "description", "encoding")
     text = "".join(f"{name:12} {_cell(name, shown[name])}\n" for name in facts)
     text += "\n" + _table(shown["scores"], SCORES, width)

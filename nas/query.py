@@ -138,9 +138,7 @@ def build_rows(search: Iterable[Trial], finals: Iterable[Trial]) -> list[Row]:
         metrics = {**extra, **trial.measurements, "seconds": trial.seconds}
         rows.append((dict(zip(IDENTITY, identity, strict=True)), metrics))
     others = sorted({name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY))
-    return [
-        identity | {name: metrics.get(name) for name in (*METRICS, *others)} for identity, metrics in rows
-    ]
+    return [identity | {name: metrics.get(name) for name in (*METRICS, *others)} for identity, metrics in rows]
 
 
 def top(rows: list[Row], by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:

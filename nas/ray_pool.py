@@ -54,9 +54,7 @@ class RayPool:
         self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._tries: dict[int, int] = {}
-        self._running: dict[
-            Any, tuple[int, Job, float]
-        ] = {}  # by reference: the worker, the job, its deadline
+        self._running: dict[Any, tuple[int, Job, float]] = {}  # by reference: the worker, the job, its deadline
         self._workers = [self._spawn(i, workers) for i in range(workers)]
         self._idle = deque(range(workers))
 
@@ -116,9 +114,7 @@ class RayPool:
             cores = [mine[(worker * share + i) % len(mine)] for i in range(share)]
         gpus = _gpus_each(workers)
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
-        actor: Any = ray.remote(
-            num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables}
-        )(_Worker)
+        actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
         return actor.remote(self._evaluator, cores)
 
 

@@ -1,4 +1,4 @@
-"""How a network is trained, as a value. Nothing heavy is imported here, so that the command line can ask it for help."""
+"""How a network is trained, as a value. Nothing heavy is imported here: the command line asks it for help."""
 
 import dataclasses
 from typing import Literal

@@ -36,6 +36,4 @@ def cost_binned_paths(
         # The first that hits; a miss counts by its distance, and is worse than any hit.
         return paths[jnp.argmin(jnp.where(inside, -1.0, distance))]
 
-    return np.asarray(
-        jax.lax.map(lambda each: pick(*each), (jr.split(key_paths, steps), centre), batch_size=256)
-    )
+    return np.asarray(jax.lax.map(lambda each: pick(*each), (jr.split(key_paths, steps), centre), batch_size=256))

@@ -22,7 +22,7 @@ from jaxtyping import Array, Int
 
 from nas import checkpoint
 from nas.errors import RunError, UsageError
-from nas.inference import PRECISIONS, Graph, flatten, forward, unflatten
+from nas.inference import PRECISIONS, Graph, Scaling, flatten, forward, unflatten
 from nas.recipe import Recipe
 from nas.tasks.augment import Augment, augment, cross_entropy, normalise, smooth
 from nas.tasks.base import Split, Task
@@ -55,15 +55,16 @@ class Program:
     graph: Graph
     recipe: Recipe
     num_classes: int
-    scaling: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels
+    scaling: Scaling
     shared: bool  # whether the weights hold all choices, of which each step trains those on its path
 
     def optimiser(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
-        decay = optax.stateless_with_tree_map(
-            lambda gradient, decayed: gradient + self.recipe.weight_decay * decayed
-        )
+        decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
         return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
+
+    def _decayed(self, gradient: Array, weight: Array) -> Array:
+        return gradient + self.recipe.weight_decay * weight
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -124,7 +125,8 @@ def fit(
 
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
-    that file, with `note`; a file that is there is gone on from, if its note is the same. `on_step` hears the loss now and then.
+    that file, with `note`; a file that is there is gone on from, if its note is the same. `on_step` hears the loss
+    now and then.
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
@@ -134,9 +136,7 @@ def fit(
         state, start = _resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
-    state = jax.tree.map(
-        jnp.array, state
-    )  # the step gives its buffers away, and the caller keeps the network
+    state = jax.tree.map(jnp.array, state)  # the step gives its buffers away, and the caller keeps the network
     key = jr.key(seed)
     rates = learning_rates(recipe)
     last_saved = time.monotonic()
@@ -152,9 +152,7 @@ def fit(
         if step % 20 == 0 or step == recipe.steps - 1:
             value = float(loss)
             if not np.isfinite(value):
-                raise RunError(
-                    f"training diverged at step {step}: the loss is {value}; lower the learning rate"
-                )
+                raise RunError(f"training diverged at step {step}: the loss is {value}; lower the learning rate")
             on_step(step + 1, value)
             if time.monotonic() - last_saved > recipe.checkpoint_seconds:
                 save(step + 1)
@@ -168,9 +166,7 @@ def _resume(saved: Path, state: TrainState, note: dict) -> tuple[TrainState, int
     arrays, found = checkpoint.read(saved)
     odd = [name for name, value in json.loads(json.dumps(note)).items() if found.get(name) != value]
     if odd:
-        raise UsageError(
-            f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}"
-        )
+        raise UsageError(f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}")
     try:
         return unflatten(state, arrays), found["step"]
     except ValueError as error:

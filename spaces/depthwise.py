@@ -51,17 +51,10 @@ def _backward(stride: int, saved: tuple[Images, Kernel], gradient: Images) -> tu
     gradient = lax.optimization_barrier(gradient)
     height, width = images.shape[1:3]
     spread = gradient
-    if (
-        stride > 1
-    ):  # put zeros between the rows and columns, so that the input gradient is a stride-1 convolution
+    if stride > 1:  # put zeros between the rows and columns, so that the input gradient is a stride-1 convolution
         zero = jnp.zeros((), gradient.dtype)
-        high = [
-            size - ((out - 1) * stride + 1)
-            for size, out in zip((height, width), gradient.shape[1:3], strict=True)
-        ]
-        spread = lax.pad(
-            gradient, zero, [(0, 0, 0), (0, high[0], stride - 1), (0, high[1], stride - 1), (0, 0, 0)]
-        )
+        high = [size - ((out - 1) * stride + 1) for size, out in zip((height, width), gradient.shape[1:3], strict=True)]
+        spread = lax.pad(gradient, zero, [(0, 0, 0), (0, high[0], stride - 1), (0, high[1], stride - 1), (0, 0, 0)])
     return _sum_of_shifts(spread, kernel[::-1, ::-1], 1), _kernel_gradient(images, gradient, kernel, stride)
 
 
@@ -70,10 +63,7 @@ _shifted.defvjp(_forward, _backward)
 
 @functools.partial(jax.jit, static_argnums=2)  # traced once per shape, however many blocks share it
 def _sum_of_shifts(images: Images, kernel: Kernel, stride: int) -> Images:
-    out = sum(
-        window * kernel[None, None, None, i, j]
-        for (i, j), window in _windows(images, kernel.shape[0], stride)
-    )
+    out = sum(window * kernel[None, None, None, i, j] for (i, j), window in _windows(images, kernel.shape[0], stride))
     # The barriers keep XLA from computing the producer of the input again in every shifted read.
     return lax.optimization_barrier(jnp.asarray(out))
 

@@ -27,19 +27,15 @@ def normal(key: jax.Array, shape: tuple[int, ...], scale: float = 1.0) -> np.nda
 class Conv(nnx.Module):
     """A dense k x k convolution."""
 
-    def __init__(
-        self, k: int, width_in: int, width_out: int, key: jax.Array, *, stride: int = 1, scale: float
-    ):
+    def __init__(self, k: int, width_in: int, width_out: int, key: jax.Array, *, stride: int = 1, scale: float):
         self.stride = stride
         self.kernel = nnx.Param(normal(key, (k, k, width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel = self.kernel.get_value().astype(x.dtype)
+        kernel = jnp.asarray(self.kernel.get_value(), x.dtype)
         pad = kernel.shape[0] // 2
         strides, padding = (self.stride, self.stride), [(pad, pad), (pad, pad)]
-        return lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 class Pointwise(nnx.Module):
@@ -50,7 +46,7 @@ class Pointwise(nnx.Module):
         self.kernel = nnx.Param(normal(key, (width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "*axes c"]) -> Float[Array, "*axes d"]:
-        return x @ self.kernel.get_value().astype(x.dtype)
+        return x @ jnp.asarray(self.kernel.get_value(), x.dtype)
 
 
 class Depthwise(nnx.Module):
@@ -61,7 +57,7 @@ class Depthwise(nnx.Module):
         self.kernel = nnx.Param(normal(key, (k, k, width)))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
-        return depthwise_conv(x, self.kernel.get_value().astype(x.dtype), self.stride)
+        return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride)
 
 
 class BatchNorm(nnx.Module):
@@ -116,9 +112,7 @@ def _normalise_backward(saved, gradients):
     y = (x.astype(jnp.float32) - mean[None, None, None]) * scale[None, None, None]
     size = x.size // x.shape[-1]
     zero = jnp.zeros((), jnp.float32)
-    sums = lax.reduce(
-        (gradient, gradient * y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0, 1, 2)
-    )
+    sums = lax.reduce((gradient, gradient * y), (zero, zero), lambda a, b: (a[0] + b[0], a[1] + b[1]), (0, 1, 2))
     shift, along = (s[None, None, None] / size for s in sums)
     return (((gradient - shift - y * along) * scale[None, None, None]).astype(x.dtype),)
 

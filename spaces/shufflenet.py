@@ -9,7 +9,7 @@ Channel split: that of the SPOS code. A block of stride 1 lets the even channels
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -57,9 +57,7 @@ class ShuffleNet:
         for stage, (wide, stride) in enumerate(zip(self.widths, self.strides, strict=True)):
             if wide % 4 or (stride == 1 and wide != width) or (stride > 1 and wide <= width):
                 rule = f"equal {width}" if stride == 1 else f"exceed {width}"
-                raise ValueError(
-                    f"widths[{stage}]={wide} must be a multiple of 4 and, for stride {stride}, {rule}"
-                )
+                raise ValueError(f"widths[{stage}]={wide} must be a multiple of 4 and, for stride {stride}, {rule}")
             width = wide
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
@@ -84,9 +82,7 @@ class ShuffleNet:
         except ValueError:
             raise ValueError(f"{text!r} is not a list of choices such as (0,3,1)") from None
         if row.size != len(self.cardinalities) or row.min() < 0 or row.max() >= CHOICES:
-            raise ValueError(
-                f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}"
-            )
+            raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
         return row
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
@@ -118,7 +114,8 @@ class ShuffleNet:
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What every architecture pays, and what each (decision, choice) adds."""
         rows = [[shape.cost(choice) for choice in range(CHOICES)] for shape in self._shapes()]
-        table = dict(zip(("macs", "params"), np.moveaxis(np.array(rows, np.int32), 2, 0), strict=True))
+        macs_and_params = np.moveaxis(np.array(rows, np.int32), 2, 0)
+        table = {"macs": macs_and_params[0], "params": macs_and_params[1]}
         stem = 9 * self.image_channels * self.stem_width
         last = self.widths[-1] * self.last_width
         head = self.last_width * self.num_classes
@@ -196,9 +193,7 @@ class ConvNorm(nnx.Module):
     def __init__(self, layer: Layer, key: jax.Array, affine: bool):
         k, width_in, width_out, stride = layer
         self.pointwise = k == 1
-        self.conv = (
-            Pointwise(width_in, width_out, key) if k == 1 else Depthwise(k, width_in, key, stride=stride)
-        )
+        self.conv = Pointwise(width_in, width_out, key) if k == 1 else Depthwise(k, width_in, key, stride=stride)
         self.norm = BatchNorm(width_out, affine=affine)
 
     def __call__(self, x: Array, train: bool) -> Array:
@@ -209,7 +204,7 @@ class ConvNorm(nnx.Module):
 class Block(nnx.Module):
     """At stride 1 half of the channels pass by the branch; otherwise all go through it."""
 
-    def __init__(self, stride: int, branch: nnx.Module):
+    def __init__(self, stride: int, branch: "Choice | Branch"):
         self.stride = stride
         self.branch = branch
 
@@ -256,7 +251,8 @@ def prune(supernet: Network, encoding: np.ndarray) -> Network:
     """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
     network = nnx.clone(supernet)
     for block, choice in zip(network.blocks, encoding, strict=True):
-        block.branch = block.branch.branch(int(choice))
+        assert isinstance(block.branch, Choice), "a network can be pruned once"
+        block.branch = cast(Branch, block.branch.branch(int(choice)))
     return network
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 Path = Int[Array, "length"]
 
@@ -59,7 +59,7 @@ class Layout(tuple):
         padding = np.zeros(width - self.width, np.float32)
         return numpy.concatenate([leaves[i].ravel() for i in self.order] + [padding])
 
-    def unpack(self, row: Array) -> Any:
+    def unpack(self, row: Array | np.ndarray) -> Any:
         leaves, start = {}, 0
         for i in self.order:
             size = math.prod(self[1][i])
@@ -79,9 +79,7 @@ class Choice(nnx.Module):
         rows = [layout.pack(params, width, np) for layout, (_, params, _) in zip(weights, parts, strict=True)]
         self.decision = decision
         self.branches = tuple(zip([graph for graph, _, _ in parts], weights, statistics, strict=True))
-        self.weights = Shared(
-            np.stack(rows), decision=decision, decayed=tuple(layout.decayed for layout in weights)
-        )
+        self.weights = Shared(np.stack(rows), decision=decision, decayed=tuple(layout.decayed for layout in weights))
         # Of the branch that ran last; one row, because a path has its own statistics.
         self.statistics = nnx.BatchStat(np.zeros(max(layout.width for layout in statistics), np.float32))
 
@@ -107,9 +105,7 @@ class Choice(nnx.Module):
 # Differentiated as it is, a switch saves what every branch would need, zeros for those that did not run. So the
 # branch is kept whole: what is saved is its input, and the backward pass runs it again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(
-    branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array
-) -> tuple[Array, Array]:
+def _run(branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array) -> tuple[Array, Array]:
     """The output and the statistics of the chosen branch. No gradient flows through the statistics."""
     calls = [functools.partial(_call, branch, train) for branch in branches]
     return lax.switch(choice, calls, x, row, statistics)
@@ -136,9 +132,7 @@ def _call(branch, train: bool, x: Array, row: Array, statistics: Array) -> tuple
     return y, layout.pack(nnx.state(module, nnx.BatchStat), statistics.size) if train else statistics
 
 
-def _pull(
-    branch, train: bool, x: Array, row: Array, statistics: Array, gradient: Array
-) -> tuple[Array, Array]:
+def _pull(branch, train: bool, x: Array, row: Array, statistics: Array, gradient: Array) -> tuple[Array, Array]:
     return jax.vjp(lambda x, row: _call(branch, train, x, row, statistics)[0], x, row)[1](gradient)
 
 
@@ -159,11 +153,7 @@ def put(tree: Any, selected: Any, path: Path) -> Any:
     """The tree with its part on the path replaced; every other entry keeps its bits."""
 
     def place(leaf: Any, new: Any) -> Any:
-        return (
-            leaf.replace(leaf.get_value().at[path[leaf.decision]].set(new.get_value()))
-            if _is_shared(leaf)
-            else new
-        )
+        return leaf.replace(leaf.get_value().at[path[leaf.decision]].set(new.get_value())) if _is_shared(leaf) else new
 
     return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
 

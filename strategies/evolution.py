@@ -96,9 +96,7 @@ class Evolution:
             jnp.where(crosses[:, None, None], repeat(crossovers, key_crossovers, 10), random[:, :10]),
         )
         first = (number < self.population_size) | jnp.isinf(state.fitness).all()
-        candidates = jnp.concatenate(
-            [jnp.where(first[:, None, None], random[:, :10], children), random[:, 10:]], 1
-        )
+        candidates = jnp.concatenate([jnp.where(first[:, None, None], random[:, :10], children), random[:, 10:]], 1)
         seen = jnp.concatenate([state.visited, hash_rows(pending.encodings)])
         rows = pick(state.region, candidates, key_pick, seen)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
@@ -109,7 +107,8 @@ class Evolution:
         fitness = jnp.concatenate([state.fitness, jnp.where(jnp.isnan(objective), jnp.inf, objective)])
         best = jnp.argsort(fitness, stable=True)[:k]
         slots = (state.count + jnp.arange(n)) % self.memory
-        return state.replace(
+        return dataclasses.replace(
+            state,
             parents=jnp.concatenate([state.parents, observed.encodings])[best],
             fitness=fitness[best],
             visited=jax.lax.fori_loop(

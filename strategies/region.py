@@ -35,9 +35,7 @@ def region(space: Space, limits: Limits = ()) -> Region:
             raise ValueError(f"limit on {name!r}: the space's costs are {', '.join(sorted(names))}")
         least = float(space.cost(jnp.asarray(smallest(space, ((name, 1.0),)))[None])[name][0])
         if not most >= least:
-            raise ValueError(
-                f"max_{name}={most:g} excludes every architecture: the smallest {name} is {least:.0f}"
-            )
+            raise ValueError(f"max_{name}={most:g} excludes every architecture: the smallest {name} is {least:.0f}")
     anchor = smallest(space, limits) if limits else np.zeros(len(space.cardinalities), np.int32)
     if not bool(feasible(space, jnp.asarray(anchor)[None], limits)[0]):
         both = ", ".join(f"max_{name}={most:g}" for name, most in limits)
@@ -47,9 +45,7 @@ def region(space: Space, limits: Limits = ()) -> Region:
 
 def draw(where: Region, key: jax.Array, n: int, tries: int = 32) -> Encodings:
     """`n` legal rows, uniform by rejection; one that is refused every time is pulled towards the anchor."""
-    return pick(
-        where, repeat(lambda k: sample(where.space, k, n), key, tries), key, no_hashes(), distinct=False
-    )
+    return pick(where, repeat(lambda k: sample(where.space, k, n), key, tries), key, no_hashes(), distinct=False)
 
 
 def repeat(propose: Callable[[jax.Array], Encodings], key: jax.Array, tries: int) -> Candidates:
@@ -57,9 +53,7 @@ def repeat(propose: Callable[[jax.Array], Encodings], key: jax.Array, tries: int
     return jnp.swapaxes(jax.vmap(propose)(jr.split(key, tries)), 0, 1)
 
 
-def pick(
-    where: Region, candidates: Candidates, key: jax.Array, seen: Hashes, *, distinct: bool = True
-) -> Encodings:
+def pick(where: Region, candidates: Candidates, key: jax.Array, seen: Hashes, *, distinct: bool = True) -> Encodings:
     """For each slot its first candidate that is legal and, if `distinct`, neither seen nor taken by another slot.
 
     Where none is, the candidates are pulled towards the anchor until they are legal, and the first new one of these
@@ -99,9 +93,7 @@ def _pull(where: Region, key: jax.Array, rows: Encodings) -> Encodings:
 def hash_rows(rows: Int[Array, "*n length"]) -> Hashes:
     """64 bits a row. Among 4,096 rows two different ones share a hash with probability below 1e-12."""
     factors = np.random.default_rng(0).integers(1, 2**32, (2, rows.shape[-1] + 1), dtype=np.uint32) | 1
-    mixed = (rows[..., None, :].astype(jnp.uint32) + 1) * jnp.asarray(factors[:, 1:])[
-        (None,) * (rows.ndim - 1)
-    ]
+    mixed = (rows[..., None, :].astype(jnp.uint32) + 1) * jnp.asarray(factors[:, 1:])[(None,) * (rows.ndim - 1)]
     mixed = mixed ^ (mixed >> 15)
     total = (mixed * jnp.asarray(factors[:, 1:] * 3)[(None,) * (rows.ndim - 1)]).sum(-1, dtype=jnp.uint32)
     return jnp.maximum(total ^ (total >> 13), 1)  # 0 marks an empty slot

@@ -70,7 +70,8 @@ class RegularizedEvolution:
         def push(state: RegularizedEvolutionState, one: tuple[Array, Array]):
             encoding, objective = one
             slot = state.count % self.population_size
-            return state.replace(
+            return dataclasses.replace(
+                state,
                 population=state.population.at[slot].set(encoding),
                 fitness=state.fitness.at[slot].set(jnp.where(jnp.isnan(objective), jnp.inf, objective)),
                 count=state.count + 1,

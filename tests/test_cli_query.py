@@ -92,9 +92,7 @@ def test_the_best_of_a_run_as_json(url):
 def test_a_mistake_is_one_line_and_status_2(tmp_path):
     done = nas("runs", "--store", f"sqlite:///{tmp_path}/none.db")
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr == f"nas: error: store=sqlite:///{tmp_path}/none.db does not exist: a search makes it\n"
-    )
+    assert done.stderr == f"nas: error: store=sqlite:///{tmp_path}/none.db does not exist: a search makes it\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,9 +140,7 @@ def test_csv_has_a_header_and_an_encoding_of_integers(capsys, url):
     rows = list(csv.DictReader(io.StringIO(answer(capsys, "top", RUN, "--format=csv", "--store", url))))
     assert list(rows[0]) == [*IDENTITY, *METRICS, "supernet_error"]
     assert (rows[0]["encoding"], rows[0]["test_error"], rows[1]["test_error"]) == ("2 0 1", "0.0312", "")
-    scores = list(
-        csv.DictReader(io.StringIO(answer(capsys, "show", "2af3", "--format", "csv", "--store", url)))
-    )
+    scores = list(csv.DictReader(io.StringIO(answer(capsys, "show", "2af3", "--format", "csv", "--store", url))))
     assert {row["name"]: row["value"] for row in scores}["test_error"] == "0.0312"
 
 
@@ -165,9 +161,7 @@ def test_nothing_found_is_still_an_answer(capsys, url):
 
 
 def test_the_front_is_sorted_by_its_first_objective(capsys, url):
-    rows = json.loads(
-        answer(capsys, "pareto", RUN, "--objectives", "macs, error", "--format", "json", "--store", url)
-    )
+    rows = json.loads(answer(capsys, "pareto", RUN, "--objectives", "macs, error", "--format", "json", "--store", url))
     assert [row["trial"] for row in rows] == [0, 1, 2]
 
 

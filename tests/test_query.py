@@ -170,9 +170,7 @@ def test_anything_else_is_answered_with_what_is_allowed(where):
     assert "\n" not in str(caught.value)
 
 
-words = st.sampled_from(
-    ["macs", "error", "and", "<", "<=", "==", "!=", "3e6", "-1", ".", "(", "e", " ", "\n", "١"]
-)
+words = st.sampled_from(["macs", "error", "and", "<", "<=", "==", "!=", "3e6", "-1", ".", "(", "e", " ", "\n", "١"])
 
 
 @given(
@@ -195,9 +193,7 @@ def test_no_text_can_crash_the_parser(text):
 )
 def test_what_is_written_by_the_grammar_is_read_back(conditions):
     text = " and ".join(f"{name} {sign} {number!r}" for name, sign, number in conditions)
-    assert query.parse_where(text) == [
-        (name, query.OPERATORS[sign], number) for name, sign, number in conditions
-    ]
+    assert query.parse_where(text) == [(name, query.OPERATORS[sign], number) for name, sign, number in conditions]
 
 
 # The front.
@@ -212,8 +208,7 @@ points = st.lists(
 def test_no_row_of_the_front_is_dominated_and_every_other_is(drawn):
     objectives = ("error", "macs", "params")
     search = [
-        trial(i, name, dict(zip(objectives, map(float, values), strict=True)))
-        for i, (name, values) in enumerate(drawn)
+        trial(i, name, dict(zip(objectives, map(float, values), strict=True))) for i, (name, values) in enumerate(drawn)
     ]
     found = query.build_rows(search, [])
     front = query.pareto(found, objectives)

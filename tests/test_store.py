@@ -117,9 +117,7 @@ def test_trials_come_back_in_number_order_with_their_measurements(store):
     assert [trial.error for trial in trials] == ["ValueError: no", None, None]
     assert [trial.seconds for trial in trials] == [0.5, None, 1.5]
     assert trials[2].measurements == {"error": 0.25, "macs": 7.0}
-    assert {name: getattr(trials[2], name) for name in dataclasses.asdict(new(2))} == dataclasses.asdict(
-        new(2)
-    )
+    assert {name: getattr(trials[2], name) for name in dataclasses.asdict(new(2))} == dataclasses.asdict(new(2))
 
 
 def test_numbers_that_are_not_finite_come_back(store):
@@ -138,9 +136,7 @@ def test_numbers_of_numpy_are_numbers(store):
         new(0), number=np.int64(0), encoding=np.arange(3, dtype=np.int32), seed=np.uint32(2**32 - 1)
     )
     store.add_trials(run.id, [row])
-    store.finish_trial(
-        run.id, np.int32(0), metrics={"error": np.float32(0.5)}, error=None, seconds=np.float64(1)
-    )
+    store.finish_trial(run.id, np.int32(0), metrics={"error": np.float32(0.5)}, error=None, seconds=np.float64(1))
     (trial,) = store.trials(run.id)
     assert (trial.encoding, trial.seed, trial.measurements) == ([0, 1, 2], 2**32 - 1, {"error": 0.5})
 
@@ -266,9 +262,7 @@ def test_the_log_is_written_ahead_and_synced_fully(store):
 
 def test_a_store_half_made_is_finished_by_the_next_search(url):
     database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    database.execute(
-        f"PRAGMA application_id={nas.store.APPLICATION_ID}"
-    )  # killed right after its first write
+    database.execute(f"PRAGMA application_id={nas.store.APPLICATION_ID}")  # killed right after its first write
     database.close()
     with pytest.raises(UsageError, match="holds no store yet"):
         Store(url)
@@ -484,9 +478,7 @@ with Store(sys.argv[1]) as store:
 
 def test_a_killed_writer_leaves_whole_transactions_and_all_it_had_reported(store, url):
     run = start(store)
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
-    )
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY)
     assert writer.stdout is not None
     reported = [int(writer.stdout.readline()) for _ in range(25)]
     writer.send_signal(signal.SIGKILL)
@@ -505,9 +497,7 @@ def test_a_killed_writer_leaves_whole_transactions_and_all_it_had_reported(store
 
 def test_opening_is_light(store, url):
     script = f"import sys, nas.store; nas.store.Store({url!r}).close(); print([*sys.modules])"
-    out = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     modules = set(json.loads(out.stdout.replace("'", '"')))
     assert "sqlalchemy" in modules
     assert not modules & {"alembic", "jax", "rich"}

@@ -243,13 +243,7 @@ def encoded(array, kind="PNG", **options) -> bytes:
 
 COLOUR = pictures([0], size=6, channels=3)[0]
 HEADER = b"IHDR\0\1\0\0\0\1\0\0\x08\0\0\0\0"  # 65536 x 65536 grey pixels
-BOMB = (
-    b"\x89PNG\r\n\x1a\n\0\0\0\r"
-    + HEADER
-    + zlib.crc32(HEADER).to_bytes(4, "big")
-    + b"\0\0\0\0IDAT"
-    + b"\0" * 4
-)
+BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\r" + HEADER + zlib.crc32(HEADER).to_bytes(4, "big") + b"\0\0\0\0IDAT" + b"\0" * 4
 BAD_IMAGES = [
     (b"", "is not a readable JPEG or PNG image"),
     (b"no image", "is not a readable JPEG or PNG image"),
@@ -282,16 +276,12 @@ def test_images_of_every_common_mode_become_colour():
 # Names
 
 
-@pytest.mark.parametrize(
-    "name", ["digits", "fashion-mnist", "cifar10", "npz:a.npz", "folder:/a/b", "folder:C:/a"]
-)
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10", "npz:a.npz", "folder:/a/b", "folder:C:/a"])
 def test_names_are_checked_without_loading(name):
     check_name(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "digit", "digits:", "digits:x", "npz", "npz:", "folder", ":x", "Digits", "a\nb"]
-)
+@pytest.mark.parametrize("name", ["", "digit", "digits:", "digits:x", "npz", "npz:", "folder", ":x", "Digits", "a\nb"])
 def test_other_names_are_refused(name):
     message = refusal(check_name, name)
     assert all(known in message for known in NAMES)
@@ -643,9 +633,7 @@ def test_folders_side_by_side_and_in_parts(tmp_path):
     task = load(f"folder:{parts}", image_size=8)
     assert (len(task.train), len(task.valid), len(task.test)) == (12, 6, 9)
     assert task.image_size == 8
-    assert (
-        load(f"folder:{tarred(parts, tmp_path / 'b.tar')}", image_size=8).fingerprint() == task.fingerprint()
-    )
+    assert load(f"folder:{tarred(parts, tmp_path / 'b.tar')}", image_size=8).fingerprint() == task.fingerprint()
 
 
 def test_labels_follow_the_sorted_names_and_hidden_files_are_left_out(tmp_path):
@@ -690,9 +678,7 @@ def test_one_folder_round_all_the_others_is_looked_into(tmp_path):
 
 
 def test_a_damaged_tar_is_refused(tmp_path):
-    whole = Path(
-        tarred(write_classes(tmp_path / "a", {".": 3}, classes=2), tmp_path / "a.tar.xz")
-    ).read_bytes()
+    whole = Path(tarred(write_classes(tmp_path / "a", {".": 3}, classes=2), tmp_path / "a.tar.xz")).read_bytes()
     for bad in (b"", b"no tar" * 100, whole[: len(whole) // 2], whole[:200] + b"\xff" * 50 + whole[250:]):
         (tmp_path / "b.tar.xz").write_bytes(bad)
         assert "allowed: a complete .tar" in refusal(load, f"folder:{tmp_path / 'b.tar.xz'}")

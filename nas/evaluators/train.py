@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -55,13 +56,11 @@ class TrainEvaluator:
         else:
             graph, shared, statistics = split(self.space.supernet(key, affine=True))
             path = row
-            start = select(shared, path)
+            start = select(shared, jnp.asarray(row))
         saved = None
         if self.folder is not None:
             saved = Path(self.folder) / f"{architecture_id(self.space, row)}-{seed}.progress.safetensors"
-        weights = fit(
-            graph, start, statistics, self.task, recipe, seed=seed, path=path, saved=saved, on_step=on_step
-        )
+        weights = fit(graph, start, statistics, self.task, recipe, seed=seed, path=path, saved=saved, on_step=on_step)
         how = {"batch": self.batch_size, "precision": recipe.precision}
         images = self.task.train.images[: self.calibration_images]
         statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)

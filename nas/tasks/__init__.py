@@ -89,9 +89,7 @@ def load(
     check_numbers(split_seed, limit, image_size)
     kind, _, place = name.partition(":")
     if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
-        raise UsageError(
-            f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10"
-        )
+        raise UsageError(f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10")
     where = place or data_dir
     raw = TASKS[kind](where and os.path.expanduser(where), image_size)
     return split(

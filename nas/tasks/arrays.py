@@ -23,9 +23,7 @@ def read_npz(place: str) -> Raw:
             found = {key: archive[key] for key in names if key.endswith(("images", "labels"))}
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(
-            f"npz={place!r} cannot be read ({reason}); allowed: a .npz archive of {KEYS}"
-        ) from error
+        raise UsageError(f"npz={place!r} cannot be read ({reason}); allowed: a .npz archive of {KEYS}") from error
 
     def arrays(part: str) -> Arrays | None:
         keys = (f"{part}images", f"{part}labels")

@@ -73,9 +73,7 @@ def augment(
     return images, labels
 
 
-def random_crop(
-    images: Float[Array, "n h w c"], padding: int, key: Key[Array, ""]
-) -> Float[Array, "n h w c"]:
+def random_crop(images: Float[Array, "n h w c"], padding: int, key: Key[Array, ""]) -> Float[Array, "n h w c"]:
     n, height, width, channels = images.shape
     border = (padding, padding)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))

@@ -91,11 +91,7 @@ def split(
     """
     check_numbers(seed, limit, image_size)
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
-    whole = {
-        part: _checked(f"task={name!r}: {part}", *arrays, num_classes)
-        for part, arrays in given.items()
-        if arrays
-    }
+    whole = {part: _checked(f"task={name!r}: {part}", *arrays, num_classes) for part, arrays in given.items() if arrays}
     _check_classes(name, whole["train"].labels, num_classes, needed=1 if len(whole) == 3 else 2)
     shapes = {part: list(arrays.images.shape[1:]) for part, arrays in whole.items()}
     for part, shape in shapes.items():
@@ -167,9 +163,7 @@ def _check_classes(name: str, labels: np.ndarray, num_classes: int, needed: int)
     counts = np.bincount(labels, minlength=num_classes)
     if counts.min() < needed:
         rare = int(counts.argmin())
-        raise UsageError(
-            f"task={name!r}: class {rare} has {counts[rare]} training images, {needed} are needed"
-        )
+        raise UsageError(f"task={name!r}: class {rare} has {counts[rare]} training images, {needed} are needed")
 
 
 def _spread(labels: np.ndarray, rng: np.random.Generator, lead: float) -> np.ndarray:

@@ -109,9 +109,7 @@ class Plain(pickle._Unpickler):  # not its twin in C, which allocates as long a 
 
 def _array(value: object) -> np.ndarray:
     match value:
-        case Described(
-            "_reconstruct", _, (_, tuple(shape), Described("dtype", (b"u1" | "u1", *_)), False, data)
-        ):
+        case Described("_reconstruct", _, (_, tuple(shape), Described("dtype", (b"u1" | "u1", *_)), False, data)):
             if isinstance(data, bytes) and math.prod(shape) == len(data):
                 return np.frombuffer(data, np.uint8).reshape(shape)
     raise ValueError("its data is not a uint8 array")

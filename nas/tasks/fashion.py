@@ -44,15 +44,11 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(
-            f"{str(path)!r} cannot be read ({type(error).__name__}); a complete file is needed"
-        ) from error
+        raise UsageError(f"{str(path)!r} cannot be read ({type(error).__name__}); a complete file is needed") from error
     start = 4 + 4 * dimensions
     magic = bytes([0, 0, 8, dimensions])
     if data[:4] != magic or len(data) < start:
-        raise UsageError(
-            f"{str(path)!r} begins with {data[:4].hex()!r}; allowed: {magic.hex()!r} and its sizes"
-        )
+        raise UsageError(f"{str(path)!r} begins with {data[:4].hex()!r}; allowed: {magic.hex()!r} and its sizes")
     shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]
     values = np.frombuffer(data, np.uint8, offset=start)
     expected = math.prod(shape)

@@ -80,11 +80,7 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], imag
     if not images:
         raise UsageError(f"{field} holds no images; allowed: class folders of JPEG or PNG images")
     # An archive often holds one folder that holds it all.
-    while (
-        len(first := {names[0] for names in images}) == 1
-        and min(map(len, images)) > 2
-        and not first & PARTS.keys()
-    ):
+    while len(first := {names[0] for names in images}) == 1 and min(map(len, images)) > 2 and not first & PARTS.keys():
         images = {names[1:]: image for names, image in images.items()}
 
     parted = any(len(names) == 3 and names[0] in PARTS for names in images)
@@ -95,17 +91,13 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], imag
             raise UsageError(f"{field}: {'/'.join(names)!r} does not fit; allowed: {layout}")
         parts.setdefault(PARTS[names[0]] if parted else "train", []).append((names[-2], image))
     if "train" not in parts:
-        raise UsageError(
-            f"{field} has {' and '.join(parts)} but no train; allowed: train with any of the others"
-        )
+        raise UsageError(f"{field} has {' and '.join(parts)} but no train; allowed: train with any of the others")
     classes = {name: label for label, name in enumerate(sorted({name for name, _ in parts["train"]}))}
 
     def arrays(part: str) -> Arrays:
         for name, _ in parts[part]:
             if name not in classes:
-                raise UsageError(
-                    f"{field}: class {name!r} of {part} is not one of the {len(classes)} of train"
-                )
+                raise UsageError(f"{field}: class {name!r} of {part} is not one of the {len(classes)} of train")
         labels = np.array([classes[name] for name, _ in parts[part]], np.int32)
         return np.stack([image for _, image in parts[part]]), labels
 

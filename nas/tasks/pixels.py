@@ -9,9 +9,7 @@ from PIL import Image
 
 from nas.errors import UsageError
 
-MAX_PIXELS = (
-    50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
-)
+MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
 FORMATS = ("JPEG", "PNG")
 MODES = (
     "1",
