@@ -72,7 +72,7 @@ def architecture_id(space: Space, encoding: np.ndarray) -> str:
 def sample(space: Space, key: jax.Array, n: int) -> Encodings:
     """`n` rows, each decision uniform over its choices."""
     high = jnp.asarray(space.cardinalities, jnp.int32)
-    return jr.randint(key, (n, len(space.cardinalities)), 0, high)
+    return jr.randint(key, (n, len(space.cardinalities)), 0, high[None])
 
 
 def mutate(space: Space, key: jax.Array, encodings: Encodings, count: int = 1) -> Encodings:
@@ -83,7 +83,7 @@ def mutate(space: Space, key: jax.Array, encodings: Encodings, count: int = 1) -
     order = jr.uniform(key_where, encodings.shape) + (high == 1)[None]
     changed = jnp.argsort(jnp.argsort(order, axis=1), axis=1) < count
     # A shift in 1..cardinality-1, taken modulo the cardinality, never lands on itself.
-    shift = jr.randint(key_shift, encodings.shape, 1, jnp.maximum(high, 2))
+    shift = jr.randint(key_shift, encodings.shape, 1, jnp.maximum(high, 2)[None])
     return jnp.where(changed, (encodings + shift) % high[None], encodings)
 
 

@@ -1,0 +1,39 @@
+"""How long a new process takes to its first training step: `supernet.py` starts this and reads what it prints.
+
+    python benchmarks/first_step.py '{"space": "shufflenet:small", "task": "npz:data.npz"}'
+
+The argument is a search job's configuration. Prints the times, in seconds of the clock, at which the libraries were
+imported, the data and the network were there, and the first step was done.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+
+import jax
+
+from nas import config
+from nas.compilation import use_cache
+from nas.inference import split
+from nas.job import bind, load_task
+from nas.sampling import uniform_paths
+from nas.train import fit
+
+
+def main() -> None:
+    imported = time.time()
+    use_cache()
+    settings = config.build(json.loads(sys.argv[1]))
+    task = load_task(settings)
+    space, key = bind(settings.space, task), jax.random.key(0)
+    recipe = dataclasses.replace(settings.training, steps=1)
+    paths = uniform_paths(space, key, recipe.steps)
+    network = split(space.supernet(key, affine=settings.affine))
+    built = time.time()
+    fit(*network, task, recipe, seed=0, paths=paths)
+    print(json.dumps({"imported": imported, "built": built, "stepped": time.time()}))
+
+
+if __name__ == "__main__":
+    main()
