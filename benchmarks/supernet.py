@@ -62,7 +62,7 @@ def main() -> None:
         found = {"machine": report.machine(("jax", "jaxlib", "flax", "numpy"), torch=reference.version)}
         found["options"] = {name: str(value) for name, value in vars(options).items()}
         ours = Ours(reference, task, options)
-        found["same"] = same(reference, ours)
+        found["same"] = same(reference, ours, options.batches[0])
         report.say(f"the same function: {found['same']}")
         found["rounds"] = rounds(reference, ours, options)
         reference.close()
@@ -132,16 +132,12 @@ class Reference:
         except (BrokenPipeError, json.JSONDecodeError):
             raise SystemExit(f"the PyTorch side ended with status {self._process.wait()}; see above") from None
 
-    def weights(self) -> dict[str, np.ndarray]:
-        file = self._folder / "weights.npz"
-        self.ask("save", file=str(file))
+    def load(self, what: str, **arguments) -> dict[str, np.ndarray]:
+        """The arrays of an answer that comes in a file."""
+        file = self._folder / "answer.npz"
+        self.ask(what, file=str(file), **arguments)
         with np.load(file) as arrays:
             return dict(arrays)
-
-    def logits(self, path: list[int], n: int) -> np.ndarray:
-        file = self._folder / "logits.npy"
-        self.ask("logits", path=path, n=n, file=str(file))
-        return np.load(file)
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -158,7 +154,7 @@ def convert(space: ShuffleNet, arrays: dict[str, np.ndarray]) -> nnx.Module:
             weight = weight.transpose(2, 3, 1, 0)  # from [out, in, height, width]
         else:
             weight = weight.T
-        kernel.set_value(jnp.asarray(weight.reshape(kernel.get_value().shape)))
+        kernel.set_value(weight.reshape(kernel.get_value().shape))
 
     def convs(prefix: str) -> list[str]:
         """The convolutions of a sequence, in order; normalisation has no weights here."""
@@ -169,17 +165,19 @@ def convert(space: ShuffleNet, arrays: dict[str, np.ndarray]) -> nnx.Module:
     conv("first_conv.0.weight", network.stem.kernel)
     conv("conv_last.0.weight", network.last.kernel)
     conv("classifier.0.weight", network.head.kernel)
-    for i, block in enumerate(network.blocks):
-        rows = []
-        width = block.branch.weights.get_value().shape[1]
-        for choice, (_, layout, _) in enumerate(block.branch.branches):
-            branch = block.branch.branch(choice)
+    index = 0
+    for blocks in network.blocks:  # each a `Choice`: of one or more blocks in a row
+        rows = np.array(blocks.weights.get_value())
+        for i, choice in np.ndindex(rows.shape[:2]):
+            branch = blocks.branch(i, choice)
             for part, layers in (("main", branch.main), ("proj", branch.projection)):
-                names = convs(f"features.{i}.{choice}.branch_{part}.")
+                names = convs(f"features.{index + i}.{choice}.branch_{part}.")
                 for name, layer in zip(names, layers, strict=True):
                     conv(name, layer.conv.kernel)
-            rows.append(layout.pack(nnx.state(branch, nnx.Param), width))
-        block.branch.weights.set_value(jnp.stack(rows))
+            layout = blocks.branches[choice][1]
+            rows[i, choice] = layout.pack(nnx.state(branch, nnx.Param), rows.shape[2], np)
+        blocks.weights.set_value(rows)
+        index += len(rows)
     return network
 
 
@@ -190,7 +188,7 @@ class Ours:
         fields = {"image_size": SIZE, "num_classes": CLASSES, "dropout": 0.0}
         self.space = dataclasses.replace(presets("shufflenet")["small"], **fields)
         self.task = task
-        self.graph, self.weights, self.statistics = split(convert(self.space, reference.weights()))
+        self.graph, self.weights, self.statistics = split(convert(self.space, reference.load("save")))
         self._evaluator = SupernetEvaluator(
             self.space, flatten(self.weights), task, options.images, batch_size=options.batch
         )
@@ -227,27 +225,25 @@ class Ours:
         return {"seconds": time.perf_counter() - start, "losses": [float(loss) for loss in losses]}
 
 
-def same(reference: Reference, ours: Ours) -> dict[str, float]:
-    """The largest differences of logits, of a step's loss, and of a step's change of the weights, over the largest."""
+def same(reference: Reference, ours: Ours, n: int) -> dict[str, float]:
+    """How far our single precision is from the reference in double precision: in logits, and in a step of training."""
     path = [i % 4 for i in range(len(ours.space.cardinalities))]
-    theirs, mine = reference.logits(path, 128), ours.logits(path, 128)
-    before, index = flatten(ours.state.weights), list(range(32))
-    losses = [side(paths=[path], indices=[index])["losses"][0] for side in (_asker(reference, "steps"), ours.steps)]
-    there = flatten(split(convert(ours.space, reference.weights()))[1])
+    theirs = reference.load("check", path=path, n=n)
+    logits = ours.logits(path, n)
+    before, there = (flatten(weights) for weights in (ours.weights, split(convert(ours.space, theirs))[1]))
+    ours.steps([path], [list(range(n))])
     here = flatten(ours.state.weights)
-    changes = [(there[name] - before[name], here[name] - before[name]) for name in here]
-    size = max(np.abs(theirs).max() for theirs, _ in changes)
+    step = {name: there[name] - before[name] for name in here}
+    off = {name: there[name] - here[name] for name in here}
     return {
-        "logits": float(np.abs(theirs - mine).max()),
-        "largest_logit": float(np.abs(theirs).max()),
-        "loss": abs(losses[0] - losses[1]),
-        "step": float(max(np.abs(theirs - mine).max() for theirs, mine in changes)),
-        "largest_step": float(size),
+        "logits": float(np.abs(theirs["logits"] - logits).max()),
+        "largest_logit": float(np.abs(theirs["logits"]).max()),
+        "step": _norm(off) / _norm(step),
     }
 
 
-def _asker(reference: Reference, what: str):
-    return lambda **arguments: reference.ask(what, **arguments)
+def _norm(arrays: dict[str, np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(array)) for array in arrays.values())))
 
 
 def rounds(reference: Reference, ours: Ours, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
@@ -316,8 +312,8 @@ def summary(found: dict, options: argparse.Namespace) -> str:
         "",
         report.table(("on the same cores", "PyTorch", "ours", "ratio (range over rounds)"), rows),
         "",
-        f"Largest difference of the logits: {same['logits']:.1e} (largest logit {same['largest_logit']:.2f}); of the "
-        f"weights' changes in one step: {same['step']:.1e} (largest change {same['largest_step']:.1e}).",
+        f"The same function: logits differ from the reference in double precision by {same['logits']:.1e} at most (of "
+        f"{same['largest_logit']:.2f}), a training step by {same['step']:.1e} of its length.",
     ]
     if found["first_step"]:
         columns = ("start to first training step, seconds", "import", "build", "compile and step", "all")

@@ -8,6 +8,7 @@ DIR/src/Search/tester.py does, and steps are taken as DIR/src/Supernet/train.py 
 """
 
 import contextlib
+import copy
 import json
 import sys
 import time
@@ -35,11 +36,14 @@ class Reference:
         arrays = np.load(data)
         self.train = self._tensors(arrays, "train")
         self.valid = self._tensors(arrays, "valid")
-        self.smoothing = 0.1
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        others = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimizer = self._sgd(self.model)
+
+    @staticmethod
+    def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+        decayed = [p for p in model.parameters() if p.dim() > 1]
+        others = [p for p in model.parameters() if p.dim() <= 1]
         groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, weight_decay=4e-5)
+        return torch.optim.SGD([group for group in groups if group["params"]], lr=0.01, momentum=0.9, weight_decay=4e-5)
 
     @staticmethod
     def _tensors(arrays, part: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,12 +59,17 @@ class Reference:
         np.savez(file, **{name: value.numpy() for name, value in self.model.state_dict().items()})
         return {}
 
-    def logits(self, path: list[int], n: int, file: str) -> dict:
-        """With the statistics of the batch, as in training."""
-        self.model.train()
+    def check(self, path: list[int], n: int, file: str) -> dict:
+        """Logits of the first images in training, and the weights after one step on them, in double precision."""
+        twin = copy.copy(self)
+        twin.model = copy.deepcopy(self.model).double()
+        twin.train = (self.train[0][:n].double(), self.train[1][:n])
+        twin.optimizer = self._sgd(twin.model)
         with torch.no_grad():
-            np.save(file, self.model(self.train[0][:n], path).numpy())
-        return {}
+            logits = twin.model.train()(twin.train[0], path).numpy()
+        found = twin.steps([path], [list(range(n))])
+        np.savez(file, logits=logits, **{name: value.numpy() for name, value in twin.model.state_dict().items()})
+        return found
 
     @torch.no_grad()
     def evaluate(self, paths: list[list[int]], images: int, batch: int) -> dict:
@@ -89,7 +98,7 @@ class Reference:
         for path, index in zip(paths, indices, strict=True):
             inputs, labels = self.train[0][index], self.train[1][index]
             output = self.model(inputs, path)
-            loss = nn.functional.cross_entropy(output, labels, label_smoothing=self.smoothing)
+            loss = nn.functional.cross_entropy(output, labels, label_smoothing=0.1)
             self.optimizer.zero_grad()
             loss.backward()
             for parameter in self.model.parameters():

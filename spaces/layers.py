@@ -17,19 +17,24 @@ from spaces.depthwise import depthwise_conv
 EPSILON = 1e-5
 
 
-def normal(key: jax.Array, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
-    """Initial weights, a function of the key alone. Drawn by NumPy: a supernet has a hundred shapes, and JAX would
-    compile a program for each."""
-    draw = np.random.default_rng(np.asarray(jr.key_data(key)))
+def generator(key: jax.Array) -> np.random.Generator:
+    """Draws the initial weights of a network, by NumPy: a supernet has a hundred shapes, and JAX would compile a
+    program for each."""
+    return np.random.default_rng(np.asarray(jr.key_data(key)))
+
+
+def normal(draw: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> np.ndarray:
     return np.float32(scale) * draw.standard_normal(shape, np.float32)
 
 
 class Conv(nnx.Module):
     """A dense k x k convolution."""
 
-    def __init__(self, k: int, width_in: int, width_out: int, key: jax.Array, *, stride: int = 1, scale: float):
+    def __init__(
+        self, k: int, width_in: int, width_out: int, draw: np.random.Generator, *, stride: int = 1, scale: float
+    ):
         self.stride = stride
-        self.kernel = nnx.Param(normal(key, (k, k, width_in, width_out), scale))
+        self.kernel = nnx.Param(normal(draw, (k, k, width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
         kernel = jnp.asarray(self.kernel.get_value(), x.dtype)
@@ -41,9 +46,9 @@ class Conv(nnx.Module):
 class Pointwise(nnx.Module):
     """A 1 x 1 convolution, or a linear layer without bias: it acts on the last axis."""
 
-    def __init__(self, width_in: int, width_out: int, key: jax.Array, *, scale: float | None = None):
+    def __init__(self, width_in: int, width_out: int, draw: np.random.Generator, *, scale: float | None = None):
         scale = 1 / width_in if scale is None else scale
-        self.kernel = nnx.Param(normal(key, (width_in, width_out), scale))
+        self.kernel = nnx.Param(normal(draw, (width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "*axes c"]) -> Float[Array, "*axes d"]:
         return x @ jnp.asarray(self.kernel.get_value(), x.dtype)
@@ -52,9 +57,9 @@ class Pointwise(nnx.Module):
 class Depthwise(nnx.Module):
     """A k x k convolution of each channel by itself."""
 
-    def __init__(self, k: int, width: int, key: jax.Array, *, stride: int = 1):
+    def __init__(self, k: int, width: int, draw: np.random.Generator, *, stride: int = 1):
         self.stride = stride
-        self.kernel = nnx.Param(normal(key, (k, k, width)))
+        self.kernel = nnx.Param(normal(draw, (k, k, width)))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
         return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride)

@@ -8,8 +8,9 @@ Channel split: that of the SPOS code. A block of stride 1 lets the even channels
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple, cast
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spaces.base import Encodings
-from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
-from spaces.single_path import Choice
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
+from spaces.single_path import Around, Choice, directly
 
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
 XCEPTION = 3
@@ -78,28 +79,35 @@ class ShuffleNet:
 
     def parse(self, text: str) -> np.ndarray:
         try:
-            row = np.array([int(word) for word in text.strip().strip("()").split(",")], np.int32)
+            row = [int(word) for word in text.strip().strip("()").split(",")]
         except ValueError:
             raise ValueError(f"{text!r} is not a list of choices such as (0,3,1)") from None
-        if row.size != len(self.cardinalities) or row.min() < 0 or row.max() >= CHOICES:
+        if len(row) != len(self.cardinalities) or min(row) < 0 or max(row) >= CHOICES:
             raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
-        return row
+        return np.array(row, np.int32)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""
         where = np.arange(len(self.cardinalities))
         fixed, table = self._costs()
-        totals = {name: fixed[name] + jnp.asarray(table[name])[where, encodings].sum(1) for name in table}
-        return {name: total.astype(jnp.float32) for name, total in totals.items()}
+
+        def total(name: str) -> Array:
+            # In two halves, of which the sums are exact: a network may have more multiply-adds than an int32 holds.
+            halves = zip(divmod(fixed[name], 2**16), np.divmod(table[name], 2**16), strict=True)
+            high, low = (first + jnp.asarray(each, jnp.int32)[where, encodings].sum(1) for first, each in halves)
+            return high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32)
+
+        return {name: total(name) for name in table}
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
-        key_network, key_blocks = jr.split(key)
-        blocks = []
-        for i, shape in enumerate(self._shapes()):
-            keys = jr.split(jr.fold_in(key_blocks, i), CHOICES)
-            branches = [Branch(shape.layers(choice), keys[choice], affine) for choice in range(CHOICES)]
-            blocks.append(Block(shape.stride, Choice(i, branches)))
-        return Network(self, blocks, key_network, affine)
+        draw = generator(key)
+        blocks, decision = [], 0
+        for shape, group in itertools.groupby(self._shapes()):
+            count = len(list(group))
+            branches = [[Branch(shape.layers(c), draw, affine) for c in range(CHOICES)] for _ in range(count)]
+            blocks.append(Choice(decision, branches, shape.around))
+            decision += count
+        return Network(self, blocks, draw, affine)
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Network":
         return prune(self.supernet(key, affine=True), encoding)
@@ -114,7 +122,7 @@ class ShuffleNet:
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What every architecture pays, and what each (decision, choice) adds."""
         rows = [[shape.cost(choice) for choice in range(CHOICES)] for shape in self._shapes()]
-        macs_and_params = np.moveaxis(np.array(rows, np.int32), 2, 0)
+        macs_and_params = np.moveaxis(np.array(rows, np.int64), 2, 0)
         table = {"macs": macs_and_params[0], "params": macs_and_params[1]}
         stem = 9 * self.image_channels * self.stem_width
         last = self.widths[-1] * self.last_width
@@ -141,6 +149,10 @@ class Shape(NamedTuple):
     width_out: int
     stride: int
     size: int  # pixels of a side, before the block
+
+    @property
+    def around(self) -> Around:
+        return directly if self.stride > 1 else half_through
 
     def layers(self, choice: int) -> tuple[list[Layer], list[Layer]]:
         """The main branch and, where the resolution changes, the projection branch."""
@@ -172,11 +184,8 @@ class Shape(NamedTuple):
 class Branch(nnx.Module):
     """One of the choices of a block: its main branch beside its projection, if it has one."""
 
-    def __init__(self, layers: tuple[list[Layer], list[Layer]], key: jax.Array, affine: bool):
-        keys = iter(jr.split(key, sum(map(len, layers))))
-        self.main, self.projection = (
-            nnx.List([ConvNorm(layer, next(keys), affine) for layer in part]) for part in layers
-        )
+    def __init__(self, layers: tuple[list[Layer], list[Layer]], draw: np.random.Generator, affine: bool):
+        self.main, self.projection = (nnx.List([ConvNorm(layer, draw, affine) for layer in part]) for part in layers)
 
     def __call__(self, x: Array, path, train: bool) -> Array:
         y = x
@@ -190,10 +199,10 @@ class Branch(nnx.Module):
 
 
 class ConvNorm(nnx.Module):
-    def __init__(self, layer: Layer, key: jax.Array, affine: bool):
+    def __init__(self, layer: Layer, draw: np.random.Generator, affine: bool):
         k, width_in, width_out, stride = layer
         self.pointwise = k == 1
-        self.conv = Pointwise(width_in, width_out, key) if k == 1 else Depthwise(k, width_in, key, stride=stride)
+        self.conv = Pointwise(width_in, width_out, draw) if k == 1 else Depthwise(k, width_in, draw, stride=stride)
         self.norm = BatchNorm(width_out, affine=affine)
 
     def __call__(self, x: Array, train: bool) -> Array:
@@ -201,32 +210,33 @@ class ConvNorm(nnx.Module):
         return jax.nn.relu(y) if self.pointwise else y
 
 
-class Block(nnx.Module):
-    """At stride 1 half of the channels pass by the branch; otherwise all go through it."""
+def half_through(x: Array, branch: Callable[[Array], Array]) -> Array:
+    """A block of stride 1: the even channels pass by, the odd ones go through the branch."""
+    pairs = x.reshape(*x.shape[:-1], -1, 2)
+    return jnp.concatenate([pairs[..., 0], branch(pairs[..., 1])], axis=-1)
 
-    def __init__(self, stride: int, branch: "Choice | Branch"):
-        self.stride = stride
-        self.branch = branch
+
+class Block(nnx.Module):
+    """A block whose decision is taken."""
+
+    def __init__(self, branch: nnx.Module, around: Around):
+        self.branch, self.around = branch, around
 
     def __call__(self, x: Array, path, train: bool) -> Array:
-        if self.stride > 1:
-            return self.branch(x, path, train)
-        pairs = x.reshape(*x.shape[:-1], -1, 2)
-        return jnp.concatenate([pairs[..., 0], self.branch(pairs[..., 1], path, train)], axis=-1)
+        return self.around(x, lambda y: self.branch(y, path, train))
 
 
 class Network(nnx.Module):
     """Stem, blocks, last convolution, mean over pixels, dropout, classifier. Gives logits `[n, num_classes]`."""
 
-    def __init__(self, space: ShuffleNet, blocks: Sequence[Block], key: jax.Array, affine: bool):
-        key_stem, key_last, key_head = jr.split(key, 3)
+    def __init__(self, space: ShuffleNet, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
         channels, stride = space.image_channels, space.stem_stride
-        self.stem = Conv(3, channels, space.stem_width, key_stem, stride=stride, scale=0.01)
+        self.stem = Conv(3, channels, space.stem_width, draw, stride=stride, scale=0.01)
         self.stem_norm = BatchNorm(space.stem_width, affine=affine)
         self.blocks = nnx.List(blocks)
-        self.last = Pointwise(space.widths[-1], space.last_width, key_last)
+        self.last = Pointwise(space.widths[-1], space.last_width, draw)
         self.last_norm = BatchNorm(space.last_width, affine=affine)
-        self.head = Pointwise(space.last_width, space.num_classes, key_head, scale=0.01)
+        self.head = Pointwise(space.last_width, space.num_classes, draw, scale=0.01)
         self.dropout = space.dropout
 
     def __call__(
@@ -250,9 +260,12 @@ class Network(nnx.Module):
 def prune(supernet: Network, encoding: np.ndarray) -> Network:
     """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
     network = nnx.clone(supernet)
-    for block, choice in zip(network.blocks, encoding, strict=True):
-        assert isinstance(block.branch, Choice), "a network can be pruned once"
-        block.branch = cast(Branch, block.branch.branch(int(choice)))
+    choices = [block for block in network.blocks if isinstance(block, Choice)]
+    pairs = [(block, i) for block in choices for i in range(len(block.weights.get_value()))]
+    blocks: list[nnx.Module] = [
+        Block(block.branch(i, int(c)), block.around) for (block, i), c in zip(pairs, encoding, strict=True)
+    ]
+    network.blocks = nnx.List(blocks)
     return network
 
 

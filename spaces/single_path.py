@@ -9,8 +9,8 @@ The path is an array argument: one compiled program serves every architecture, a
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,17 @@ Path = Int[Array, "length"]
 
 
 class Shared(nnx.Param):
-    """Parameters with one row a choice; `decision` is the place in the path that selects the row.
+    """Parameters `[count, choices, width]`: the rows of `count` successive decisions, from `decision` on.
 
     `decayed[choice]` is the number of leading entries that are weights; normalisation scales and biases follow.
     """
 
     decision: int
     decayed: tuple[int, ...]
+
+    def picks(self, path: Path) -> Array:
+        """What the path chooses at these decisions."""
+        return jnp.asarray(path)[self.decision : self.decision + self.shape[0]]
 
 
 class Layout(tuple):
@@ -68,44 +72,78 @@ class Layout(tuple):
         return jax.tree.unflatten(self[0], [leaves[i] for i in range(len(leaves))])
 
 
-class Choice(nnx.Module):
-    """Modules that compete for one decision, all called as `module(x, path, train)` and equal in output shape."""
+Around = Callable[[Array, Callable[[Array], Array]], Array]
 
-    def __init__(self, decision: int, modules: Sequence[nnx.Module]):
-        parts = [nnx.split(module, nnx.Param, nnx.BatchStat) for module in modules]
-        weights = [Layout.of(params) for _, params, _ in parts]
-        statistics = [Layout.of(stats) for _, _, stats in parts]
+
+def directly(x: Array, branch: Callable[[Array], Array]) -> Array:
+    return branch(x)
+
+
+class Choice(nnx.Module):
+    """Successive decisions that offer the same modules: `modules[i][choice]` for decision `decision + i`.
+
+    Modules are called as `module(x, path, train)` and equal in output shape; `around` says what a block does beside
+    its module. Blocks of equal shape are one loop, so that each is traced and compiled once.
+    """
+
+    def __init__(self, decision: int, modules: Sequence[Sequence[nnx.Module]], around: Around = directly):
+        parts = [[nnx.split(module, nnx.Param, nnx.BatchStat) for module in block] for block in modules]
+        graphs = [[graph for graph, _, _ in block] for block in parts]
+        if any(block != graphs[0] for block in graphs):
+            raise ValueError("decisions of one Choice must offer the same modules")
+        weights = [Layout.of(params) for _, params, _ in parts[0]]
+        statistics = [Layout.of(stats) for _, _, stats in parts[0]]
         width = max(layout.width for layout in weights)
-        rows = [layout.pack(params, width, np) for layout, (_, params, _) in zip(weights, parts, strict=True)]
-        self.decision = decision
-        self.branches = tuple(zip([graph for graph, _, _ in parts], weights, statistics, strict=True))
-        self.weights = Shared(np.stack(rows), decision=decision, decayed=tuple(layout.decayed for layout in weights))
-        # Of the branch that ran last; one row, because a path has its own statistics.
-        self.statistics = nnx.BatchStat(np.zeros(max(layout.width for layout in statistics), np.float32))
+        rows = [
+            [layout.pack(params, width, np) for layout, (_, params, _) in zip(weights, block, strict=True)]
+            for block in parts
+        ]
+        self.decision, self.around = decision, around
+        self.branches = tuple(zip(graphs[0], weights, statistics, strict=True))
+        self.weights = Shared(np.array(rows), decision=decision, decayed=tuple(layout.decayed for layout in weights))
+        # Of the branch that ran last; one row a decision, because a path has its own statistics.
+        size = max(layout.width for layout in statistics)
+        self.statistics: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros((len(rows), size), np.float32))
 
     def __call__(self, x: Array, path: Path, train: bool) -> Array:
-        choice = path[self.decision]
-        row = self.weights.get_value()
-        if row.ndim == 2:  # all rows are here: the caller has not selected
-            row = row[choice]
-        y, statistics = _run_once(self.branches, train, x, row, self.statistics.get_value(), choice)
+        choices, rows = self.weights.picks(path), self.weights.get_value()
+        if rows.ndim == 3:  # all rows are here: the caller has not selected
+            rows = rows[jnp.arange(len(rows)), choices]
+
+        def block(x: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            return _block(self.branches, self.around, train, x, *inputs)
+
+        inputs = (rows, self.statistics.get_value(), choices)
+        if len(rows) == 1:  # alone, it may change the shape
+            x, statistics = block(x, jax.tree.map(lambda each: each[0], inputs))
+            statistics = statistics[None]
+        else:
+            x, statistics = lax.scan(block, x, inputs)
         self.statistics.set_value(statistics)
+        return x
+
+    def branch(self, i: int, choice: int) -> nnx.Module:
+        """A module of its own for decision `decision + i`, with the weights that its row has now."""
+        graph, weights, statistics = self.branches[choice]
+        row, numbers = self.weights.get_value()[i, choice], self.statistics.get_value()[i]
+        return nnx.merge(graph, weights.unpack(row), statistics.unpack(numbers))
+
+
+def _block(branches, around: Around, train: bool, x: Array, row: Array, statistics: Array, choice: Array):
+    left: list[Array] = []
+
+    def branch(x: Array) -> Array:
+        y, measured = cast(tuple[Array, Array], _run(branches, train, x, row, statistics, choice))
+        left.append(measured)
         return y
 
-    def branch(self, choice: int) -> nnx.Module:
-        """A module of its own, with the weights that its row has now."""
-        graph, weights, statistics = self.branches[choice]
-        return nnx.merge(
-            graph,
-            weights.unpack(self.weights.get_value()[choice]),
-            statistics.unpack(self.statistics.get_value()),
-        )
+    return around(x, branch), left[0]
 
 
 # Differentiated as it is, a switch saves what every branch would need, zeros for those that did not run. So the
 # branch is kept whole: what is saved is its input, and the backward pass runs it again.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _run(branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array) -> tuple[Array, Array]:
+def _run(branches, train: bool, x: Array, row: Array, statistics: Array, choice: Array):
     """The output and the statistics of the chosen branch. No gradient flows through the statistics."""
     calls = [functools.partial(_call, branch, train) for branch in branches]
     return lax.switch(choice, calls, x, row, statistics)
@@ -122,7 +160,6 @@ def _backward(branches, train: bool, inputs, gradients):
 
 
 _run.defvjp(_forward, _backward)
-_run_once = jax.jit(_run, static_argnums=(0, 1))  # traced once for all blocks of equal shape
 
 
 def _call(branch, train: bool, x: Array, row: Array, statistics: Array) -> tuple[Array, Array]:
@@ -144,7 +181,9 @@ def select(tree: Any, path: Path) -> Any:
     """The part of weights (or of an optimiser's state over them) that lies on the path."""
 
     def pick(leaf: Any) -> Any:
-        return leaf.replace(leaf.get_value()[path[leaf.decision]]) if _is_shared(leaf) else leaf
+        if not _is_shared(leaf):
+            return leaf
+        return leaf.replace(leaf.get_value()[np.arange(leaf.shape[0]), leaf.picks(path)])
 
     return jax.tree.map(pick, tree, is_leaf=_is_shared)
 
@@ -153,7 +192,10 @@ def put(tree: Any, selected: Any, path: Path) -> Any:
     """The tree with its part on the path replaced; every other entry keeps its bits."""
 
     def place(leaf: Any, new: Any) -> Any:
-        return leaf.replace(leaf.get_value().at[path[leaf.decision]].set(new.get_value())) if _is_shared(leaf) else new
+        if not _is_shared(leaf):
+            return new
+        rows = leaf.get_value().at[np.arange(leaf.shape[0]), leaf.picks(path)]
+        return leaf.replace(rows.set(new.get_value()))
 
     return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
 
@@ -164,7 +206,7 @@ def decay_mask(selected: Any, path: Path) -> Any:
     def mask(leaf: Any) -> Any:
         if not _is_shared(leaf):
             return jnp.full(leaf.shape, leaf.ndim > 1)
-        weights = jnp.asarray(leaf.decayed)[path[leaf.decision]]
-        return leaf.replace(jnp.arange(leaf.get_value().size) < weights)
+        weights = jnp.asarray(leaf.decayed)[leaf.picks(path)]
+        return leaf.replace(jnp.arange(leaf.shape[1])[None] < weights[:, None])
 
     return jax.tree.map(mask, selected, is_leaf=_is_shared)

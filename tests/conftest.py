@@ -1,5 +1,6 @@
 """Strictness for every test: shapes checked at run time, no silent rank promotion, one key."""
 
+import dataclasses
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -9,7 +10,12 @@ from jaxtyping import install_import_hook
 install_import_hook(["spaces", "strategies", "predictors", "nas.types"], "beartype.beartype")
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+from nas.tasks.base import split  # noqa: E402
+from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -17,3 +23,76 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def quick_compile():
+    """Programs compiled without optimisation: for tests in which compiling takes longer than running."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+# A space with every kind of block, two of them equal, whose programs compile in seconds.
+MINI = ShuffleNet(
+    blocks=(1, 3),
+    widths=(8, 16),
+    strides=(1, 2),
+    stem_width=8,
+    stem_stride=1,
+    last_width=16,
+    image_size=8,
+    image_channels=1,
+    num_classes=3,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy:
+    """A space of no networks: uneven decisions, one that may be inactive, and costs that pull against each other.
+
+    Decision 1 matters only where decision 0 is not 0.
+    """
+
+    cardinalities: tuple[int, ...] = (2, 3, 1, 4, 4, 4)
+
+    def identity(self) -> dict:
+        return {"cardinalities": self.cardinalities}
+
+    def canonical(self, encodings):
+        inactive = (encodings[:, 0] == 0)[:, None] & (jnp.arange(len(self.cardinalities)) == 1)[None]
+        return jnp.where(inactive, 0, encodings)
+
+    def describe(self, encoding) -> str:
+        return "-".join(str(int(choice)) for choice in encoding)
+
+    def parse(self, text):
+        row = [int(word) for word in text.split("-")]
+        if len(row) != len(self.cardinalities) or any(
+            not 0 <= choice < size for choice, size in zip(row, self.cardinalities, strict=True)
+        ):
+            raise ValueError(f"{text!r} is not a row of {self.cardinalities}")
+        return np.array(row, np.int32)
+
+    def cost(self, encodings):
+        up = self.canonical(encodings).sum(1).astype(jnp.float32)
+        return {"macs": 10 + up, "params": 10 + sum(self.cardinalities) - up}
+
+    def supernet(self, key, *, affine=False):
+        raise NotImplementedError
+
+    def build(self, encoding, key):
+        raise NotImplementedError
+
+
+def easy_task(n: int = 300):
+    """Three classes that differ in the band of the image that is bright."""
+    labels = np.arange(n) % 3
+    images = np.random.default_rng(0).integers(0, 100, (n, 8, 8, 1)).astype(np.uint8)
+    bright = np.arange(8)[None, :, None, None] // 3 == labels[:, None, None, None]
+    return split("easy", images + 120 * bright.astype(np.uint8), labels, 3)
+
+
+@pytest.fixture(scope="session")
+def task():
+    return easy_task()
