@@ -1,0 +1,3 @@
+"""The predictors by name. Each is a module and a class, imported when it is chosen."""
+
+PREDICTORS = {"linear": "predictors.linear:Linear"}

@@ -1,0 +1,23 @@
+"""What a predictor is: it learns scores from evaluated architectures, and says how sure it is of others."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+
+from spaces.base import Encodings, Space
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A frozen dataclass of hyperparameters with pure functions. Rows may come in any order.
+
+    A target that is NaN (a failed trial) is left out of the fit.
+    """
+
+    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"]) -> Any:
+        """Parameters, a pytree that also says which space it is of. Deterministic."""
+        ...
+
+    def predict(self, params: Any, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+        """The mean and the standard deviation of the score of each architecture."""
+        ...
