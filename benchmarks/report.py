@@ -12,7 +12,9 @@ from pathlib import Path
 
 
 def machine(packages: Sequence[str], **more: str) -> dict[str, str]:
-    """Where and when the numbers were taken. `more` names what is not a package of this environment."""
+    """Where and when the numbers are taken. `more` names what is not a package of this environment."""
+    if os.getloadavg()[0] > 0.5:
+        say(f"the machine is busy (load {os.getloadavg()[0]:.1f}): the numbers will be worth little")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "cpu": _cpu(),
@@ -20,6 +22,7 @@ def machine(packages: Sequence[str], **more: str) -> dict[str, str]:
         "python": platform.python_version(),
         **versions,
         **more,
+        "load before": f"{os.getloadavg()[0]:.1f}",
         "revision": _revision(),
         "date": datetime.date.today().isoformat(),
     }

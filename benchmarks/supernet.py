@@ -17,6 +17,7 @@ can be compared. First of all it is checked that both sides compute the same: lo
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import statistics as stats
@@ -24,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -35,7 +35,7 @@ from flax import nnx
 
 from nas.errors import UsageError
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.inference import flatten, forward, on_path, split, unflatten
+from nas.inference import flatten, forward, on_path, split
 from nas.recipe import Recipe
 from nas.sampling import uniform_paths
 from nas.tasks.augment import normalise
@@ -66,7 +66,9 @@ def main() -> None:
         report.say(f"the same function: {found['same']}")
         found["rounds"] = rounds(reference, ours, options)
         reference.close()
-        found["first_step"] = first_steps(options, data, Path(folder)) if options.first_step else {}
+        if options.first_step:
+            found["first_step"] = first_steps(options, data, Path(folder))
+            found["first_step"]["PyTorch"] = {"": {"all": first_step_torch(options, len(cores), data, Path(folder))}}
     print(summary(found, options))
     report.write(options.json, found)
 
@@ -149,11 +151,9 @@ def convert(space: ShuffleNet, arrays: dict[str, np.ndarray]) -> nnx.Module:
     """Our supernet with the reference's weights."""
 
     def conv(name: str, kernel: nnx.Param) -> None:
-        weight = arrays[name]
+        weight = arrays[name].T  # from [out, in] or [out, in, height, width]
         if weight.ndim == 4:
-            weight = weight.transpose(2, 3, 1, 0)  # from [out, in, height, width]
-        else:
-            weight = weight.T
+            weight = weight.transpose(1, 0, 2, 3)
         kernel.set_value(weight.reshape(kernel.get_value().shape))
 
     def convs(prefix: str) -> list[str]:
@@ -226,63 +226,67 @@ class Ours:
 
 
 def same(reference: Reference, ours: Ours, n: int) -> dict[str, float]:
-    """How far our single precision is from the reference in double precision: in logits, and in a step of training."""
+    """How far single precision is from the reference in double precision: in logits, and in a step of training."""
     path = [i % 4 for i in range(len(ours.space.cardinalities))]
-    theirs = reference.load("check", path=path, n=n)
+    exact, single = (reference.load("check", path=path, n=n, precision=p) for p in ("float64", "float32"))
     logits = ours.logits(path, n)
-    before, there = (flatten(weights) for weights in (ours.weights, split(convert(ours.space, theirs))[1]))
+    before = flatten(ours.weights)
     ours.steps([path], [list(range(n))])
-    here = flatten(ours.state.weights)
-    step = {name: there[name] - before[name] for name in here}
-    off = {name: there[name] - here[name] for name in here}
+    there, theirs = (flatten(split(convert(ours.space, arrays))[1]) for arrays in (exact, single))
+
+    def distance(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+        return float(np.sqrt(sum(np.sum(np.square(a[name] - b[name])) for name in a)))
+
     return {
-        "logits": float(np.abs(theirs["logits"] - logits).max()),
-        "largest_logit": float(np.abs(theirs["logits"]).max()),
-        "step": _norm(off) / _norm(step),
+        "largest_logit": float(np.abs(exact["logits"]).max()),
+        "logits": float(np.abs(exact["logits"] - logits).max()),
+        "logits_torch": float(np.abs(exact["logits"] - single["logits"]).max()),
+        "step": distance(flatten(ours.state.weights), there) / distance(there, before),
+        "step_torch": distance(theirs, there) / distance(there, before),
     }
-
-
-def _norm(arrays: dict[str, np.ndarray]) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(array)) for array in arrays.values())))
 
 
 def rounds(reference: Reference, ours: Ours, options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """Seconds of a candidate or a step by kind: one pair a round, PyTorch's and ours."""
-    rng = np.random.default_rng(1)
+    length = len(ours.space.cardinalities)
+    every_choice = [[choice] * length for choice in range(ours.space.cardinalities[0])]
+    report.say("warm-up")
+    _round(reference, ours, options, every_choice, every_choice)  # compilers, kernels made for a shape, allocators
     seconds: dict[str, list[tuple[float, float]]] = {}
-    for number in range(-1, options.rounds):  # the first warms up: compilers, allocators, every choice
-        count = options.candidates if number >= 0 else 2
-        paths = _paths(ours.space, number, count)
-        pair = (
-            reference.ask("evaluate", paths=paths, images=options.images, batch=options.batch),
-            ours.evaluate(paths),
-        )
-        times = {"candidate": tuple(side["seconds"] / count for side in pair)}
-        for batch in options.batches:
-            count = options.steps if number >= 0 else 4
-            paths = _paths(ours.space, 1000 + number, count)
-            indices = [rng.permutation(len(ours.task.train))[:batch].tolist() for _ in paths]
-            pair = reference.ask("steps", paths=paths, indices=indices), ours.steps(paths, indices)
-            times[f"step {batch}"] = tuple(side["seconds"] / count for side in pair)
+    for number in range(options.rounds):
+        paths = uniform_paths(ours.space, jax.random.key(number), options.candidates + options.steps).tolist()
+        times = _round(reference, ours, options, paths[: options.candidates], paths[options.candidates :])
+        for name, pair in times.items():
+            seconds.setdefault(name, []).append(pair)
         shown = ", ".join(f"{name} {1e3 * a:.0f} / {1e3 * b:.0f} ms" for name, (a, b) in times.items())
-        report.say(f"round {number + 1 or 'of warm-up'}: {shown}")
-        if number >= 0:
-            for name, both in times.items():
-                seconds.setdefault(name, []).append(both)
+        report.say(f"round {number + 1}: {shown}")
     return seconds
 
 
-def _paths(space: ShuffleNet, number: int, n: int) -> Paths:
-    return uniform_paths(space, jax.random.key(2**20 + number), n).tolist()
+def _round(
+    reference: Reference, ours: Ours, options: argparse.Namespace, candidates: Paths, paths: Paths
+) -> dict[str, tuple[float, float]]:
+    theirs = reference.ask("evaluate", paths=candidates, images=options.images, batch=options.batch)
+    mine = ours.evaluate(candidates)
+    times = {"candidate": (theirs["seconds"] / len(candidates), mine["seconds"] / len(candidates))}
+    for batch in options.batches:
+        starts = [i * batch % (len(ours.task.train) - batch + 1) for i in range(len(paths))]
+        indices = [list(range(start, start + batch)) for start in starts]
+        theirs, mine = reference.ask("steps", paths=paths, indices=indices), ours.steps(paths, indices)
+        times[f"step {batch}"] = (theirs["seconds"] / len(paths), mine["seconds"] / len(paths))
+    return times
 
 
 def first_steps(options: argparse.Namespace, data: Path, folder: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Seconds by part, of a process that finds an empty cache of compiled programs and of the next."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Python's own cache is warm in any environment that has been used once.
+    subprocess.run([sys.executable, "-c", "import first_step, sklearn.datasets"], env=environment, cwd=HERE, check=True)
     small = {"space": "shufflenet:small", "task": f"npz:{data}", "training": {"batch_size": options.batches[0]}}
     found = {}
     for name, config in {"small": small, "default job": {}}.items():
-        cache = folder / f"cache-{name.replace(' ', '-')}"
-        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / f"compiled for {name}")
         found[name] = {}
         for state in ("cold", "warm"):
             start = time.time()
@@ -291,11 +295,20 @@ def first_steps(options: argparse.Namespace, data: Path, folder: Path) -> dict[s
             if done.returncode:
                 raise SystemExit(f"first_step.py ended with status {done.returncode}; see above")
             times = [start, *json.loads(done.stdout).values()]
-            parts = [b - a for a, b in zip(times, times[1:], strict=False)]
+            parts = [b - a for a, b in itertools.pairwise(times)]
             found[name][state] = dict(zip(("import", "build", "compile and step"), parts, strict=True))
             found[name][state]["all"] = sum(parts)
             report.say(f"first step, {name}, {state}: {found[name][state]}")
     return found
+
+
+def first_step_torch(options: argparse.Namespace, threads: int, data: Path, folder: Path) -> float:
+    start = time.time()
+    reference = Reference(options.reference, options.torch_python, threads, data, folder)
+    reference.ask("steps", paths=[[0] * 20], indices=[list(range(options.batches[0]))])
+    seconds = time.time() - start
+    reference.close()
+    return seconds
 
 
 def summary(found: dict, options: argparse.Namespace) -> str:
@@ -312,17 +325,18 @@ def summary(found: dict, options: argparse.Namespace) -> str:
         "",
         report.table(("on the same cores", "PyTorch", "ours", "ratio (range over rounds)"), rows),
         "",
-        f"The same function: logits differ from the reference in double precision by {same['logits']:.1e} at most (of "
-        f"{same['largest_logit']:.2f}), a training step by {same['step']:.1e} of its length.",
+        "The same function: from the reference in double precision, logits (up to "
+        f"{same['largest_logit']:.2f}) are at most {same['logits']:.1e} off, and a training step {same['step']:.1e} of "
+        f"its length; PyTorch's own single precision is {same['logits_torch']:.1e} and {same['step_torch']:.1e} off.",
     ]
-    if found["first_step"]:
-        columns = ("start to first training step, seconds", "import", "build", "compile and step", "all")
+    if "first_step" in found:
+        parts = ("import", "build", "compile and step", "all")
         rows = [
-            (f"{name}, {'empty' if state == 'cold' else 'warm'} cache", *(f"{s:.1f}" for s in parts.values()))
+            (f"{name} {state}", *(f"{seconds[part]:.1f}" if part in seconds else "" for part in parts))
             for name, states in found["first_step"].items()
-            for state, parts in states.items()
+            for state, seconds in states.items()
         ]
-        lines += ["", report.table(columns, rows)]
+        lines += ["", report.table(("seconds from process start to the first training step", *parts), rows)]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ DIR/src/Search/tester.py does, and steps are taken as DIR/src/Supernet/train.py 
 
 import contextlib
 import copy
+import io
 import json
 import sys
 import time
@@ -21,7 +22,7 @@ from torch import nn
 
 def load_network(directory: Path, classes: int) -> nn.Module:
     sys.path.insert(0, str(directory / "src" / "Supernet"))
-    with contextlib.redirect_stdout(sys.stderr):  # it prints as it is built
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints as it is built
         from network import ShuffleNetV2_OneShot
 
         model = ShuffleNetV2_OneShot(input_size=32, n_class=classes)
@@ -59,17 +60,18 @@ class Reference:
         np.savez(file, **{name: value.numpy() for name, value in self.model.state_dict().items()})
         return {}
 
-    def check(self, path: list[int], n: int, file: str) -> dict:
-        """Logits of the first images in training, and the weights after one step on them, in double precision."""
-        twin = copy.copy(self)
-        twin.model = copy.deepcopy(self.model).double()
-        twin.train = (self.train[0][:n].double(), self.train[1][:n])
+    def check(self, path: list[int], n: int, precision: str, file: str) -> dict:
+        """Logits of the first images in training, and the weights after one step on them; what is trained goes on."""
+        dtype, twin = getattr(torch, precision), copy.copy(self)
+        twin.model = copy.deepcopy(self.model).to(dtype)
+        twin.train = (self.train[0][:n].to(dtype), self.train[1][:n])
         twin.optimizer = self._sgd(twin.model)
         with torch.no_grad():
             logits = twin.model.train()(twin.train[0], path).numpy()
-        found = twin.steps([path], [list(range(n))])
-        np.savez(file, logits=logits, **{name: value.numpy() for name, value in twin.model.state_dict().items()})
-        return found
+        twin.steps([path], [list(range(n))])
+        weights = {name: value.numpy() for name, value in twin.model.state_dict().items()}
+        np.savez(file, logits=logits, **weights)
+        return {}
 
     @torch.no_grad()
     def evaluate(self, paths: list[list[int]], images: int, batch: int) -> dict:

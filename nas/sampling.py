@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from nas.errors import UsageError
 from spaces.base import Limits, Space, feasible, sample
 
-TRIES = 64
+TRIES = 64  # for each path
+PROBES = 4096  # from which the bins are taken
 
 
 def uniform_paths(space: Space, key: jax.Array, steps: int) -> np.ndarray:
@@ -21,19 +23,25 @@ def cost_binned_paths(
     """A bin of the cost drawn uniformly, then a uniform path of a cost in it, as the released SPOS code samples.
 
     The bins are of equal width, between the least and the largest cost of a large sample that keeps the limits.
-    A path that misses its bin in all tries is the one that came nearest.
+    A path that misses its bin in all tries is the one that came nearest. Every path keeps the limits.
     """
     key_range, key_bins, key_paths = jr.split(key, 3)
-    probe = sample(space, key_range, 4096)
-    costs = jnp.where(feasible(space, probe, limits), space.cost(probe)[cost], jnp.nan)
-    low, high = jnp.nanmin(costs), jnp.nanmax(costs)
+    probe = sample(space, key_range, PROBES)
+    probe = probe[feasible(space, probe, limits)]
+    if not len(probe):
+        most = ", ".join(f"max_{name}={value:g}" for name, value in limits)
+        raise UsageError(f"paths='cost-binned': none of {PROBES} random paths keeps {most}; 'uniform' needs none")
+    costs = space.cost(probe)[cost]
+    low, high = costs.min(), costs.max()
     centre = low + (high - low) * (jr.randint(key_bins, (steps,), 0, bins) + 0.5) / bins
 
     def pick(key: jax.Array, centre: jax.Array) -> jax.Array:
         paths = sample(space, key, TRIES)
-        distance = jnp.abs(space.cost(paths)[cost] - centre)
-        inside = (distance <= (high - low) / bins / 2) & feasible(space, paths, limits)
+        distance = jnp.where(feasible(space, paths, limits), jnp.abs(space.cost(paths)[cost] - centre), jnp.inf)
         # The first that hits; a miss counts by its distance, and is worse than any hit.
-        return paths[jnp.argmin(jnp.where(inside, -1.0, distance))]
+        best = jnp.argmin(jnp.where(distance <= (high - low) / bins / 2, -1.0, distance))
+        # Under tight limits none may be legal; then the nearest of the sample is.
+        nearest = probe[jnp.argmin(jnp.abs(costs - centre))]
+        return jnp.where(jnp.isfinite(distance[best]), paths[best], nearest)
 
     return np.asarray(jax.lax.map(lambda each: pick(*each), (jr.split(key_paths, steps), centre), batch_size=256))

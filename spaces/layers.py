@@ -69,7 +69,7 @@ class BatchNorm(nnx.Module):
     """Batch normalisation whose statistics are those of one batch, never a moving average.
 
     In training it normalises by the batch and leaves the batch's mean and variance in `mean` and `var`; what is
-    averaged over which batches is the caller's choice (`nas.statistics.calibrate`). Otherwise it uses them.
+    averaged over which batches is the caller's choice (`nas.inference.calibrate`). Otherwise it uses them.
     """
 
     def __init__(self, width: int, *, affine: bool):
@@ -84,11 +84,11 @@ class BatchNorm(nnx.Module):
             self.mean.set_value(mean)
             self.var.set_value(var)
         else:
-            mean, var = (s.get_value()[None, None, None].astype(x.dtype) for s in (self.mean, self.var))
+            mean, var = (jnp.asarray(s.get_value(), x.dtype)[None, None, None] for s in (self.mean, self.var))
             y = (x - mean) * lax.rsqrt(var + EPSILON)
         if self.scale is None or self.bias is None:
             return y
-        scale, bias = (p.get_value()[None, None, None].astype(x.dtype) for p in (self.scale, self.bias))
+        scale, bias = (jnp.asarray(p.get_value(), x.dtype)[None, None, None] for p in (self.scale, self.bias))
         return y * scale + bias
 
 

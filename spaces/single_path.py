@@ -106,14 +106,14 @@ class Choice(nnx.Module):
         self.statistics: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros((len(rows), size), np.float32))
 
     def __call__(self, x: Array, path: Path, train: bool) -> Array:
-        choices, rows = self.weights.picks(path), self.weights.get_value()
+        choices, rows = self.weights.picks(path), jnp.asarray(self.weights.get_value())
         if rows.ndim == 3:  # all rows are here: the caller has not selected
             rows = rows[jnp.arange(len(rows)), choices]
 
         def block(x: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             return _block(self.branches, self.around, train, x, *inputs)
 
-        inputs = (rows, self.statistics.get_value(), choices)
+        inputs = (rows, jnp.asarray(self.statistics.get_value()), choices)
         if len(rows) == 1:  # alone, it may change the shape
             x, statistics = block(x, jax.tree.map(lambda each: each[0], inputs))
             statistics = statistics[None]
@@ -194,13 +194,13 @@ def put(tree: Any, selected: Any, path: Path) -> Any:
     def place(leaf: Any, new: Any) -> Any:
         if not _is_shared(leaf):
             return new
-        rows = leaf.get_value().at[np.arange(leaf.shape[0]), leaf.picks(path)]
+        rows = jnp.asarray(leaf.get_value()).at[np.arange(leaf.shape[0]), leaf.picks(path)]
         return leaf.replace(rows.set(new.get_value()))
 
     return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
 
 
-def decay_mask(selected: Any, path: Path) -> Any:
+def decay_mask(selected: Any, path: Path | tuple[()]) -> Any:
     """Which selected parameters weight decay acts on: those of tensors with more than one axis."""
 
     def mask(leaf: Any) -> Any:

@@ -103,5 +103,5 @@ def no_hashes() -> Hashes:
     return jnp.zeros((1, 2), jnp.uint32)
 
 
-def contains(table: Hashes, hashes: Hashes) -> Bool[Array, "n"]:
+def contains(table: UInt32[Array, "entries 2"], hashes: UInt32[Array, "n 2"]) -> Bool[Array, "n"]:
     return (hashes[:, None] == table[None]).all(-1).any(1)

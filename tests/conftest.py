@@ -14,7 +14,9 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from nas.tasks.base import split  # noqa: E402
+from nas import inference  # noqa: E402
+from nas.recipe import Recipe  # noqa: E402
+from nas.tasks.base import Task, split  # noqa: E402
 from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -39,7 +41,7 @@ MINI = ShuffleNet(
     widths=(8, 16),
     strides=(1, 2),
     stem_width=8,
-    stem_stride=1,
+    stem_stride=2,
     last_width=16,
     image_size=8,
     image_channels=1,
@@ -85,14 +87,20 @@ class Toy:
         raise NotImplementedError
 
 
-def easy_task(n: int = 300):
+@pytest.fixture(scope="session")
+def task() -> Task:
     """Three classes that differ in the band of the image that is bright."""
-    labels = np.arange(n) % 3
-    images = np.random.default_rng(0).integers(0, 100, (n, 8, 8, 1)).astype(np.uint8)
+    labels = np.arange(300) % 3
+    images = np.random.default_rng(0).integers(0, 100, (300, 8, 8, 1)).astype(np.uint8)
     bright = np.arange(8)[None, :, None, None] // 3 == labels[:, None, None, None]
     return split("easy", images + 120 * bright.astype(np.uint8), labels, 3)
 
 
+# A step is compiled for its recipe, so tests that train the supernet of MINI share this one.
+RECIPE = Recipe(steps=50, batch_size=16, learning_rate=0.05, weight_decay=1e-3, checkpoint_seconds=0.0)
+
+
 @pytest.fixture(scope="session")
-def task():
-    return easy_task()
+def supernet():
+    """The structure, weights and statistics of MINI's shared network, as it is initialised."""
+    return inference.split(MINI.supernet(jax.random.key(0)))

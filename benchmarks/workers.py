@@ -1,0 +1,193 @@
+"""How much two Ray workers do, and how much memory a whole job takes.
+
+    python benchmarks/workers.py                              candidates a minute, about 2 minutes on 2 cores
+    python benchmarks/workers.py --space shufflenet:small --task noise --candidates 16         about 6 minutes
+    python benchmarks/workers.py --memory                     the default job and its memory, about 4 minutes
+
+Candidates are evaluated with shared weights (recalibration and validation) in this process, by one worker and by
+two. A worker is given its share of the cores, so a single one has them all. `1 worker, half the cores` has as many as
+each of two: it says what the second worker brings, the other how well XLA uses more cores. Every worker is warmed up,
+and the pools take turns in each round. A ratio is that of two times of the same round.
+
+Memory is the proportional set size of the job's process and of everything it starts, Ray's daemons included, where
+shared memory counts once; sampled four times a second.
+"""
+
+import argparse
+import contextlib
+import os
+import statistics as stats
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import psutil
+import report
+
+from nas import config
+from nas.compilation import use_cache
+from nas.errors import UsageError
+from nas.evaluators.base import Job
+from nas.evaluators.supernet import SupernetEvaluator
+from nas.executors import Executor, InProcess
+from nas.inference import flatten, split
+from nas.job import bind, load_task
+from nas.ray_pool import RayPool, start_ray, stop_ray
+from nas.tasks.base import Split, Task
+from spaces.base import sample
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_PROCESS, ONE, ONE_OF_TWO, TWO = "in process", "1 worker", "1 worker, half the cores", "2 workers"
+
+
+def main() -> None:
+    options = _options()
+    found: dict = {"machine": report.machine(("jax", "jaxlib", "flax", "numpy", "ray"))}
+    found["options"] = {name: str(value) for name, value in vars(options).items()}
+    if options.memory:
+        found["memory"] = memory(options.job)
+        rows = [(f"{found['memory']['peak_gib']:.2f} GiB", f"{found['memory']['seconds']:.0f} s")]
+        text = report.table(("peak memory, all processes", "wall time"), rows)
+        text += "\n\nAt the peak: " + ", ".join(f"{name} {gib:.2f}" for name, gib in found["memory"]["parts"].items())
+    else:
+        found["rounds"] = throughput(options)
+        text = summary(found["rounds"], options)
+    print(report.line(found["machine"]) + "\n\n" + text)
+    report.write(options.json, found)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", default="shufflenet:tiny", help="of the candidates [shufflenet:tiny]")
+    parser.add_argument("--task", default="digits", help="of run_search.py, or noise: 32 x 32 x 3, 10 classes [digits]")
+    parser.add_argument("--data-dir", help="of the task, where it needs one")
+    parser.add_argument("--candidates", type=int, default=60, help="evaluated in a round by each [60]")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each is timed [7]")
+    parser.add_argument("--memory", action="store_true", help="run a whole job instead, and measure its memory")
+    parser.add_argument("--job", nargs=argparse.REMAINDER, default=[], help="with --memory: flags of the job; last")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    return parser.parse_args()
+
+
+def noise_task() -> Task:
+    rng = np.random.default_rng(0)
+
+    def part(n: int) -> Split:
+        return Split(rng.integers(0, 256, (n, 32, 32, 3), np.uint8), (np.arange(n) % 10).astype(np.int32))
+
+    return Task("noise", part(1024), part(1024), part(10), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def throughput(options: argparse.Namespace) -> dict[str, list[float]]:
+    """Candidates a minute by pool, a number a round."""
+    use_cache()
+    named = {} if options.task == "noise" else {"task": options.task, "data_dir": options.data_dir}
+    settings = config.build({"space": options.space, **named})
+    task = noise_task() if options.task == "noise" else load_task(settings)
+    space = bind(settings.space, task)
+    weights = flatten(split(space.supernet(jax.random.key(0)))[1])
+    evaluator = SupernetEvaluator(space, weights, task, settings.calibration_images)
+    number = max(options.candidates, 8)
+    encodings = [tuple(row) for row in np.asarray(sample(space, jax.random.key(1), number)).tolist()]
+    rates: dict[str, list[float]] = {}
+    with _pools(evaluator) as pools:
+        for name, pool in pools.items():
+            _evaluate(pool, encodings[:8])
+            report.say(f"warm: {name}")
+        for i in range(options.rounds):
+            for name, pool in pools.items():
+                seconds = _evaluate(pool, encodings[: options.candidates])
+                rates.setdefault(name, []).append(60 * options.candidates / seconds)
+            shown = ", ".join(f"{name} {rate[-1]:.0f}" for name, rate in rates.items())
+            report.say(f"round {i + 1}, candidates a minute: {shown}")
+    return rates
+
+
+@contextlib.contextmanager
+def _pools(evaluator: SupernetEvaluator) -> Iterator[dict[str, Executor]]:
+    """One executor of each kind, all at once: those that are not being timed wait."""
+    start_ray(4)
+    cores = sorted(os.sched_getaffinity(0))
+    pools: dict[str, Executor] = {IN_PROCESS: InProcess(evaluator), ONE: RayPool(evaluator, 1)}
+    os.sched_setaffinity(0, cores[: max(len(cores) // 2, 1)])  # a pool divides the cores of this thread
+    pools[ONE_OF_TWO] = RayPool(evaluator, 1)
+    os.sched_setaffinity(0, cores)
+    pools[TWO] = RayPool(evaluator, 2)
+    try:
+        yield pools
+    finally:
+        for pool in pools.values():
+            pool.close()
+        stop_ray()
+
+
+def _evaluate(pool: Executor, encodings: list[tuple[int, ...]]) -> float:
+    start = time.perf_counter()
+    for number, encoding in enumerate(encodings):
+        pool.submit(Job(number, encoding, 0, 0))
+    reports = [pool.wait() for _ in encodings]
+    seconds = time.perf_counter() - start
+    failed = [each.error for each in reports if each.error is not None]
+    if failed:
+        raise SystemExit(f"workers.py: error: an evaluation failed: {failed[0]}")
+    return seconds
+
+
+def summary(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
+    def ratio(name: str, base: str) -> str:
+        return report.spread([a / b for a, b in zip(rates[name], rates[base], strict=True)])
+
+    rows = [
+        (name, f"{stats.median(rate):.0f}", ratio(name, ONE), ratio(name, ONE_OF_TWO)) for name, rate in rates.items()
+    ]
+    columns = (f"{options.space}, {options.task}", "candidates a minute", f"over {ONE}", f"over {ONE_OF_TWO}")
+    return report.table(columns, rows)
+
+
+def memory(flags: list[str]) -> dict:
+    """The peak of a job that begins with nothing, what it was made of, and how long the job took."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(ROOT / "run_search.py"), *flags]
+        start = time.monotonic()
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "compiled")}
+        job = subprocess.Popen(command, cwd=folder, env=environment)
+        peak: dict[str, float] = {}
+        while job.poll() is None:
+            now = _memory_of(psutil.Process(job.pid))
+            peak = max(peak, now, key=lambda parts: sum(parts.values()))
+            time.sleep(0.25)
+        seconds = time.monotonic() - start
+    if job.returncode:
+        raise SystemExit(f"workers.py: error: the job ended with status {job.returncode}; see above")
+    return {"peak_gib": sum(peak.values()), "parts": peak, "seconds": seconds}
+
+
+def _memory_of(process: psutil.Process) -> dict[str, float]:
+    """GiB by kind of process."""
+    parts: dict[str, float] = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for each in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+                kib = _pss_kib(each.pid)
+                name = "job" if each.pid == process.pid else each.name()
+                parts[name] = parts.get(name, 0.0) + kib / 2**20
+    return parts
+
+
+def _pss_kib(pid: int) -> int:
+    for row in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if row.startswith("Pss:"):
+            return int(row.split()[1])
+    return 0  # a process that has ended and waits for its parent
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UsageError as error:
+        raise SystemExit(f"workers.py: error: {error}") from error
