@@ -1,9 +1,24 @@
-"""The persistent cache of compiled programs, shared by all runs and workers of a user."""
+"""How programs are compiled: the persistent cache, and options that make results repeatable."""
 
+import functools
 import os
 from pathlib import Path
 
 import jax
+
+# On a CPU, XLA's default reduction kernels split their work by the number of threads, and so do their sums. These
+# types leave them out: the same program then gives the same bits on one core and on many.
+_SAME_BITS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+@functools.cache
+def same_bits() -> dict[str, str]:
+    """Compiler options under which results do not depend on the number of threads; empty where XLA has none."""
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_SAME_BITS).lower(0.0).compile()
+    except Exception:  # whatever this version of XLA says of an option it does not know
+        return {}
+    return _SAME_BITS
 
 
 def use_cache() -> None:

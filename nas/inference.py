@@ -6,6 +6,7 @@ in BatchNorm", 2021, https://arxiv.org/abs/2105.07576, "precise" statistics).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from nas.compilation import same_bits
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from spaces.single_path import select
@@ -62,13 +64,23 @@ def on_path(weights: nnx.State, path: Array) -> nnx.State:
     return select(weights, path)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _repeatable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Jitted when it is first called, by when the process has set its cores."""
+
+    @functools.cache
+    def program():
+        return jax.jit(function, static_argnums=(0, 1, 2), compiler_options=same_bits())
+
+    return lambda *args: program()(*args)
+
+
+@_repeatable
 def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> nnx.State:
     images = normalise(images, scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=True)[1]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@_repeatable
 def _batch_logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
     images = normalise(images, scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]

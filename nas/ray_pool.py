@@ -109,9 +109,9 @@ class RayPool:
     def _spawn(self, worker: int, workers: int) -> Any:
         cores: list[int] = []
         if self._address is None and hasattr(os, "sched_getaffinity"):
+            # One core each, whatever their number: the same training then gives the same bits.
             mine = sorted(os.sched_getaffinity(0))
-            share = max(len(mine) // workers, 1)
-            cores = [mine[(worker * share + i) % len(mine)] for i in range(share)]
+            cores = [mine[worker % len(mine)]]
         gpus = _gpus_each(workers)
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
         actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)

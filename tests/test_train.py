@@ -79,7 +79,9 @@ def uninterrupted(train, tmp_path_factory):
     return saved, weights
 
 
-@pytest.mark.parametrize(("stop_at", "heard_again"), [(1, [1, 21, 41, 50]), (2, [21, 41, 50]), (3, [41, 50]), (4, [50])])
+@pytest.mark.parametrize(
+    ("stop_at", "heard_again"), [(1, [1, 21, 41, 50]), (2, [21, 41, 50]), (3, [41, 50]), (4, [50])]
+)
 def test_a_stopped_training_ends_as_the_uninterrupted_one(train, uninterrupted, tmp_path, stop_at, heard_again):
     expected_file, expected = uninterrupted
     saved = tmp_path / "weights.safetensors"
@@ -260,9 +262,7 @@ def test_the_optimiser_clips_then_decays_then_gathers_momentum(task):
     state = how.init(jnp.asarray(weights, jnp.float32))
     for scale in (0.1, 10.0, 1.0):
         gradient = scale * draw.standard_normal(5)
-        update, state = how.update(
-            jnp.asarray(gradient, jnp.float32), state, jnp.asarray(weights, jnp.float32)
-        )
+        update, state = how.update(jnp.asarray(gradient, jnp.float32), state, jnp.asarray(weights, jnp.float32))
         clipped = gradient * min(1.0, 2.0 / np.linalg.norm(gradient))
         gathered = 0.8 * gathered + clipped + 0.1 * weights
         np.testing.assert_allclose(update, gathered, rtol=1e-5)
@@ -304,9 +304,7 @@ def test_half_precision_trains_weights_of_single_precision(task):
     graph, weights, statistics = split(ONE.build(ENCODING, jr.key(0)))
     losses = []
     recipe = dataclasses.replace(ALONE, precision="bfloat16")
-    trained = fit(
-        graph, weights, statistics, task, recipe, seed=0, on_step=lambda step, loss: losses.append(loss)
-    )
+    trained = fit(graph, weights, statistics, task, recipe, seed=0, on_step=lambda step, loss: losses.append(loss))
     assert losses[-1] < losses[0] - 0.2
     assert {leaf.dtype for leaf in jax.tree.leaves(trained)} == {np.dtype(np.float32)}
 

@@ -1,0 +1,400 @@
+"""Every strategy keeps the contract of `nas.types.Strategy`; each then does what its paper says."""
+
+import copy
+import dataclasses
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from conftest import MINI, Toy
+
+from nas.loop import _ask, _tell
+from nas.types import Observations, Proposals, Strategy
+from spaces.base import Space, feasible, sample, smallest
+from strategies import STRATEGIES as NAMES
+from strategies import strategy_class
+from strategies.evolution import Evolution
+from strategies.random_search import RandomSearch
+from strategies.region import contains, hash_rows, region
+from strategies.regularized_evolution import RegularizedEvolution
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+STRATEGIES = [
+    *(strategy_class(name)() for name in NAMES),
+    RegularizedEvolution(population_size=4, tournament_size=2, budget=3),
+    Evolution(population_size=6, num_parents=2, num_mutations=2, num_crossovers=2, memory=16, budget=3),
+]
+TOY = Toy()
+LIMITS = {"free": (), "limits": (("macs", 15.0), ("params", 26.0))}
+N = 8  # one size for everything that is asked or told, because each is compiled
+
+each = pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda s: repr(s).replace("budget=0", ""))
+limited = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+
+start = functools.cache(lambda strategy, space, limits: strategy.init(space, limits))
+
+
+def ask(strategy, state, key, pending, n: int = N) -> np.ndarray:
+    return np.asarray(_ask(strategy, state, key, n, pending).encodings)
+
+
+def pending(rows=(), slots: int = N, length: int = len(TOY.cardinalities)) -> Proposals:
+    filled = np.full((slots, length), -1, np.int32)
+    filled[: len(rows)] = np.reshape(rows, (-1, length))
+    return Proposals(jnp.asarray(filled), jnp.zeros(slots, jnp.int32))
+
+
+def observed(rows, objectives) -> Observations:
+    rows = jnp.asarray(rows, jnp.int32)
+    return Observations(rows, jnp.zeros(len(rows), jnp.int32), jnp.asarray(objectives, jnp.float32)[:, None])
+
+
+def anything(seed: int, space: Space = TOY, n: int = N) -> Observations:
+    """Points that were never asked, legal or not, of which some failed and some are equally good."""
+    draw = np.random.default_rng(seed)
+    objectives = draw.integers(0, 4, n).astype(float)
+    objectives[draw.random(n) < 0.3] = np.nan
+    return observed(draw.integers(0, space.cardinalities, (n, len(space.cardinalities))), objectives)
+
+
+def part(told: Observations, chosen: slice) -> Observations:
+    return jax.tree.map(lambda leaf: leaf[chosen], told)
+
+
+def same(first, second) -> bool:
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    leaves = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in leaves)
+
+
+def is_proposal(space: Space, limits, rows: np.ndarray) -> bool:
+    """Legal encodings, canonical, within the limits."""
+    inside = rows.dtype == np.int32 and ((rows >= 0) & (rows < np.array(space.cardinalities))).all()
+    canonical = np.array_equal(space.canonical(jnp.asarray(rows)), rows)
+    return bool(inside and canonical and feasible(space, jnp.asarray(rows), limits).all())
+
+
+def every_architecture(space: Space, limits=()) -> set[tuple[int, ...]]:
+    rows = jnp.array(list(itertools.product(*map(range, space.cardinalities))), jnp.int32)
+    rows = space.canonical(rows)
+    return {tuple(row) for row in np.asarray(rows[feasible(space, rows, limits)]).tolist()}
+
+
+# Laws
+
+
+@each
+@limited
+def test_tell_is_a_fold(strategy, limits):
+    state, told = start(strategy, TOY, limits), anything(0)
+    at_once = _tell(strategy, state, told)
+    halves = _tell(strategy, _tell(strategy, state, part(told, slice(4))), part(told, slice(4, 8)))
+    assert same(at_once, halves)
+
+
+def states(strategy, limits):
+    """A state that has seen nothing, failures alone, a few points, and many."""
+    yield (state := start(strategy, TOY, limits))
+    failed = observed(anything(0).encodings, np.full(N, np.nan))
+    yield _tell(strategy, state, failed)
+    for seed in range(4):
+        state = _tell(strategy, state, anything(seed))
+        if seed in (0, 3):
+            yield state
+
+
+@each
+@limited
+def test_proposals_are_legal_whatever_was_told_and_is_pending(strategy, limits):
+    waiting = sorted(every_architecture(TOY, limits))[:N]
+    for i, state in enumerate(states(strategy, limits)):
+        for k, others in enumerate((pending(), pending(waiting[:3]), pending(waiting))):
+            rows = ask(strategy, state, jr.key(10 * i + k), others)
+            assert rows.shape == (N, len(TOY.cardinalities))
+            assert is_proposal(TOY, limits, rows)
+
+
+@each
+@limited
+def test_ask_is_a_function_of_state_and_key_and_changes_neither(strategy, limits):
+    state = _tell(strategy, start(strategy, TOY, limits), anything(1))
+    before = copy.deepcopy(jax.tree.map(np.array, state))
+    first = ask(strategy, state, jr.key(1), pending())
+    other = ask(strategy, state, jr.key(2), pending())
+    assert (first != other).any()
+    assert same(jax.tree.map(np.array, state), before)
+    np.testing.assert_array_equal(ask(strategy, state, jr.key(1), pending()), first)
+
+
+@each
+def test_a_strategy_is_a_value(strategy):
+    again = dataclasses.replace(strategy)
+    assert isinstance(strategy, Strategy)
+    assert again == strategy
+    assert again is not strategy
+    assert hash(again) == hash(strategy)
+    assert dataclasses.replace(strategy, budget=strategy.budget + 1) != strategy
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        strategy.budget = 5
+
+
+@each
+def test_equal_strategies_share_one_compiled_program(strategy):
+    ask(strategy, start(strategy, TOY, ()), jr.key(0), pending())
+    programs = _ask._cache_size()
+    again = dataclasses.replace(strategy)
+    ask(again, again.init(Toy(), ()), jr.key(3), pending())
+    assert _ask._cache_size() == programs
+
+
+@each
+def test_every_proposal_carries_the_budget(strategy):
+    budgets = _ask(strategy, start(strategy, TOY, ()), jr.key(0), N, pending()).budgets
+    assert budgets.dtype == jnp.int32
+    assert budgets.tolist() == [strategy.budget] * N
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RegularizedEvolution(population_size=0), "population_size=0"),
+        (lambda: RegularizedEvolution(2, 25), "tournament_size=25 must lie in 1..population_size=2"),
+        (lambda: RegularizedEvolution(2, 0), "tournament_size=0 must lie in 1..population_size=2"),
+        (lambda: Evolution(population_size=0), "population_size=0"),
+        (lambda: Evolution(num_parents=0), "num_parents=0"),
+        (lambda: Evolution(memory=0), "memory=0"),
+        (lambda: Evolution(num_mutations=-1), "num_mutations=-1"),
+        (lambda: Evolution(num_crossovers=-1), "num_crossovers=-1"),
+        (lambda: Evolution(mutation_probability=0.0), "mutation_probability=0.0"),
+        (lambda: Evolution(mutation_probability=float("nan")), "mutation_probability=nan"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_field(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# Random search
+
+
+def test_random_search_is_uniform_over_the_legal_region():
+    limits = (("macs", 12.0),)
+    legal = every_architecture(TOY, limits)
+    state = start(RandomSearch(), TOY, limits)
+    rows = np.concatenate([ask(RandomSearch(), state, jr.key(i), pending(), 400) for i in range(10)])
+    counts = {row: 0 for row in legal}
+    for row in rows.tolist():
+        counts[tuple(row)] += 1
+    # An inactive decision has three encodings, so those architectures are drawn three times as often.
+    weights = {row: 3 if row[0] == 0 else 1 for row in legal}
+    for row, found in counts.items():
+        expected = 4000 * weights[row] / sum(weights.values())
+        assert abs(found - expected) < 5 * np.sqrt(expected)
+
+
+# Evolution
+
+EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
+
+
+def grow(seed: int, generations: int, strategy=EVOLUTION, space: Space = TOY, limits=(), objective=sum):
+    """The generations, each asked while the one before is still being evaluated."""
+    state, waiting = start(strategy, space, limits), np.zeros((0, len(space.cardinalities)), np.int32)
+    found = []
+    for i in range(generations):
+        rows = ask(strategy, state, jr.fold_in(jr.key(seed), i), pending(waiting))
+        if len(waiting):
+            state = _tell(strategy, state, observed(waiting, [objective(row) for row in waiting.tolist()]))
+        found.append(rows)
+        waiting = rows
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_evolution_never_proposes_what_was_visited_or_is_pending(seed):
+    rows = np.concatenate(grow(seed, 12))
+    assert len(np.unique(rows, axis=0)) == len(rows) == 96
+    assert len(every_architecture(TOY)) == 256  # so that there was always something else to propose
+
+
+def test_evolution_fills_a_generation_though_hardly_anything_is_legal():
+    limits = (("macs", 11.0),)
+    legal = every_architecture(TOY, limits)
+    assert len(legal) == 5
+    for rows in grow(0, 4, limits=limits):
+        assert rows.shape == (8, 6)
+        assert {tuple(row) for row in rows.tolist()} <= legal
+    # Nothing is proposed twice before everything legal was proposed once.
+    assert {tuple(row) for row in grow(0, 1, limits=limits)[0].tolist()} == legal
+
+
+def test_the_parents_are_the_best_of_everything_seen():
+    state, seen, best_so_far = start(EVOLUTION, TOY, ()), [], np.inf
+    for seed in range(6):
+        told = anything(seed)
+        told = told.replace(objectives=told.objectives - 0.1 * seed)
+        state = _tell(EVOLUTION, state, told)
+        rows, objectives = np.asarray(told.encodings).tolist(), np.asarray(told.objectives)[:, 0]
+        seen += [(value, i, row) for i, (value, row) in enumerate(zip(objectives, rows, strict=True), len(seen))
+                 if not np.isnan(value)]
+        seen_rows = sorted(seen)[:3]  # the earlier first among equals
+        assert np.asarray(state.fitness).tolist() == [value for value, _, _ in seen_rows]
+        assert np.asarray(state.parents).tolist() == [row for _, _, row in seen_rows]
+        assert state.fitness[0] <= best_so_far
+        best_so_far = float(state.fitness[0])
+
+
+def test_failures_never_become_parents():
+    state = _tell(EVOLUTION, start(EVOLUTION, TOY, ()), observed(anything(0).encodings, np.full(N, np.nan)))
+    assert np.isinf(state.fitness).all()
+    assert contains(state.visited, hash_rows(anything(0).encodings)).all()  # but are not tried again
+
+
+def test_evolution_remembers_the_last_of_what_it_saw():
+    forgetful = dataclasses.replace(EVOLUTION, memory=4)
+    rows = jnp.asarray(sorted(every_architecture(TOY))[:N], jnp.int32)
+    state = _tell(forgetful, start(forgetful, TOY, ()), observed(rows, np.ones(N)))
+    assert contains(state.visited, hash_rows(rows)).tolist() == [False] * 4 + [True] * 4
+
+
+def test_mutants_and_crossovers_come_from_the_parents():
+    """With one parent, which has nothing to cross with, a child differs only where it mutated."""
+    strategy = Evolution(8, num_parents=1, num_mutations=8, num_crossovers=0, mutation_probability=0.1, memory=128)
+    rows = np.asarray(anything(5).encodings)
+    state = _tell(strategy, start(strategy, TOY, ()), observed(rows, [3, 1, 2, 3, 3, 3, 3, 3]))
+    children = np.concatenate([ask(strategy, state, jr.key(i), pending()) for i in range(10)])
+    assert (children != np.asarray(TOY.canonical(jnp.asarray(rows)))[1]).sum(1).mean() < 2
+
+
+def test_hashes_of_different_architectures_differ():
+    rows = np.array(list(itertools.product(range(4), repeat=7)), np.int32)
+    hashes = np.asarray(hash_rows(jnp.asarray(rows)))
+    assert len(np.unique(hashes, axis=0)) == len(rows)
+    assert (hashes > 0).all()
+
+
+# Regularised evolution
+
+AGEING = RegularizedEvolution(population_size=5, tournament_size=3)
+
+
+@pytest.mark.parametrize("births", [0, 3, 5, 6, 12, 23])
+def test_the_population_is_the_last_to_be_born(births):
+    state, rows, values = start(AGEING, TOY, ()), [], []
+    for i in range(births):
+        told = part(anything(i), slice(1))
+        state = _tell(AGEING, state, told)
+        rows.append(np.asarray(told.encodings)[0].tolist())
+        values.append(float(np.nan_to_num(told.objectives[0, 0], nan=np.inf)))
+    alive = min(births, 5)
+    order = [(births - alive + i) % 5 for i in range(alive)]
+    assert int(state.count) == births
+    assert np.asarray(state.population)[order].tolist() == rows[births - alive :]
+    assert np.asarray(state.fitness)[order].tolist() == values[births - alive :]
+    assert np.isinf(np.delete(np.asarray(state.fitness), order)).all()
+
+
+def distances(children: np.ndarray, parents: np.ndarray) -> np.ndarray:
+    return (children[:, None] != parents[None]).sum(-1)
+
+
+def test_a_child_is_one_mutation_away_from_a_member_of_the_population():
+    population = np.asarray(sample(MINI, jr.key(1), 5))
+    state = _tell(AGEING, start(AGEING, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
+    children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
+    assert (distances(children, population) == 1).any(1).all()
+    # Three entrants without replacement: the worst two can win against nobody but each other.
+    assert (distances(children, population[[1, 2, 3]]) == 1).any(1).all()
+
+
+def test_a_tournament_of_everyone_is_won_by_the_best():
+    strategy = RegularizedEvolution(population_size=5, tournament_size=5)
+    population = np.asarray(sample(MINI, jr.key(1), 5))
+    state = _tell(strategy, start(strategy, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
+    children = ask(strategy, state, jr.key(0), pending(length=4))
+    assert (distances(children, population[1:2]) == 1).all()
+
+
+def test_the_first_population_is_random():
+    state = _tell(AGEING, start(AGEING, MINI, ()), observed(np.zeros((3, 4)), [1, 2, 3]))
+    waiting = pending(np.zeros((1, 4)), length=4)
+    children = np.concatenate([ask(AGEING, state, jr.key(i), waiting) for i in range(40)])
+    born_first, born_later = children[0::8], children[1::8]  # trial 4 is of the first five, trial 5 is a child
+    assert (born_first != 0).sum(1).mean() > 2
+    assert ((born_later != 0).sum(1) == 1).all()
+
+
+# Known optimum
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def best_of(strategy, space, trials, keys):
+    """The least objective after so many trials, for each key: the distance to a hidden architecture."""
+    hidden = jnp.array([1, 3, 0, 2, 2, 1, 3, 0])
+    n, length = strategy.generation, len(space.cardinalities)
+    nothing = Proposals(jnp.full((1, length), -1, jnp.int32), jnp.zeros(1, jnp.int32))
+    first = strategy.init(space)
+
+    def study(key):
+        def generation(state, i):
+            proposals = strategy.ask(state, jr.fold_in(key, i), n, nothing)
+            objective = jnp.abs(proposals.encodings - hidden[None]).sum(1).astype(jnp.float32)
+            told = Observations(proposals.encodings, proposals.budgets, objective[:, None])
+            return strategy.tell(state, told), objective.min()
+
+        return jax.lax.scan(generation, first, jnp.arange(trials // n))[1].min()
+
+    return jax.vmap(study)(keys)
+
+
+def test_evolution_finds_a_known_optimum_better_than_random_search():
+    space, keys = Toy((4,) * 8), jr.split(jr.key(0), 100)
+    random = best_of(RandomSearch(), space, 100, keys)
+    ageing = best_of(RegularizedEvolution(population_size=20, tournament_size=10), space, 100, keys)
+    evolved = best_of(Evolution(10, 5, 4, 4, memory=128), space, 100, keys)
+    assert random.mean() > 2.5
+    assert ageing.mean() < random.mean() - 0.5
+    assert evolved.mean() < random.mean() - 0.5
+    assert (evolved == 0).mean() > (random == 0).mean()
+
+
+# Limits
+
+
+def test_a_limit_that_nobody_can_keep_is_refused_with_the_smallest_cost():
+    with pytest.raises(ValueError, match="max_macs=9 excludes every architecture: the smallest macs is 10"):
+        region(TOY, (("macs", 9.0),))
+    least = float(MINI.cost(jnp.asarray(smallest(MINI, (("params", 1.0),)))[None])["params"][0])
+    region(MINI, (("params", least),))
+    with pytest.raises(ValueError, match=f"the smallest params is {least:.0f}"):
+        region(MINI, (("params", least - 1),))
+
+
+@pytest.mark.parametrize("most", [float("nan"), 0.0, -1.0, float("-inf")])
+def test_a_limit_that_is_no_limit_is_refused(most):
+    with pytest.raises(ValueError, match="excludes every architecture"):
+        region(TOY, (("macs", most),))
+
+
+def test_a_limit_on_an_unknown_cost_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="limit on 'watts': the space's costs are macs, params"):
+        region(TOY, (("watts", 1.0),))
+
+
+def test_limits_that_exclude_each_other_are_refused_together():
+    alone = (("macs", 13.0),), (("params", 20.0),)
+    for limits in alone:
+        region(TOY, limits)
+    with pytest.raises(ValueError, match="max_macs=13, max_params=20: no architecture was found"):
+        region(TOY, alone[0] + alone[1])
+
+
+@pytest.mark.parametrize("up", range(0, 13))
+def test_limits_that_leave_a_narrow_gap_are_kept(up):
+    limits = (("macs", 10.0 + up), ("params", 28.0 - up))
+    assert feasible(TOY, jnp.array([region(TOY, limits).anchor], jnp.int32), limits).all()
