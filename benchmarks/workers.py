@@ -4,10 +4,10 @@
     python benchmarks/workers.py --space shufflenet:small --task noise --candidates 16         about 6 minutes
     python benchmarks/workers.py --memory                     the default job and its memory, about 4 minutes
 
-Candidates are evaluated with shared weights (recalibration and validation) in this process, by one worker and by
-two. A worker is given its share of the cores, so a single one has them all. `1 worker, half the cores` has as many as
-each of two: it says what the second worker brings, the other how well XLA uses more cores. Every worker is warmed up,
-and the pools take turns in each round. A ratio is that of two times of the same round.
+Candidates are evaluated with shared weights (recalibration and validation) in this process, which has all cores, by
+one worker and by two, which have one core each. Every one is warmed up, and they take turns in each round. A ratio is
+that of two rates of the same round: its median and range over the rounds. `busy` is the share of the time that the
+workers spend evaluating; the rest goes to handing out jobs.
 
 Memory is the proportional set size of the job's process and of everything it starts, Ray's daemons included, where
 shared memory counts once; sampled four times a second.
@@ -42,7 +42,7 @@ from nas.tasks.base import Split, Task
 from spaces.base import sample
 
 ROOT = Path(__file__).resolve().parent.parent
-IN_PROCESS, ONE, ONE_OF_TWO, TWO = "in process", "1 worker", "1 worker, half the cores", "2 workers"
+IN_PROCESS, ONE, TWO = "in process", "1 worker", "2 workers"
 
 
 def main() -> None:
@@ -83,8 +83,8 @@ def noise_task() -> Task:
     return Task("noise", part(1024), part(1024), part(10), 10, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
-def throughput(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Candidates a minute by pool, a number a round."""
+def throughput(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """What each round found, by pool."""
     use_cache()
     named = {} if options.task == "noise" else {"task": options.task, "data_dir": options.data_dir}
     settings = config.build({"space": options.space, **named})
@@ -94,39 +94,37 @@ def throughput(options: argparse.Namespace) -> dict[str, list[float]]:
     evaluator = SupernetEvaluator(space, weights, task, settings.calibration_images)
     number = max(options.candidates, 8)
     encodings = [tuple(row) for row in np.asarray(sample(space, jax.random.key(1), number)).tolist()]
-    rates: dict[str, list[float]] = {}
+    rounds: dict[str, list[dict[str, float]]] = {}
     with _pools(evaluator) as pools:
-        for name, pool in pools.items():
+        for name, (pool, _) in pools.items():
             _evaluate(pool, encodings[:8])
             report.say(f"warm: {name}")
         for i in range(options.rounds):
-            for name, pool in pools.items():
-                seconds = _evaluate(pool, encodings[: options.candidates])
-                rates.setdefault(name, []).append(60 * options.candidates / seconds)
-            shown = ", ".join(f"{name} {rate[-1]:.0f}" for name, rate in rates.items())
+            for name, (pool, workers) in pools.items():
+                seconds, busy = _evaluate(pool, encodings[: options.candidates])
+                now = {"candidates_a_minute": 60 * options.candidates / seconds, "busy": busy / seconds / workers}
+                rounds.setdefault(name, []).append(now)
+            shown = ", ".join(f"{name} {each[-1]['candidates_a_minute']:.0f}" for name, each in rounds.items())
             report.say(f"round {i + 1}, candidates a minute: {shown}")
-    return rates
+    return rounds
 
 
 @contextlib.contextmanager
-def _pools(evaluator: SupernetEvaluator) -> Iterator[dict[str, Executor]]:
-    """One executor of each kind, all at once: those that are not being timed wait."""
-    start_ray(4)
-    cores = sorted(os.sched_getaffinity(0))
-    pools: dict[str, Executor] = {IN_PROCESS: InProcess(evaluator), ONE: RayPool(evaluator, 1)}
-    os.sched_setaffinity(0, cores[: max(len(cores) // 2, 1)])  # a pool divides the cores of this thread
-    pools[ONE_OF_TWO] = RayPool(evaluator, 1)
-    os.sched_setaffinity(0, cores)
-    pools[TWO] = RayPool(evaluator, 2)
+def _pools(evaluator: SupernetEvaluator) -> Iterator[dict[str, tuple[Executor, int]]]:
+    """One executor of each kind and its workers, all at once: those that are not being timed wait."""
+    start_ray(3)
+    pools: dict[str, tuple[Executor, int]] = {IN_PROCESS: (InProcess(evaluator), 1)}
+    pools |= {ONE: (RayPool(evaluator, 1), 1), TWO: (RayPool(evaluator, 2), 2)}
     try:
         yield pools
     finally:
-        for pool in pools.values():
+        for pool, _ in pools.values():
             pool.close()
         stop_ray()
 
 
-def _evaluate(pool: Executor, encodings: list[tuple[int, ...]]) -> float:
+def _evaluate(pool: Executor, encodings: list[tuple[int, ...]]) -> tuple[float, float]:
+    """Seconds until all were evaluated, and the sum of what each took."""
     start = time.perf_counter()
     for number, encoding in enumerate(encodings):
         pool.submit(Job(number, encoding, 0, 0))
@@ -135,18 +133,17 @@ def _evaluate(pool: Executor, encodings: list[tuple[int, ...]]) -> float:
     failed = [each.error for each in reports if each.error is not None]
     if failed:
         raise SystemExit(f"workers.py: error: an evaluation failed: {failed[0]}")
-    return seconds
+    return seconds, sum(each.seconds for each in reports)
 
 
-def summary(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
-    def ratio(name: str, base: str) -> str:
-        return report.spread([a / b for a, b in zip(rates[name], rates[base], strict=True)])
-
-    rows = [
-        (name, f"{stats.median(rate):.0f}", ratio(name, ONE), ratio(name, ONE_OF_TWO)) for name, rate in rates.items()
-    ]
-    columns = (f"{options.space}, {options.task}", "candidates a minute", f"over {ONE}", f"over {ONE_OF_TWO}")
-    return report.table(columns, rows)
+def summary(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> str:
+    rows = []
+    for name, each in rounds.items():
+        rates, busy = ([one[what] for one in each] for what in ("candidates_a_minute", "busy"))
+        ones = [one["candidates_a_minute"] for one in rounds[ONE]]
+        ratio = report.spread([rate / one for rate, one in zip(rates, ones, strict=True)])
+        rows.append((name, f"{stats.median(rates):.0f}", ratio if name != ONE else "", f"{stats.median(busy):.1%}"))
+    return report.table((f"{options.space}, {options.task}", "candidates a minute", f"over {ONE}", "busy"), rows)
 
 
 def memory(flags: list[str]) -> dict:

@@ -50,7 +50,7 @@ class Evolution:
         for name in ("population_size", "num_parents", "memory"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_mutations", "num_crossovers"):
+        for name in ("num_mutations", "num_crossovers", "budget"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 < self.mutation_probability <= 1:

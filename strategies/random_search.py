@@ -24,6 +24,10 @@ class RandomSearch:
 
     generation: ClassVar[int] = 1
 
+    def __post_init__(self):
+        if self.budget < 0:
+            raise ValueError(f"budget={self.budget} must be at least 0")
+
     def init(self, space: Space, limits: Limits = ()) -> Region:
         return region(space, limits)
 

@@ -42,6 +42,8 @@ class RegularizedEvolution:
     def __post_init__(self):
         if self.population_size < 1:
             raise ValueError(f"population_size={self.population_size} must be at least 1")
+        if self.budget < 0:
+            raise ValueError(f"budget={self.budget} must be at least 0")
         if not 1 <= self.tournament_size <= self.population_size:
             raise ValueError(
                 f"tournament_size={self.tournament_size} must lie in 1..population_size={self.population_size}"

@@ -321,7 +321,7 @@ def test_training_learns_an_easy_task(alone):
     assert alone.metrics["error"] < 0.1
     assert alone.metrics["test_error"] < 0.1
     assert alone.metrics["params"] == sum(
-        array.size for name, array in alone.arrays.items() if not name.split(".")[-2] in ("mean", "var")
+        array.size for name, array in alone.arrays.items() if name.split(".")[-2] not in ("mean", "var")
     )
 
 

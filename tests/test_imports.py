@@ -1,0 +1,134 @@
+"""Imports point inward, and what is heavy or dangerous is imported in the one place that needs it."""
+
+import ast
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("nas", "spaces", "strategies", "predictors")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for top in OURS for path in sorted((ROOT / top).rglob("*.py"))}
+
+
+def imports(module: str, *, lazy: bool = True, typing: bool = False) -> Iterator[str]:
+    """The modules that a module imports, wherever in it; with `lazy` False, only when it is itself imported.
+
+    `from nas import store` is an import of `nas.store`. What only a type checker sees counts with `typing`.
+    """
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else str(node.module)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not typing:
+            return
+        elif lazy or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for child in ast.iter_child_nodes(node):
+                yield from walk(child)
+
+    yield from walk(parsed(module))
+
+
+@functools.cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def below(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def of(*packages: str) -> list[str]:
+    return [module for module in MODULES if below(module, *packages)]
+
+
+def importers(package: str) -> set[str]:
+    return {module for module in MODULES if any(below(name, package) for name in imports(module))}
+
+
+# What each part may import of ours. Whoever is not here may import anything that does not forbid it below.
+ALLOWED = {
+    "spaces": ["spaces"],
+    "strategies": ["spaces", "nas.types", "strategies", "predictors"],
+    "predictors": ["spaces", "nas.types", "predictors"],
+    "nas.types": ["spaces"],
+    "nas.loop": ["spaces", "nas.types", "nas.executors", "nas.evaluators.base"],
+    "nas.errors": [],
+    "nas.recipe": [],
+    "nas.tasks": ["nas.tasks", "nas.errors"],
+    "nas.checkpoint": ["nas.errors"],
+}
+
+
+def test_the_modules_are_found():
+    assert {"nas.loop", "spaces.base", "strategies.evolution", "nas.evaluators.supernet", "nas"} <= MODULES.keys()
+    assert "spaces.base" in set(imports("strategies.evolution"))
+    assert "nas.tasks.fashion" in set(imports("nas.tasks"))
+    assert "nas.tasks.fashion" not in set(imports("nas.tasks", lazy=False))
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_a_part_imports_only_what_lies_further_in(part):
+    for module in of(part):
+        ours = {name for name in imports(module, typing=True) if below(name, *OURS)}
+        odd = {name for name in ours if not below(name, *ALLOWED[part])}
+        assert not odd, f"{module} imports {sorted(odd)}"
+
+
+def test_evaluators_know_no_strategies():
+    for module in of("nas.evaluators"):
+        assert not [name for name in imports(module) if below(name, "strategies", "nas.loop", "nas.store")]
+
+
+def test_the_loop_knows_neither_store_nor_pool():
+    reached, waiting = set(), ["nas.loop"]
+    while waiting:
+        module = waiting.pop()
+        if module in MODULES and module not in reached:
+            reached.add(module)
+            waiting += imports(module)
+    assert not reached & {"nas.store", "nas.ray_pool", "nas.job", "nas.config"}
+
+
+ONLY_IN = {
+    "ray": {"nas.ray_pool"},
+    "sqlalchemy": {"nas.store", *of("nas.migrations")},
+    "alembic": {"nas.store", *of("nas.migrations")},
+    "pickle": {"nas.tasks.cifar"},
+    "yaml": {"nas.config"},
+    "pydantic": {"nas.config"},
+    "random": set(),
+}
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_what_is_heavy_or_dangerous_is_imported_in_one_place(package):
+    assert importers(package) <= ONLY_IN[package]
+
+
+@pytest.mark.parametrize("entry", ["nas.cli", "nas.launch", "run_search", "nas.__main__"])
+def test_nobody_imports_a_command(entry):
+    assert importers(entry) <= {"nas.__main__"}
+
+
+def test_nobody_imports_the_tests_or_the_benchmarks():
+    assert not importers("tests") | importers("benchmarks") | importers("conftest")
+
+
+@pytest.mark.parametrize("module", ["nas.ray_pool", "nas.job", "nas.export"])
+def test_what_is_slow_to_import_is_imported_when_it_is_used(module):
+    eager = {other for other in MODULES if module in set(imports(other, lazy=False))}
+    assert eager == set()

@@ -1,0 +1,223 @@
+"""Whole jobs through the command line: repeatable, resumable, queried, exported; and every mistake in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# fmt: off
+SMALL = [
+    "--space.blocks", "(1,1,2)", "--space.widths", "(8,16,32)", "--space.stem-width", "8",
+    "--space.last-width", "32", "--training.steps", "40", "--final.steps", "60", "--trials", "12",
+    "--strategy.population-size", "6", "--strategy.num-mutations", "3", "--strategy.num-crossovers", "2",
+    "--training.checkpoint-seconds", "0", "--seed", "3",
+]
+# fmt: on
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": cache, "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="module")
+def command(folder, environment):
+    def command(*words, check=0):
+        script = [str(ROOT / "run_search.py")] if words[0] == "search" else ["-m", "nas", words[0]]
+        line = [sys.executable, *script, *words[1:]]
+        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+        assert done.returncode == check, done.stderr
+        return done
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def reference(command):
+    """What the job prints when nothing disturbs it, in process."""
+    return command("search", *SMALL, "--workers", "0", "--name", "reference").stdout
+
+
+def rows(command, run):
+    answer = json.loads(command("top", run, "--limit", "100", "--format", "json").stdout)
+    for row in answer:
+        del row["seconds"]
+    return sorted(answer, key=lambda row: row["trial"])
+
+
+def searched(command, run):
+    """The trials alone, without what the final training added to them."""
+    names = ("architecture", "encoding", "trial", "error", "macs", "params")
+    return [{name: row[name] for name in names} for row in rows(command, run)]
+
+
+def test_the_commands_it_names_work_as_printed(reference, command):
+    lines = [line.split() for line in reference.splitlines() if line.startswith("  nas ")]
+    assert [line[1] for line in lines] == ["top", "pareto", "show", "export"]
+    for line in lines:
+        assert command(*line[1:]).stdout
+
+
+def test_rows_have_the_keys_that_are_promised(reference, command):
+    row = rows(command, "reference")[0]
+    assert {"architecture", "encoding", "description", "space", "trial", "error", "macs", "params"} < row.keys()
+    runs = json.loads(command("runs", "--format", "json").stdout)
+    assert {"name", "space", "strategy", "task", "status", "trials", "best", "started"} <= runs[0].keys()
+    assert (runs[0]["status"], runs[0]["trials"], runs[0]["space"]) == ("finished", 12, "shufflenet")
+
+
+def test_test_error_is_only_where_it_was_trained(reference, command):
+    tested = [row for row in rows(command, "reference") if row["test_error"] is not None]
+    assert len(tested) == 1
+    assert tested[0]["error"] == min(row["error"] for row in rows(command, "reference"))
+    assert tested[0]["test_error"] != tested[0]["error"]
+
+
+def test_an_exported_network_reproduces_its_test_error(reference, command, folder):
+    import nas
+    from nas.tasks import load
+
+    best = next(row for row in rows(command, "reference") if row["test_error"] is not None)
+    command("export", best["architecture"], "--out", "out")
+    model, test = nas.load(folder / "out"), load("digits").test
+    wrong = np.asarray(model.predict(test.images)).argmax(1) != test.labels
+    assert wrong.mean() == pytest.approx(best["test_error"])
+    weights = folder / "out" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(nas.errors.UsageError, match="not a whole weights file"):
+        nas.load(folder / "out")
+
+
+def test_two_ray_workers_give_the_trials_of_none(reference, command):
+    command("search", *SMALL, "--workers", "2", "--name", "ray")
+    assert searched(command, "ray") == searched(command, "reference")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", ["Training shared", "Searching", "Training from"])
+def test_killed_and_resumed_equals_uninterrupted(reference, command, folder, environment, sign):
+    name = "killed-" + sign.split()[-1]
+    line = [sys.executable, str(ROOT / "run_search.py"), *SMALL, "--workers", "0", "--name", name]
+    job = subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    wait_for_stage(command, folder, name, sign)
+    job.send_signal(signal.SIGKILL)
+    job.communicate()
+    command("search", "--resume", name, "--workers", "0")
+    assert rows(command, name) == rows(command, "reference")
+
+
+def wait_for_stage(command, folder, name, sign):
+    deadline = time.monotonic() + 200
+    stages = {
+        "Training shared": lambda: (folder / "nas.files" / name / "supernet.safetensors").exists(),
+        "Searching": lambda: len(finished(folder, name, "search")) >= 3,
+        "Training from": lambda: len(finished(folder, name, "search")) == 12,
+    }
+    while not stages[sign]():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def finished(folder, name, kind):
+    from nas.errors import UsageError
+    from nas.store import Store
+
+    with Store(f"sqlite:///{folder / 'nas.db'}") as store:
+        try:
+            run = store.run(name)
+        except UsageError:
+            return []
+        return [trial for trial in store.trials(run.id, kind) if trial.state == "finished"]
+
+
+def test_ctrl_c_says_how_to_go_on(reference, command, folder, environment):
+    line = [sys.executable, str(ROOT / "run_search.py"), *SMALL, "--workers", "0", "--name", "stopped"]
+    job = subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    wait_for_stage(command, folder, "stopped", "Training shared")
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=100)
+    assert job.returncode == 130
+    assert b"python run_search.py --resume stopped" in said
+    assert b"Traceback" not in said
+    status = {run["name"]: run["status"] for run in json.loads(command("runs", "--format", "json").stdout)}
+    assert status["stopped"] == "interrupted"
+    command("search", "--resume", "stopped", "--workers", "0")
+    assert rows(command, "stopped") == rows(command, "reference")
+
+
+def test_limits_hold_for_every_trial_and_the_baseline(command):
+    said = command("search", *SMALL, "--workers", "0", "--name", "limited", "--max-macs", "20000").stdout
+    assert max(row["macs"] for row in rows(command, "limited")) <= 20000
+    assert "random" in said
+
+
+def save(folder, name, **arrays):
+    np.savez(folder / name, **arrays)
+    return f"npz:{folder / name}"
+
+
+MISTAKES = {
+    "--stratgy random": "'--stratgy' is not known; did you mean '--strategy'",
+    "--strategy evolutoin": "did you mean 'evolution'",
+    "--space shuflenet": "did you mean 'shufflenet'",
+    "--task digit": "did you mean 'digits'",
+    "--trials many": "trials='many' must be a valid integer",
+    "--trials 0": "trials=0 must be at least 1",
+    "--strategy.population-size -1": "population_size=-1 must be at least 1",
+    "--max-macs 10": "the smallest macs is",
+    "--config none.yaml": "config='none.yaml' cannot be read",
+    "--task npz:none.npz": "none.npz",
+    "--resume nobody": "nobody",
+    "--store sqlite:////proc/none/x.db": "/proc/none",
+    "--training.crop 20": "crop=20",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(reference, command, words):
+    said = command("search", *words.split(), check=2)
+    assert said.stdout == ""
+    assert MISTAKES[words] in said.stderr
+    assert len(said.stderr.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_after(reference, command, folder, environment):
+    import resource
+
+    def full():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    environment = {**environment, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    line = [sys.executable, str(ROOT / "run_search.py"), *SMALL, "--workers", "0", "--name", "full"]
+    line += ["--store", "sqlite:///full.db"]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=full)
+    assert done.returncode == 2, done.stderr
+    assert "--resume full" in done.stderr
+    assert "Traceback" not in done.stderr
+    command("search", "--resume", "full", "--workers", "0", "--store", "sqlite:///full.db")
+
+
+def test_a_running_run_is_not_resumed(reference, folder):
+    import fcntl
+
+    import nas
+    from nas.errors import UsageError
+
+    with open(folder / "nas.files" / "reference" / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="is running in another process"):
+            nas.search(resume="reference", store=f"sqlite:///{folder / 'nas.db'}")
