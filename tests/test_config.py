@@ -92,10 +92,8 @@ def test_flags_and_file_mean_the_same(flags, data, file):
 
 def test_values_have_the_types_of_their_fields():
     found = of_flags("--max-macs", "3000000", "--trials", "7", "--space.blocks", "(1,1,1)", "--training.clip", "1")
-    assert (
-        repr((found.max_macs, found.trials, found.space.blocks, found.training.clip))
-        == "(3000000.0, 7, (1, 1, 1), 1.0)"
-    )
+    values = (found.max_macs, found.trials, found.space.blocks, found.training.clip)
+    assert repr(values) == "(3000000.0, 7, (1, 1, 1), 1.0)"
     assert found.limits == (("macs", 3e6),)
     assert of_flags("--max-params", "10", "--max-macs", "5").limits == (("macs", 5.0), ("params", 10.0))
 

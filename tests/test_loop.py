@@ -118,7 +118,8 @@ def last(n: int) -> int:
 
 
 def random_one(seed: int):
-    return lambda n, draw=np.random.default_rng(seed): int(draw.integers(n))
+    draw = np.random.default_rng(seed)
+    return lambda n: int(draw.integers(n))
 
 
 def second(n: int) -> int:

@@ -102,8 +102,10 @@ def test_parse_reads_back_what_describe_writes(space, data):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "()", "(0,1,2)", "(0,1,2,3,0)", "(0,1,2,4)", "(0,-1,2,3)", "(0;1;2;3)", "(0,1,2,x)", "(0,1,2,1.5)"]
-    + ["(0,1,2,)", "0 1 2 3", f"(0,1,2,{10**30})", "(0,1,2,nan)", "k3,k5,k7,x"],
+    [
+        *("", "()", "(0,1,2)", "(0,1,2,3,0)", "(0,1,2,)", "0 1 2 3", "(0;1;2;3)", "k3,k5,k7,x"),
+        *("(0,1,2,4)", "(0,-1,2,3)", "(0,1,2,x)", "(0,1,2,1.5)", "(0,1,2,nan)", f"(0,1,2,{10**30})"),
+    ],
 )
 def test_text_that_is_no_architecture_is_refused_with_the_reason(text):
     with pytest.raises(ValueError, match="choices") as caught:

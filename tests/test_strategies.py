@@ -27,7 +27,7 @@ AGEING = RegularizedEvolution(population_size=5, tournament_size=3, budget=3)
 EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
 STRATEGIES = [*(strategy_class(name)() for name in NAMES), AGEING, EVOLUTION]
 TOY = Toy()
-LIMITS = {"free": (), "limits": (("macs", 15.0), ("params", 26.0))}
+LIMITS = {"free": (), "limits": (("macs", 11.0), ("params", 27.0))}  # which leave 4 architectures of 256
 N = 8  # one size for everything that is asked or told, because each is compiled
 
 each = pytest.mark.parametrize(
@@ -223,14 +223,13 @@ def test_evolution_never_proposes_what_was_visited_or_is_pending(seed):
 
 
 def test_evolution_fills_a_generation_though_hardly_anything_is_legal():
-    limits = (("macs", 11.0),)
+    limits = LIMITS["limits"]
     legal = every_architecture(TOY, limits)
-    assert len(legal) == 5
+    assert len(legal) == 4
     for rows in grow(0, 4, limits=limits):
         assert rows.shape == (8, 6)
-        assert {tuple(row) for row in rows.tolist()} <= legal
-    # Nothing is proposed twice before everything legal was proposed once.
-    assert {tuple(row) for row in grow(0, 1, limits=limits)[0].tolist()} == legal
+        # Nothing is proposed twice before everything legal was proposed once.
+        assert {tuple(row) for row in rows.tolist()} == legal
 
 
 def test_the_parents_are_the_best_of_everything_seen():

@@ -25,8 +25,8 @@ from spaces.shufflenet import PRESETS, ShuffleNet
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
-# The least there is: one block, from 4 pixels to 2.
-ONE = ShuffleNet((1,), (8,), (2,), 4, 2, 8, image_size=8, image_channels=1, num_classes=3)
+# The least there is: one block, from 2 pixels to 1.
+ONE = ShuffleNet((1,), (8,), (2,), 4, 4, 8, image_size=8, image_channels=1, num_classes=3)
 ALONE = Recipe(steps=100, batch_size=32, learning_rate=0.2, crop=0, checkpoint_seconds=0.0)
 ENCODING = np.array([0], np.int32)
 
