@@ -159,8 +159,7 @@ def _named(data: Any, part: str) -> tuple[str, Data]:
 
 def _replace(value: Any, data: Any, where: str) -> Any:
     """The dataclass value with the fields in `data`, each checked against its type."""
-    if not isinstance(data, Mapping):
-        raise UsageError(f"{where.rstrip('.') or 'config'}={data!r} must be a mapping of fields")
+    data = _mapping(data, where.rstrip(".") or "config")
     hints = typing.get_type_hints(type(value))
     allowed = [field.name for field in dataclasses.fields(value)]
     changes = {}
@@ -177,6 +176,12 @@ def _replace(value: Any, data: Any, where: str) -> Any:
         return dataclasses.replace(value, **changes)
     except (ValueError, UsageError) as error:
         raise UsageError(f"{where}{error}") from error
+
+
+def _mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where}={data!r} must be a mapping of fields")
+    return data
 
 
 def _checked(hint: Any, raw: Any, where: str) -> Any:
@@ -231,7 +236,7 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
             chosen_name, fields = _named(data.get(part, getattr(Config, part)), part)
             data[part] = {"name": chosen_name, **fields, name: value}
         else:
-            data[part] = {**data.get(part, {}), name: value}
+            data[part] = {**_mapping(data.get(part, {}), part), name: value}
     return data, resume
 
 
@@ -277,10 +282,13 @@ def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) 
 
 
 def _plain(text: str) -> Any:
-    """Lists as in YAML; everything else stays text, which the field's type reads."""
+    """Lists as in YAML; everything else stays text, which the field's type reads, or refuses by the field's name."""
     if not text.startswith(("[", "(")):
         return text
-    return yaml.safe_load("[" + text.strip("[]()") + "]")
+    try:
+        return yaml.safe_load("[" + text.strip("[]()") + "]")
+    except yaml.YAMLError:
+        return text
 
 
 def _docstrings(kind: type) -> Iterator[tuple[str, str]]:

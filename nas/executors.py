@@ -29,7 +29,11 @@ class InProcess:
         self._jobs.append(job)
 
     def wait(self) -> Report:
-        return run_job(self._evaluator, self._jobs.popleft())
+        job = self._jobs.popleft()
+        try:
+            return run_job(self._evaluator, job)
+        except MemoryError as error:
+            return Report(job.number, None, f"out of memory: {error}", 0.0)
 
     def close(self) -> None:
         self._jobs.clear()

@@ -4,11 +4,12 @@ The evaluator, with its weights and data, lies once in the object store, and all
 dies, runs out of memory or takes too long is replaced, and its job tried again, a bounded number of times.
 """
 
+import dataclasses
 import os
 import sys
 import time
 import warnings
-from collections import deque
+from collections import Counter, deque
 from typing import Any
 
 # `uv run` would make Ray build a new environment for each worker.
@@ -33,12 +34,22 @@ class _Worker:
         use_cache()
         self._evaluator = evaluator
 
+    def ready(self) -> None:
+        """Answers once the process has started and holds the evaluator."""
+
     def run(self, job: Job) -> Report:
         return run_job(self._evaluator, job)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Running:
+    worker: int
+    job: Job
+    deadline: float
+
+
 class RayPool:
-    """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries."""
+    """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries, all on started workers."""
 
     def __init__(
         self,
@@ -53,10 +64,14 @@ class RayPool:
         start_ray(workers, address)
         self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
-        self._tries: dict[int, int] = {}
-        self._running: dict[Any, tuple[int, Job, float]] = {}  # by reference: the worker, the job, its deadline
-        self._workers = [self._spawn(i, workers) for i in range(workers)]
-        self._idle = deque(range(workers))
+        self._failures: Counter[int] = Counter()  # by job
+        self._failed_starts = 0  # since the last success
+        self._workers: list[Any] = [None] * workers
+        self._starting: dict[Any, int] = {}  # by reference, as are the running
+        self._running: dict[Any, _Running] = {}
+        self._idle: deque[int] = deque()
+        for worker in range(workers):
+            self._start(worker)
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
@@ -64,46 +79,67 @@ class RayPool:
 
     def wait(self) -> Report:
         while True:
-            self._assign()
-            soonest = min(deadline for _, _, deadline in self._running.values())
+            soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
-            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=timeout)
-            late = [ref for ref, (_, _, deadline) in self._running.items() if deadline < time.monotonic()]
+            ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
+            late = [ref for ref, each in self._running.items() if each.deadline < time.monotonic()]
             for reference in ready or late[:1]:
-                report = self._collect(reference, finished=bool(ready))
-                if report is not None:
+                if reference in self._starting:
+                    self._started(reference)
+                elif report := self._collect(reference, finished=bool(ready)):
                     return report
+            self._assign()
 
     def close(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
-        self._workers, self._running = [], {}
+        self._workers, self._starting, self._running = [], {}, {}
 
     def _assign(self) -> None:
         while self._idle and self._jobs:
             worker, job = self._idle.popleft(), self._jobs.popleft()
             deadline = time.monotonic() + self._trial_seconds if self._trial_seconds else float("inf")
-            self._running[self._workers[worker].run.remote(job)] = (worker, job, deadline)
+            self._running[self._workers[worker].run.remote(job)] = _Running(worker, job, deadline)
+
+    def _start(self, worker: int) -> None:
+        self._workers[worker] = self._spawn(worker, len(self._workers))
+        self._starting[self._workers[worker].ready.remote()] = worker
+
+    def _started(self, reference: Any) -> None:
+        worker = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= self._attempts * len(self._workers):
+                raise RunError(f"workers cannot be started: {_one_line(error)}") from error
+            self._start(worker)
+        else:
+            self._failed_starts = 0
+            self._idle.append(worker)
 
     def _collect(self, reference: Any, finished: bool) -> Report | None:
         """The report of a job, or None where it goes back to the queue."""
-        worker, job, _ = self._running.pop(reference)
-        self._idle.append(worker)
+        running = self._running.pop(reference)
+        worker, job = running.worker, running.job
         reason = f"past its time limit of {self._trial_seconds:g} s"
         if finished:
             try:
-                return ray.get(reference)
-            except exceptions.OutOfMemoryError:
-                reason = "the worker ran out of memory"
-            except exceptions.RayActorError:
-                reason = "the worker died"
+                report = ray.get(reference)
+            except exceptions.RayError as error:
+                reason = _reason(error)
+            else:
+                self._idle.append(worker)
+                self._failures.pop(job.number, None)
+                return report
         # An actor method cannot be cancelled: the process must go.
         ray.kill(self._workers[worker])
-        self._workers[worker] = self._spawn(worker, len(self._workers))
-        self._tries[job.number] = self._tries.get(job.number, 0) + 1
-        if self._tries[job.number] < self._attempts:
+        self._start(worker)
+        self._failures[job.number] += 1
+        if self._failures[job.number] < self._attempts:
             self._jobs.appendleft(job)
             return None
+        del self._failures[job.number]
         return Report(job.number, None, f"{reason} ({self._attempts} attempts)", 0.0)
 
     def _spawn(self, worker: int, workers: int) -> Any:
@@ -146,6 +182,19 @@ def start_ray(workers: int, address: str | None = None) -> None:
 
 def stop_ray() -> None:
     ray.shutdown()
+
+
+def _reason(error: exceptions.RayError) -> str:
+    said = _one_line(error)
+    if isinstance(error, exceptions.OutOfMemoryError | MemoryError) or "memory" in said.lower():
+        return "the worker ran out of memory"
+    if isinstance(error, exceptions.RayActorError):
+        return "the worker died"
+    return f"the worker failed: {said}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[-300:]
 
 
 def _gpus_each(workers: int) -> float:

@@ -29,6 +29,7 @@ ADVICE = {  # what a database says -> what to do about it
     "unable to open": "make the file and its directory writable, or name another store",
     "full": "free some space, then resume the run",
     "space left": "free some space, then resume the run",
+    "i/o error": "the disk is full or fails: free some space, then resume the run",
     "malformed": "the file is damaged: restore a copy of it",
 }
 

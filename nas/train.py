@@ -31,7 +31,7 @@ from spaces.single_path import decay_mask, put, select
 
 def learning_rates(recipe: Recipe) -> np.ndarray:
     """The learning rate of every step: a linear rise, then the recipe's schedule."""
-    warm = round(recipe.warmup * recipe.steps)
+    warm = min(round(recipe.warmup * recipe.steps), recipe.steps - 1)
     falls = {
         "cosine": optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps - warm),
         "linear": optax.linear_schedule(recipe.learning_rate, 0.0, recipe.steps - warm),

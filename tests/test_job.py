@@ -1,5 +1,6 @@
 """Whole jobs through the command line: repeatable, resumable, queried, exported; and every mistake in one line."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+
+import nas
+from nas import launch
+from nas.errors import UsageError
+from nas.store import Store
+from nas.tasks import load
 
 ROOT = Path(__file__).parent.parent
 # fmt: off
@@ -87,9 +95,6 @@ def test_test_error_is_only_where_it_was_trained(reference, command):
 
 
 def test_an_exported_network_reproduces_its_test_error(reference, command, folder):
-    import nas
-    from nas.tasks import load
-
     best = next(row for row in rows(command, "reference") if row["test_error"] is not None)
     command("export", best["architecture"], "--out", "out")
     model, test = nas.load(folder / "out"), load("digits").test
@@ -97,7 +102,7 @@ def test_an_exported_network_reproduces_its_test_error(reference, command, folde
     assert wrong.mean() == pytest.approx(best["test_error"])
     weights = folder / "out" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(nas.errors.UsageError, match="not a whole weights file"):
+    with pytest.raises(UsageError, match="not a whole weights file"):
         nas.load(folder / "out")
 
 
@@ -132,9 +137,6 @@ def wait_for_stage(command, folder, name, sign):
 
 
 def finished(folder, name, kind):
-    from nas.errors import UsageError
-    from nas.store import Store
-
     with Store(f"sqlite:///{folder / 'nas.db'}") as store:
         try:
             run = store.run(name)
@@ -164,11 +166,6 @@ def test_limits_hold_for_every_trial_and_the_baseline(command):
     assert "random" in said
 
 
-def save(folder, name, **arrays):
-    np.savez(folder / name, **arrays)
-    return f"npz:{folder / name}"
-
-
 MISTAKES = {
     "--stratgy random": "'--stratgy' is not known; did you mean '--strategy'",
     "--strategy evolutoin": "did you mean 'evolution'",
@@ -180,31 +177,29 @@ MISTAKES = {
     "--max-macs 10": "the smallest macs is",
     "--config none.yaml": "config='none.yaml' cannot be read",
     "--task npz:none.npz": "none.npz",
-    "--resume nobody": "nobody",
+    "--resume nobody": "nas.db",
     "--store sqlite:////proc/none/x.db": "/proc/none",
     "--training.crop 20": "crop=20",
 }
 
 
 @pytest.mark.parametrize("words", MISTAKES)
-def test_a_mistake_is_one_line(reference, command, words):
-    said = command("search", *words.split(), check=2)
-    assert said.stdout == ""
-    assert MISTAKES[words] in said.stderr
-    assert len(said.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_one_line(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert launch.main(words.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert MISTAKES[words] in said.err
+    assert len(said.err.strip().splitlines()) == 1
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".db"]
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_after(reference, command, folder, environment):
-    import resource
-
-    def full():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    environment = {**environment, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    # The store fits into 150 KiB a file; the checkpoint of the shared weights does not.
+    Store(f"sqlite:///{folder / 'full.db'}", create=True).close()
     line = [sys.executable, str(ROOT / "run_search.py"), *SMALL, "--workers", "0", "--name", "full"]
-    line += ["--store", "sqlite:///full.db"]
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, preexec_fn=full)
+    line = ["bash", "-c", 'ulimit -f 150; exec "$@"', "full", *line, "--store", "sqlite:///full.db"]
+    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "--resume full" in done.stderr
     assert "Traceback" not in done.stderr
@@ -212,12 +207,56 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_after(reference, command, f
 
 
 def test_a_running_run_is_not_resumed(reference, folder):
-    import fcntl
-
-    import nas
-    from nas.errors import UsageError
-
     with open(folder / "nas.files" / "reference" / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="is running in another process"):
             nas.search(resume="reference", store=f"sqlite:///{folder / 'nas.db'}")
+
+
+# From Python
+
+
+TINY = {
+    "space": {
+        "name": "shufflenet",
+        "blocks": [1, 1],
+        "widths": [8, 16],
+        "strides": [1, 2],
+        "stem_width": 8,
+        "last_width": 16,
+    },
+    "training": {"steps": 20},
+    "final": {"steps": 10},
+    "trials": 4,
+    "workers": 0,
+}
+
+
+def test_images_of_ones_own_are_searched_and_rows_go_into_pandas(tmp_path, quick_compile):
+    draw = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", images=draw.integers(0, 255, (300, 8, 8, 3)), labels=np.arange(300) % 3)
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    outcome = nas.search(**TINY, task=f"npz:{tmp_path / 'mine.npz'}", strategy="random", store=url)
+    assert [row["role"] for row in outcome.finals] == ["found", "random"]
+    table = pd.DataFrame(nas.Store(url).top(outcome.name, by="error", limit=3))
+    assert len(table) == 3
+    assert table["error"].is_monotonic_increasing
+    assert table.equals(pd.DataFrame(outcome.best).iloc[:3])
+
+
+VARIATIONS = {
+    "cost-binned": {"paths": "cost-binned", "cost_bins": 3},
+    "few images": {"max_images": 200, "calibration_images": 32},
+    "half precision": {"training": {"steps": 20, "precision": "bfloat16"}},
+    "from scratch": {"evaluator": "train"},
+    "unordered": {"unordered": True, "workers": 2},
+    "affine": {"affine": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_variations_run_to_their_end(tmp_path, name):
+    given = {**TINY, "strategy": {"name": "regularized-evolution", "population_size": 2}, **VARIATIONS[name]}
+    outcome = nas.search(**given, store=f"sqlite:///{tmp_path / 'x.db'}")
+    assert len(nas.Store(outcome.store).top(outcome.name)) == 4

@@ -42,12 +42,17 @@ class Evaluator(Protocol):
 
 
 def run_job(evaluator: Evaluator, job: Job) -> Report:
-    """Evaluates; an exception of the evaluator becomes the reason of a failed trial."""
+    """Evaluates; an exception of the evaluator becomes the reason of a failed trial.
+
+    Raises MemoryError alone, on the host or a device: elsewhere, or later, the same job may succeed.
+    """
     start = time.perf_counter()
     try:
         evaluation, error = evaluator(job.encoding, job.budget, job.seed), None
         if not np.isfinite(evaluation.metrics["error"]):
             evaluation, error = None, f"the error is {evaluation.metrics['error']}"
     except Exception as exception:  # the boundary to evaluators: the only broad catch
+        if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
+            raise MemoryError(str(exception)) from exception
         evaluation, error = None, f"{type(exception).__name__}: {exception}"
     return Report(job.number, evaluation, error, time.perf_counter() - start)

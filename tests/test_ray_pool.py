@@ -1,0 +1,138 @@
+"""A pool of processes: what happens to jobs whose worker dies, hangs, or runs out of memory."""
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.errors import RunError
+from nas.evaluators.base import Evaluation, Job, Report
+from nas.executors import InProcess
+from nas.ray_pool import RayPool, start_ray, stop_ray
+
+
+@dataclasses.dataclass(frozen=True)
+class Troubled:
+    """Scores a job by its first choice; the second says what goes wrong, and the third how many times."""
+
+    folder: str
+    data: np.ndarray
+
+    def __call__(self, encoding, budget, seed):
+        score, trouble, times = encoding
+        attempt = len(list(Path(self.folder).glob(f"{score}-*")))
+        Path(self.folder, f"{score}-{attempt}").touch()
+        if attempt < times:
+            TROUBLES[trouble]()
+        return Evaluation({"error": score / 100, "pid": os.getpid(), "writeable": self.data.flags.writeable})
+
+
+def _fail():
+    raise ValueError("no such branch")
+
+
+def _exhaust():
+    raise MemoryError("cannot allocate")
+
+
+TROUBLES = [
+    lambda: os.kill(os.getpid(), signal.SIGKILL),
+    lambda: time.sleep(60),
+    _exhaust,
+    _fail,
+]
+KILL, HANG, EXHAUST, FAIL = range(4)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    start_ray(4)  # room for two pools
+    yield
+    stop_ray()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("attempts")
+
+
+@pytest.fixture(scope="module")
+def pool(cluster, folder):
+    pool = RayPool(Troubled(str(folder), np.zeros(10**6)), 2, trial_seconds=2.0)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(autouse=True)
+def no_attempts(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def outcomes(pool, *encodings) -> dict[int, Report]:
+    for number, encoding in enumerate(encodings):
+        pool.submit(Job(number, encoding, 0, 0))
+    reports = [pool.wait() for _ in encodings]
+    assert sorted(report.number for report in reports) == list(range(len(encodings)))
+    return {report.number: report for report in reports}
+
+
+def errors(reports) -> list[float]:
+    return [reports[number].evaluation.metrics["error"] for number in sorted(reports)]
+
+
+@pytest.mark.parametrize("trouble", [KILL, HANG, EXHAUST], ids=["killed", "late", "out of memory"])
+def test_trouble_costs_one_retry(pool, trouble, folder):
+    reports = outcomes(pool, (1, KILL, 0), (2, trouble, 1), (3, KILL, 0), (4, KILL, 0))
+    assert errors(reports) == [0.01, 0.02, 0.03, 0.04]
+    assert len(list(folder.glob("2-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (KILL, "the worker died (2 attempts)"),
+        (HANG, "past its time limit of 2 s (2 attempts)"),
+        (EXHAUST, "the worker ran out of memory (2 attempts)"),
+        (FAIL, "ValueError: no such branch"),
+    ],
+    ids=["killed", "late", "out of memory", "exception"],
+)
+def test_lasting_trouble_fails_its_trial_with_the_reason_and_no_other(pool, trouble, reason):
+    reports = outcomes(pool, (1, trouble, 9), (2, KILL, 0), (3, KILL, 0))
+    failed = reports.pop(0)
+    assert (failed.evaluation, failed.error) == (None, reason)
+    assert errors(reports) == [0.02, 0.03]
+
+
+def test_the_data_are_shared_not_copied(pool):
+    reports = outcomes(pool, *[(score, KILL, 0) for score in range(8)])
+    assert not any(report.evaluation.metrics["writeable"] for report in reports.values())
+    assert all(report.evaluation.metrics["pid"] != os.getpid() for report in reports.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+    """Cannot be unpickled where it arrives."""
+
+    def __reduce__(self):
+        return (_fail, ())
+
+
+def test_workers_that_cannot_start_end_the_run():
+    pool = RayPool(Unreadable(), 2)
+    pool.submit(Job(0, (0,), 0, 0))
+    with pytest.raises(RunError, match=r"workers cannot be started: .*no such branch"):
+        pool.wait()
+    pool.close()
+
+
+def test_in_process_running_out_of_memory_fails_the_trial_alone(tmp_path):
+    executor = InProcess(Troubled(str(tmp_path), np.zeros(1)))
+    reports = outcomes(executor, (1, EXHAUST, 9), (2, KILL, 0))
+    assert reports[0].error == "out of memory: cannot allocate"
+    assert errors({1: reports[1]}) == [0.02]
