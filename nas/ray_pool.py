@@ -125,7 +125,7 @@ class RayPool:
         reason = f"past its time limit of {self._trial_seconds:g} s"
         if finished:
             try:
-                report = ray.get(reference)
+                report: Report = ray.get(reference)
             except exceptions.RayError as error:
                 reason = _reason(error)
             else:
