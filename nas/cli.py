@@ -54,8 +54,10 @@ def _answer(argv: list[str]) -> str:
         raise UsageError(f"{argv[0]} must follow a command, one of {names}")
     if argv[0] not in ("-h", "--help", *commands):
         raise unknown("command", argv[0], commands)
-    if argv[0] in commands:
+    if argv[0] in commands and argv[0] not in WITHOUT_STORE:
         _check_flags(commands[argv[0]], argv[1:])
+    if argv[0] in WITHOUT_STORE:
+        return WITHOUT_STORE[argv[0]](argv[1:])
     options = parser.parse_args(argv)
 
     from nas.store import Store
@@ -86,6 +88,34 @@ def _pareto(store: "Store", options: argparse.Namespace) -> str:
     objectives = [name.strip() for name in options.objectives.split(",")]
     rows = store.pareto(options.run, objectives)
     return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives)
+
+
+def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
+    objectives = [name.strip() for name in options.objectives.split(",")]
+    row = store.hypervolume(options.run, objectives, _numbers("reference", options.reference))
+    return _rendered([row], row, options)
+
+
+def _numbers(field: str, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(word) for word in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{field}={text!r} must be numbers with commas between them") from None
+
+
+def _compare(argv: list[str]) -> str:
+    from nas.compare import main as compare
+
+    return compare(argv)
+
+
+def _table(argv: list[str]) -> str:
+    from nas.tables.convert import main as table
+
+    return table(argv)
+
+
+WITHOUT_STORE: dict[str, Callable[[list[str]], str]] = {"compare": _compare, "table": _table}
 
 
 def _show(store: "Store", options: argparse.Namespace) -> str:
@@ -155,6 +185,14 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     pareto.add_argument(
         "--objectives", metavar="METRIC,...", default="error,macs", help="minimised (default: %(default)s)"
     )
+
+    volume = command("hypervolume", _hypervolume, "How much of the space of objectives a run dominates.")
+    volume.add_argument("run", metavar="RUN", help=run_help)
+    volume.add_argument("--objectives", metavar="METRIC,...", default="error,macs", help="(default: %(default)s)")
+    volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
+
+    commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)
+    commands.add_parser("table", help="Read a published benchmark into the open table format.", add_help=False)
 
     export = command("export", _export, "Write the network of an architecture to a directory.")
     export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)

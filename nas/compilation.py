@@ -8,17 +8,35 @@ import jax
 
 # On a CPU, XLA's default reduction kernels split their work by the number of threads, and so do their sums. These
 # types leave them out: the same program then gives the same bits on one core and on many.
-_SAME_BITS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+_SAME_BITS: dict[str, str | bool] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+}
+
+
+# On a CPU of few cores, XLA can run two operations at once of which each waits for a thread that the other holds, for
+# good: seen with factorisations beside large products, on 2 cores. Without this scheduler it was never seen.
+_IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+
+
+def same_bits() -> dict[str, str | bool]:
+    """Compiler options under which results do not depend on the number of threads; empty where XLA has none."""
+    return _SAME_BITS if _known("same bits") else {}
+
+
+def in_order() -> dict[str, str | bool]:
+    """Compiler options for programs of linear algebra: its operations do not wait for one another's threads."""
+    return _IN_ORDER if _known("in order") else {}
 
 
 @functools.cache
-def same_bits() -> dict[str, str]:
-    """Compiler options under which results do not depend on the number of threads; empty where XLA has none."""
+def _known(which: str) -> bool:
+    """Whether this version of XLA knows the options."""
+    options = {"same bits": _SAME_BITS, "in order": _IN_ORDER}[which]
     try:
-        jax.jit(lambda x: x + 1, compiler_options=_SAME_BITS).lower(0.0).compile()
-    except Exception:  # whatever this version of XLA says of an option it does not know
-        return {}
-    return _SAME_BITS
+        jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
+    except Exception:  # whatever it says of an option that it does not know
+        return False
+    return True
 
 
 def use_cache() -> None:

@@ -8,6 +8,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import operator
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UsageError, unknown
-from nas.recipe import Recipe
+from nas.query import parse_where
+from nas.recipe import Lookup, Recipe
 
 Data = dict[str, Any]
 
@@ -32,7 +34,7 @@ class Config:
     strategy: Any = "evolution"
     """The search strategy; --strategy NAME --help lists its own fields."""
     task: str = "digits"
-    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR."""
+    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR; or what was measured before, table:FILE."""
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
@@ -47,6 +49,10 @@ class Config:
     """Hard limit on the multiply-adds of one image."""
     max_params: float | None = None
     """Hard limit on the number of parameters."""
+    limit: str | None = None
+    """Hard limits on any costs, such as "macs <= 3e6 and pixel3_latency_ms <= 5"."""
+    objectives: str = "error"
+    """What is minimised, such as error,macs; strategies for one objective minimise the first."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None
@@ -71,6 +77,8 @@ class Config:
     """Whether normalisation in the supernet has scale and bias (DetNAS: yes; SPOS: no)."""
     calibration_images: int = 1024
     """Training images on which the statistics of a candidate are measured."""
+    table: Lookup = Lookup()
+    """What is looked up in a table."""
     training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
     """The recipe of the supernet."""
     final: Recipe = Recipe(steps=1000, batch_size=64)
@@ -86,15 +94,28 @@ class Config:
         for field, low in least.items():
             if not getattr(self, field) >= low:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+        names = self.objectives.split(",")
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
+        _ = self.limits
 
     @property
     def limits(self) -> tuple[tuple[str, float], ...]:
         given = {"macs": self.max_macs, "params": self.max_params}
-        return tuple((name, float(most)) for name, most in given.items() if most is not None)
+        return tuple((name, float(most)) for name, most in given.items() if most is not None) + parse_limits(self.limit)
 
 
-# What the task decides, not the user.
-BOUND = ("image_size", "image_channels", "num_classes")
+def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
+    """The limits in `name <= number and ...`. Raises UsageError."""
+    conditions = [] if text is None else parse_where(text, "limit")
+    for name, compare, _ in conditions:
+        if compare is not operator.le:
+            raise UsageError(f"limit={text!r}: the most that {name} may be is written with <=")
+    return tuple((name, most) for name, _, most in conditions)
+
+
+# What the task and the objectives decide, not the user.
+BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
 # What may differ when a run is resumed: where it runs, not what it computes.
 RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
 
@@ -102,13 +123,19 @@ RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
 def build(data: Data) -> Config:
     """The configuration of nested plain data, as in YAML. Raises UsageError."""
     data = dict(data)
-    data["strategy"] = build_strategy(data.get("strategy", Config.strategy))
-    space = data.get("space", Config.space)
+    strategy, space = (data.get(part, getattr(Config, part)) for part in ("strategy", "space"))
     for name in _named(space, "space")[1]:
         if name.replace("-", "_") in BOUND:
             raise UsageError(f"space.{name} cannot be set: it is the task's (--image-size resizes the images)")
-    data["space"] = build_space(space)
-    return _replace(Config(), data, "")
+    for name in _named(strategy, "strategy")[1]:
+        if name.replace("-", "_") in BOUND:
+            raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
+    data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
+    config = _replace(Config(), data, "")
+    if hasattr(config.strategy, "num_objectives"):
+        count = len(config.objectives.split(","))
+        config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
+    return config
 
 
 def build_strategy(data: Any) -> Any:
@@ -261,8 +288,9 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
-    _add_fields(parser, Config(), "", skip=("training", "final"))
-    for name, value in {"training": Config.training, "final": Config.final, **parts}.items():
+    _add_fields(parser, Config(), "", skip=("table", "training", "final"))
+    nested = {"table": Config.table, "training": Config.training, "final": Config.final}
+    for name, value in {**nested, **parts}.items():
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
     return parser
 

@@ -8,25 +8,29 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
 from nas import checkpoint, config, loop
 from nas.compilation import use_cache
 from nas.config import Config, Data
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, unknown
 from nas.evaluators.base import Evaluator, Job, Report
 from nas.evaluators.supernet import SupernetEvaluator, costs
+from nas.evaluators.table import TableEvaluator
 from nas.evaluators.train import TrainEvaluator
 from nas.executors import Executor, InProcess
 from nas.inference import flatten, split
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store
+from nas.tables import Table, read_table
 from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
@@ -76,8 +80,8 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
         given = {**stored["given"], **data}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     use_cache()
-    task = load_task(settings)
-    space = bind(settings.space, task)
+    subject = load_subject(settings, config.names(given)["space"])
+    space = subject.space
     with _usage():
         loop_state = loop.Search(
             settings.strategy,
@@ -91,7 +95,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
     with Store(url, create=True) as store:
         if resume is not None:
             run = store.run(resume)
-            if run.config["task"] != task.fingerprint():
+            if run.config["task"] != subject.fingerprint():
                 raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
         else:
             run = store.add_run(
@@ -99,15 +103,15 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
                 **config.names(given),
                 config={
                     "given": config.to_data(settings, given),
-                    "task": task.fingerprint(),
-                    "space": fingerprint(space),
+                    "task": subject.fingerprint(),
+                    "space": fingerprint(subject.named),
                 },
                 code_version=importlib.metadata.version("nas-engine"),
                 seed=settings.seed,
             )
         with _locked(run, store.url):
             store.set_status(run.id, "running")
-            job = _Job(settings, task, space, store, run, progress)
+            job = _Job(settings, subject, store, run, progress)
             try:
                 outcome = job.run(loop_state)
             except KeyboardInterrupt:
@@ -124,6 +128,54 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
                 job.close()
             store.set_status(run.id, "finished")
             return outcome
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is searched, on what: images, or a table."""
+
+    space: Space  # as the strategy sees it
+    named: Space  # as its architectures are called, whatever they are evaluated on
+    task: Task | None
+    table: Table | None
+
+    def fingerprint(self) -> str:
+        return self.table.fingerprint() if self.task is None and self.table else self.images.fingerprint()
+
+    @property
+    def images(self) -> Task:
+        assert self.task is not None  # only asked of a run on images
+        return self.task
+
+
+def load_subject(settings: Config, space_name: str) -> Subject:
+    kind, _, place = settings.task.partition(":")
+    if kind == "table" and place:
+        table = read_table(os.path.expanduser(place))
+        if table.space_name != space_name:
+            raise UsageError(f"space={space_name!r} is not that of {settings.task!r}, which is {table.space_name!r}")
+        space = table.searchable()
+        subject = Subject(space, table.space, None, table)
+        _check_objectives(settings, space)
+        table_evaluator(settings, table).check()
+        return subject
+    task = load_task(settings)
+    space = bind(settings.space, task)
+    _check_objectives(settings, space)
+    return Subject(space, space, task, None)
+
+
+def _check_objectives(settings: Config, space: Space) -> None:
+    known = ["error", *space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))]
+    for name in settings.objectives.split(","):
+        if name not in known:
+            raise unknown("objectives", name, known)
+
+
+def table_evaluator(settings: Config, table: Table, tests: bool = False) -> TableEvaluator:
+    asked = [*settings.objectives.split(","), *(name for name, _ in settings.limits)]
+    costs = dict.fromkeys(["macs", "params", *(name for name in asked if name != "error")])
+    return TableEvaluator(table, settings.table, tuple(name for name in costs if name in table.columns), tests)
 
 
 def load_task(settings: Config) -> Task:
@@ -157,14 +209,14 @@ def files_of(url: str, run: str) -> Path:
 @dataclasses.dataclass
 class _Job:
     settings: Config
-    task: Task
-    space: Space
+    subject: Subject
     store: Store
     run_: Run
     progress: Progress
 
     def __post_init__(self):
         self.folder = files_of(self.store.url, self.run_.name)
+        self.space = self.subject.space
         self._pools = contextlib.ExitStack()
 
     def run(self, state: loop.Search) -> Outcome:
@@ -203,7 +255,7 @@ class _Job:
         saved = self.folder / "supernet.safetensors"
         weights = fit(
             *split(space.supernet(jr.fold_in(root, WEIGHTS), affine=settings.affine)),
-            self.task,
+            self.subject.images,
             recipe,
             seed=settings.seed,
             paths=paths,
@@ -216,7 +268,7 @@ class _Job:
 
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
-        log = _RunLog(self.store, self.run_, self.space, settings.seed)
+        log = _RunLog(self.store, self.run_, self.subject.named, settings.seed, tuple(settings.objectives.split(",")))
         best = [float("inf")]
 
         def on_report(number: int, report: Report | None) -> None:
@@ -234,13 +286,15 @@ class _Job:
                 loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
 
     def _evaluator(self) -> Evaluator:
+        if self.subject.table is not None:
+            return table_evaluator(self.settings, self.subject.table)
         if self.settings.evaluator == "train":
-            return TrainEvaluator(self.space, self.task, self.settings.final)
+            return TrainEvaluator(self.space, self.subject.images, self.settings.final)
         weights = self.train_supernet()
         return SupernetEvaluator(
             self.space,
             weights,
-            self.task,
+            self.subject.images,
             self.settings.calibration_images,
             precision=self.settings.training.precision,
             affine=self.settings.affine,
@@ -257,15 +311,17 @@ class _Job:
             rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
         known = self.store.trials(self.run_.id, "final")
         if not known and rows:
-            new = _new_trials(self.space, self.run_.space, 0, rows, [0] * len(rows), settings.seed)
+            new = _new_trials(self.subject.named, self.run_.space, 0, rows, [0] * len(rows), settings.seed)
             self.store.add_trials(self.run_.id, new, "final")
         done = {trial.number for trial in known if trial.state != "running"}
         waiting = [number for number in range(len(rows)) if number not in done]
         if not waiting:
             return
-        evaluator = TrainEvaluator(
-            self.space, self.task, settings.final, pruned=True, tests=True, folder=str(self.folder)
-        )
+        if self.subject.table is not None:
+            evaluator = table_evaluator(settings, self.subject.table, tests=True)
+        else:
+            task, folder = self.subject.images, str(self.folder)
+            evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, folder=folder)
         self.progress("Training from scratch", len(done), len(rows), "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
             for number in waiting:
@@ -277,13 +333,14 @@ class _Job:
 
     def _record_final(self, report: Report, encoding: tuple[int, ...]) -> None:
         metrics = None
-        architecture = architecture_id(self.space, np.asarray(encoding))
+        architecture = architecture_id(self.subject.named, np.asarray(encoding))
         if report.evaluation is not None:
             metrics = dict(report.evaluation.metrics)
             metrics["standalone_error"] = metrics.pop("error")  # `error` is the signal of the search
-            path = self.folder / f"{architecture}.safetensors"
-            checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
-            self._keep("weights", path, architecture)
+            if report.evaluation.arrays:
+                path = self.folder / f"{architecture}.safetensors"
+                checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
+                self._keep("weights", path, architecture)
         self.store.finish_trial(
             self.run_.id,
             report.number,
@@ -305,8 +362,8 @@ class _Job:
             "encoding": list(encoding),
             "description": self.space.describe(np.asarray(encoding)),
             "task": self.run_.task,
-            "mean": list(self.task.mean),
-            "std": list(self.task.std),
+            "mean": list(self.subject.images.mean),
+            "std": list(self.subject.images.std),
             "metrics": metrics,
             "run": self.run_.name,
             "seed": self.settings.seed,
@@ -323,7 +380,7 @@ class _Job:
     ) -> Iterator[Executor]:
         settings = self.settings
         workers = settings.workers if workers is None else workers
-        if workers == 0:
+        if workers == 0 or isinstance(evaluator, TableEvaluator):
             yield InProcess(evaluator)
             return
         from nas import ray_pool
@@ -349,10 +406,14 @@ class _RunLog:
     run: Run
     space: Space
     seed: int
+    objectives: tuple[str, ...]
 
     def entries(self) -> tuple[list[loop.Entry], list[int]]:
         trials = self.store.trials(self.run.id)
-        entries = [loop.Entry(tuple(t.encoding), t.budget, _objectives(t)) for t in trials]
+        entries = [
+            loop.Entry(tuple(t.encoding), t.budget, None if t.state == "running" else self._objectives(t.measurements))
+            for t in trials
+        ]
         arrived = sorted((t for t in trials if t.order is not None), key=lambda t: t.order or 0)
         return entries, [t.number for t in arrived]
 
@@ -366,13 +427,10 @@ class _RunLog:
     def report(self, report: Report) -> tuple[float, ...]:
         metrics = report.evaluation.metrics if report.evaluation else None
         self.store.finish_trial(self.run.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds)
-        return (metrics["error"],) if metrics else (float("nan"),)
+        return self._objectives(metrics or {})
 
-
-def _objectives(trial: Trial) -> tuple[float, ...] | None:
-    if trial.state == "running":
-        return None
-    return (trial.measurements.get("error", float("nan")),)
+    def _objectives(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(metrics.get(name, float("nan")) for name in self.objectives)
 
 
 def _new_trials(

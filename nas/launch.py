@@ -69,10 +69,10 @@ def _print(outcome: "Outcome") -> None:
     from nas.output import render
     from nas.query import IDENTITY
 
-    print(f"\nBest architectures of {outcome.name}, by validation error with shared weights:\n")
+    print(f"\nBest architectures of {outcome.name}, by validation error in the search:\n")
     print(render(outcome.best, ("architecture", "trial", "error", "test_error", "macs", "params"), "table"))
     if outcome.finals:
-        print("Trained from scratch (`test_error` is measured once, after the last step):\n")
+        print("Fully trained (`test_error` is measured once, after the last step):\n")
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         print(render(rows, columns, "table"))

@@ -6,6 +6,7 @@ the same loop: what the log holds is not asked, submitted or logged again.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from nas.compilation import in_order
 from nas.evaluators.base import Job, Report
 from nas.executors import Executor
 from nas.types import Observations, Proposals, Strategy
@@ -45,8 +47,27 @@ class Log(Protocol):
         ...
 
 
-_ask = jax.jit(lambda strategy, state, key, n, pending: strategy.ask(state, key, n, pending), static_argnums=(0, 3))
-_tell = jax.jit(lambda strategy, state, observed: strategy.tell(state, observed), static_argnums=0)
+@functools.cache
+def _programs() -> tuple[Any, Any]:
+    def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        return strategy.ask(state, key, n, pending)
+
+    def tell(strategy: Strategy, state: Any, observed: Observations) -> Any:
+        return strategy.tell(state, observed)
+
+    options = in_order()
+    return (
+        jax.jit(ask, static_argnums=(0, 3), compiler_options=options),
+        jax.jit(tell, static_argnums=0, compiler_options=options),
+    )
+
+
+def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+    return _programs()[0](strategy, state, key, n, pending)
+
+
+def tell(strategy: Strategy, state: Any, observed: Observations) -> Any:
+    return _programs()[1](strategy, state, observed)
 
 
 @dataclasses.dataclass
@@ -77,7 +98,7 @@ class Search:
     def ask(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The encodings and budgets of the next `n` trials, as arrays of `n` rows."""
         key = jr.fold_in(self.key, len(self.entries))
-        proposals = _ask(self.strategy, self.state, key, n, self._pending())
+        proposals = ask(self.strategy, self.state, key, n, self._pending())
         return np.asarray(proposals.encodings), np.asarray(proposals.budgets)
 
     def tell(self, number: int) -> None:
@@ -87,7 +108,7 @@ class Search:
             jnp.asarray([entry.budget], jnp.int32),
             jnp.asarray([entry.objectives], jnp.float32),
         )
-        self.state = _tell(self.strategy, self.state, observed)
+        self.state = tell(self.strategy, self.state, observed)
         self.told.append(number)
 
     def _pending(self) -> Proposals:

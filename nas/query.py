@@ -110,14 +110,14 @@ class Predictor:
     card: dict[str, Any]
 
 
-def parse_where(text: str) -> list[tuple[str, Callable[[float, float], bool], float]]:
+def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[float, float], bool], float]]:
     """`name op number [and name op number ...]` as (name, comparison, number); all of them must hold."""
     conditions = []
     for part in re.split(r"\band\b", text, flags=re.IGNORECASE):
         match = CONDITION.fullmatch(part)
         if match is None:
             form = f"'METRIC OP NUMBER [and ...]' with OP one of {' '.join(OPERATORS)}"
-            raise UsageError(f"where={text!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
+            raise UsageError(f"{field}={text!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
         conditions.append((match[1], OPERATORS[match[2]], float(match[3])))
     return conditions
 
@@ -168,6 +168,35 @@ def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> li
         if not any(dominates(other, row, objectives) for other in front):
             front.append(row)
     return front
+
+
+def front_volume(run: str, rows: list[Row], objectives: list[str], reference: Sequence[float] | None) -> Row:
+    """How much of the space of objectives the front of a run dominates."""
+    front = pareto(rows, objectives)
+    if reference is None:
+        known = _best_rows(rows, objectives)
+        reference = [max((row[name] for row in known), default=0.0) for name in objectives]
+    if len(reference) != len(objectives):
+        raise UsageError(f"reference={list(reference)} must have {len(objectives)} numbers, one an objective")
+    volume = hypervolume([[row[name] for name in objectives] for row in front], reference)
+    facts = {"objectives": ",".join(objectives), "reference": list(reference)}
+    return {"run": run, **facts, "front": len(front), "hypervolume": volume}
+
+
+def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -> float:
+    """The volume that is dominated by at least one point and dominates the reference; every coordinate is minimised.
+
+    By slices along the last coordinate: exact, and quick for two or three objectives and fronts of hundreds.
+    """
+    inside = sorted({tuple(p) for p in points if all(x < r for x, r in zip(p, reference, strict=True))})
+    if not inside:
+        return 0.0
+    if len(reference) == 1:
+        return reference[0] - inside[0][0]
+    by_last = sorted(inside, key=lambda p: p[-1])
+    ends = [p[-1] for p in by_last[1:]] + [reference[-1]]
+    slices = ((end - p[-1], i) for i, (p, end) in enumerate(zip(by_last, ends, strict=True)) if end > p[-1])
+    return sum(h * hypervolume([p[:-1] for p in by_last[: i + 1]], reference[:-1]) for h, i in slices)
 
 
 def dominates(a: Row, b: Row, objectives: Iterable[str]) -> bool:

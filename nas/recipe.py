@@ -1,4 +1,4 @@
-"""How a network is trained, as a value. Nothing heavy is imported here: the command line asks it for help."""
+"""How a network is trained, or looked up, as values. Nothing heavy is imported: `--help` shows them."""
 
 import dataclasses
 from typing import Literal
@@ -52,3 +52,21 @@ class Recipe:
         for name in ("crop", "cutout", "mixup"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """Which of a table's columns a search sees."""
+
+    dataset: str = "cifar10"
+    """The data that the architectures were trained on."""
+    epochs: int = 12
+    """How long they were trained for the score that a search sees."""
+    noise: float = 0.0
+    """Standard deviation of what is added to the score; an architecture has its own in each run."""
+
+    def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs={self.epochs} must be at least 1")
+        if not 0 <= self.noise < float("inf"):
+            raise ValueError(f"noise={self.noise} must be at least 0")

@@ -10,7 +10,7 @@ import datetime
 import math
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +264,12 @@ class Store:
 
     def pareto(self, run: str, objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
         return query.pareto(self._query_rows(run), objectives)
+
+    def hypervolume(
+        self, run: str, objectives: Iterable[str] = ("error", "macs"), reference: Sequence[float] | None = None
+    ) -> Row:
+        """Of the run's front, up to a reference point: by default the worst of each objective in the run."""
+        return query.front_volume(self.run(run).name, self._query_rows(run), list(objectives), reference)
 
     def _query_rows(self, run: str) -> list[Row]:
         run_id = self.run(run).id

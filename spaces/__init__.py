@@ -4,7 +4,7 @@ import importlib
 
 from spaces.base import Space
 
-SPACES = {"shufflenet": "spaces.shufflenet"}
+SPACES = {"shufflenet": "spaces.shufflenet", "nasbench201": "spaces.nasbench201"}
 
 
 def presets(name: str) -> dict[str, Space]:

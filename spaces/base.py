@@ -5,6 +5,7 @@ An architecture is a row of int32: entry `i` is the choice taken at decision `i`
 
 import hashlib
 import json
+import math
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -124,14 +125,35 @@ def feasible(space: Space, encodings: Encodings, limits: Limits) -> Bool[Array, 
     return inside
 
 
+def every(space: Space) -> np.ndarray | None:
+    """All encodings in lexicographic order, or None where there are more than 65,536."""
+    if math.prod(space.cardinalities) > 2**16:
+        return None
+    return np.indices(space.cardinalities, np.int32).reshape(len(space.cardinalities), -1).T
+
+
+def place_values(space: Space) -> np.ndarray:
+    """What a choice of each decision counts in an encoding that is read as a number, the first digit most."""
+    return np.cumprod([1, *space.cardinalities[:0:-1]])[::-1].astype(np.int32)
+
+
+def indices(space: Space, encodings: Encodings) -> Int[Array, "n"]:
+    """The place of each architecture in the order of `every`."""
+    return encodings @ jnp.asarray(place_values(space))
+
+
 def smallest(space: Space, limits: Limits) -> np.ndarray:
-    """The encoding whose largest ratio of cost to limit is least, by coordinate descent (exact for additive costs)."""
+    """The encoding whose largest ratio of cost to limit is least; by coordinate descent where the space is too large
+    to look at all of it, which is exact for additive costs."""
 
     def excess(rows: Encodings) -> Array:
         costs = space.cost(rows)
         ratios = jnp.stack([costs[name] / most for name, most in limits])
         return ratios.max(0) + 1e-3 * ratios.mean(0)  # the mean breaks ties between architectures
 
+    rows = every(space)
+    if rows is not None:
+        return rows[int(jnp.argmin(excess(jnp.asarray(rows))))]
     step = jax.jit(lambda row: jnp.concatenate([row[None], neighbours(space, row)]))
     row = jnp.zeros(len(space.cardinalities), jnp.int32)
     while True:

@@ -105,7 +105,7 @@ class ShuffleNet:
         for shape, group in itertools.groupby(self._shapes()):
             count = len(list(group))
             branches = [[Branch(shape.layers(c), draw, affine) for c in range(CHOICES)] for _ in range(count)]
-            blocks.append(Choice(decision, branches, shape.around))
+            blocks.append(Choice(range(decision, decision + count), branches, shape.around))
             decision += count
         return Network(self, blocks, draw, affine)
 

@@ -5,6 +5,7 @@ A path selects one row of each. Training works on the selected rows alone and pu
 path (parameters and optimiser state alike) stays bit-identical, and costs nothing.
 
 The path is an array argument: one compiled program serves every architecture, and only the chosen branch runs.
+In its place may stand a mixture, which gives every choice a weight; then all branches run, and what they give is added.
 """
 
 import functools
@@ -17,23 +18,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 Path = Int[Array, "length"]
+Mixture = Float[Array, "length choices"]
+
+
+def is_mixture(path: Any) -> bool:
+    return np.ndim(path) == 2
 
 
 class Shared(nnx.Param):
-    """Parameters `[count, choices, width]`: the rows of `count` successive decisions, from `decision` on.
+    """Parameters `[count, choices, width]`: for each `i` the choices of decision `decisions[i]`, as rows.
 
     `decayed[choice]` is the number of leading entries that are weights; normalisation scales and biases follow.
     """
 
-    decision: int
+    decisions: tuple[int, ...]
     decayed: tuple[int, ...]
 
-    def picks(self, path: Path) -> Array:
-        """What the path chooses at these decisions."""
-        return jnp.asarray(path)[self.decision : self.decision + self.shape[0]]
+    def picks(self, path: Path | Mixture) -> Array:
+        """What the path chooses at these decisions, or the weights that the mixture gives to their choices."""
+        return jnp.asarray(path)[np.array(self.decisions)]
 
 
 class Layout(tuple):
@@ -72,7 +78,7 @@ class Layout(tuple):
         return jax.tree.unflatten(self[0], [leaves[i] for i in range(len(leaves))])
 
 
-Around = Callable[[Array, Callable[[Array], Array]], Array]
+Around = Callable[..., Array]  # (input of a block, *its branches) -> its output
 
 
 def directly(x: Array, branch: Callable[[Array], Array]) -> Array:
@@ -80,64 +86,79 @@ def directly(x: Array, branch: Callable[[Array], Array]) -> Array:
 
 
 class Choice(nnx.Module):
-    """Successive decisions that offer the same modules: `modules[i][choice]` for decision `decision + i`.
+    """Successive blocks of equal shape, each of `together` branches: `modules[i][choice]` compete for branch `i` of
+    them all, and `decisions[i]` decides. A decision may be taken once for several branches.
 
-    Modules are called as `module(x, path, train)` and equal in output shape; `around` says what a block does beside
-    its module. Blocks of equal shape are one loop, so that each is traced and compiled once.
+    Modules are called as `module(x, path, train)` and equal in output shape; `around` says what a block does with its
+    branches. The blocks are one loop, so that they are traced and compiled once.
     """
 
-    def __init__(self, decision: int, modules: Sequence[Sequence[nnx.Module]], around: Around = directly):
-        parts = [[nnx.split(module, nnx.Param, nnx.BatchStat) for module in block] for block in modules]
-        graphs = [[graph for graph, _, _ in block] for block in parts]
-        if any(block != graphs[0] for block in graphs):
+    def __init__(
+        self,
+        decisions: Sequence[int],
+        modules: Sequence[Sequence[nnx.Module]],
+        around: Around = directly,
+        together: int = 1,
+    ):
+        parts = [[nnx.split(module, nnx.Param, nnx.BatchStat) for module in choices] for choices in modules]
+        graphs = [[graph for graph, _, _ in choices] for choices in parts]
+        if any(choices != graphs[0] for choices in graphs):
             raise ValueError("decisions of one Choice must offer the same modules")
         weights = [Layout.of(params) for _, params, _ in parts[0]]
         statistics = [Layout.of(stats) for _, _, stats in parts[0]]
         width = max(layout.width for layout in weights)
         rows = [
-            [layout.pack(params, width, np) for layout, (_, params, _) in zip(weights, block, strict=True)]
-            for block in parts
+            [layout.pack(params, width, np) for layout, (_, params, _) in zip(weights, choices, strict=True)]
+            for choices in parts
         ]
-        self.decision, self.around = decision, around
+        self.around, self.together = around, together
         self.branches = tuple(zip(graphs[0], weights, statistics, strict=True))
-        self.weights = Shared(np.array(rows), decision=decision, decayed=tuple(layout.decayed for layout in weights))
+        decayed = tuple(layout.decayed for layout in weights)
+        self.weights = Shared(np.array(rows), decisions=tuple(decisions), decayed=decayed)
         # Of the branch that ran last; one row a decision, because a path has its own statistics.
         size = max(layout.width for layout in statistics)
         self.statistics: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros((len(rows), size), np.float32))
 
-    def __call__(self, x: Array, path: Path, train: bool) -> Array:
-        choices, rows = self.weights.picks(path), jnp.asarray(self.weights.get_value())
-        if rows.ndim == 3:  # all rows are here: the caller has not selected
-            rows = rows[jnp.arange(len(rows)), choices]
+    def __call__(self, x: Array, path: Path | Mixture, train: bool) -> Array:
+        picks, rows = self.weights.picks(path), jnp.asarray(self.weights.get_value())
+        if is_mixture(path):
+            run = functools.partial(_mix, self.branches)
+        else:
+            run = functools.partial(_run, self.branches, train)
+            if rows.ndim == 3:  # all rows are here: the caller has not selected
+                rows = rows[jnp.arange(len(rows)), picks]
 
         def block(x: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            return _block(self.branches, self.around, train, x, *inputs)
+            left: dict[int, Array] = {}
 
-        inputs = (rows, jnp.asarray(self.statistics.get_value()), choices)
-        if len(rows) == 1:  # alone, it may change the shape
+            def branch(i: int, x: Array) -> Array:
+                y, left[i] = cast(tuple[Array, Array], run(x, *(each[i] for each in inputs)))
+                return y
+
+            x = self.around(x, *(functools.partial(branch, i) for i in range(self.together)))
+            return x, jnp.stack([left[i] for i in range(self.together)])
+
+        inputs = (rows, jnp.asarray(self.statistics.get_value()), picks)
+        inputs = jax.tree.map(lambda each: each.reshape(-1, self.together, *each.shape[1:]), inputs)
+        if len(rows) == self.together:  # one block may change the shape
             x, statistics = block(x, jax.tree.map(lambda each: each[0], inputs))
-            statistics = statistics[None]
         else:
             x, statistics = lax.scan(block, x, inputs)
-        self.statistics.set_value(statistics)
+        self.statistics.set_value(statistics.reshape(len(rows), -1))
         return x
 
     def branch(self, i: int, choice: int) -> nnx.Module:
-        """A module of its own for decision `decision + i`, with the weights that its row has now."""
+        """A module of its own for decision `decisions[i]`, with the weights that its row has now."""
         graph, weights, statistics = self.branches[choice]
         row, numbers = self.weights.get_value()[i, choice], self.statistics.get_value()[i]
         return nnx.merge(graph, weights.unpack(row), statistics.unpack(numbers))
 
 
-def _block(branches, around: Around, train: bool, x: Array, row: Array, statistics: Array, choice: Array):
-    left: list[Array] = []
-
-    def branch(x: Array) -> Array:
-        y, measured = cast(tuple[Array, Array], _run(branches, train, x, row, statistics, choice))
-        left.append(measured)
-        return y
-
-    return around(x, branch), left[0]
+def _mix(branches, x: Array, rows: Array, statistics: Array, weights: Array) -> tuple[Array, Array]:
+    """The sum over all branches, each normalised by the batch, and the statistics as they were."""
+    outputs = [_call(branch, True, x, row, statistics)[0] for branch, row in zip(branches, rows, strict=True)]
+    terms = [weight * y for weight, y in zip(weights.astype(x.dtype), outputs, strict=True)]
+    return functools.reduce(jnp.add, terms), statistics
 
 
 # Differentiated as it is, a switch saves what every branch would need, zeros for those that did not run. So the

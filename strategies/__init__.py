@@ -6,6 +6,11 @@ STRATEGIES = {
     "random": "strategies.random_search:RandomSearch",
     "regularized-evolution": "strategies.regularized_evolution:RegularizedEvolution",
     "evolution": "strategies.evolution:Evolution",
+    "local-search": "strategies.local_search:LocalSearch",
+    "reinforce": "strategies.reinforce:Reinforce",
+    "nsga2": "strategies.nsga2:NSGA2",
+    "ppo": "strategies.ppo:PPO",
+    "bayesian": "strategies.bayesian:Bayesian",
 }
 
 

@@ -30,10 +30,10 @@ class RegularizedEvolutionState:
 class RegularizedEvolution:
     """A queue of the last `population_size` architectures; each child is the best of a random sample, mutated once."""
 
-    population_size: int = 100
-    """Architectures alive at a time (P)."""
-    tournament_size: int = 25
-    """Members sampled without replacement, of which the best is the parent (S)."""
+    population_size: int = 10
+    """Architectures alive at a time (P); the paper's 100 are for 20,000 trials, NAS-Bench-201's 10 for a hundred."""
+    tournament_size: int = 3
+    """Members sampled without replacement, of which the best is the parent (S); 25 in the paper."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 

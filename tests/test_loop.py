@@ -365,7 +365,7 @@ def raising(error: BaseException):
     ("error", "said"),
     [
         (ValueError("of no use"), "ValueError: of no use"),
-        (MemoryError(), "MemoryError: "),
+        (KeyError(), "KeyError: "),
         (AssertionError("x"), "AssertionError: x"),
     ],
     ids=["message", "none", "assertion"],

@@ -20,6 +20,7 @@ from spaces import SPACES as NAMES
 from spaces import base, layers, presets
 from spaces.base import Space, architecture_id, feasible, fingerprint, smallest
 from spaces.depthwise import grouped_conv
+from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import PRESETS, ShuffleNet
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -34,6 +35,7 @@ NETWORKS = {
     **{name: space for name, space in SPACES.items() if not isinstance(space, Toy)},
     "odd sizes": dataclasses.replace(MINI, image_size=7, blocks=(1, 1)),
     "one block": ShuffleNet((1,), (8,), (2,), 4, 2, 8, image_size=8, num_classes=2),
+    "odd sizes of cells": NasBench201(width=4, cells=2, image_size=7, image_channels=1, num_classes=2),
 }
 
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
@@ -200,14 +202,14 @@ def test_samples_are_uniform_over_the_choices(space, key):
 
 
 @every_space
-def test_costs_are_those_of_the_canonical_architecture(space, key):
+def test_the_canonical_architecture_costs_no_more(space):
     rows = some(space, 0, 32)
     costs, same = costs_of(space, rows), costs_of(space, canonical(space, rows))
     assert {"macs", "params"} <= costs.keys()
     for name, values in costs.items():
         assert values.shape == (32,)
         assert float(values.min()) > 0
-        np.testing.assert_array_equal(values, same[name])
+        assert (np.asarray(same[name]) <= np.asarray(values)).all()
 
 
 @every_space

@@ -9,7 +9,7 @@ from nas.errors import UsageError, unknown
 if TYPE_CHECKING:
     from nas.tasks.base import Raw, Task
 
-NAMES = ("digits", "fashion-mnist", "cifar10", "npz:FILE", "folder:DIR")
+NAMES = ("digits", "fashion-mnist", "cifar10", "npz:FILE", "folder:DIR", "table:FILE")
 
 
 def _digits(place: str | None, image_size: int | None) -> "Raw":

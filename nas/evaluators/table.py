@@ -1,0 +1,53 @@
+"""Evaluation from a table: what somebody measured, at the cost that it had, in no time at all."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from nas.evaluators.base import Evaluation
+from nas.recipe import Lookup
+from nas.study import SEARCH, perturbation
+from nas.tables import Table
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TableEvaluator:
+    """`error` is the validation error; `simulated_seconds` what the evaluation took when it was done.
+
+    With `tests`, the report after a search, the numbers are those of the longest training, and `test_error` is there.
+    """
+
+    table: Table
+    lookup: Lookup
+    costs: Sequence[str] = ("macs", "params")
+    tests: bool = False
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        dataset, epochs = self.lookup.dataset, self.lookup.epochs
+        if self.tests:
+            epochs = self.table.most_epochs(dataset)
+        columns = {"error": self.table.error(dataset, "valid", epochs)}
+        if self.tests:
+            columns["test_error"] = self.table.error(dataset, "test", epochs)
+        columns["simulated_seconds"] = self.table.column(f"{dataset}_seconds_e{epochs}")
+        return columns | {name: self.table.column(name) for name in self.costs}
+
+    def check(self) -> None:
+        """Raises UsageError where the table lacks what is looked up."""
+        _ = self._columns
+
+    def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
+        row = int(np.ravel_multi_index(encoding, self.table.space.cardinalities))
+        metrics = {name: float(values[row]) for name, values in self._columns.items()}
+        if self.lookup.noise > 0 and not self.tests:
+            key = jr.fold_in(jr.key(seed), SEARCH)
+            unit = jax.jit(perturbation)(key, jnp.asarray([row], jnp.int32))[0]
+            # In float32, as a study adds it.
+            metrics["error"] = float(np.float32(metrics["error"]) + np.float32(self.lookup.noise) * np.float32(unit))
+        return Evaluation(metrics)

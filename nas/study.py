@@ -1,0 +1,127 @@
+"""Whole studies on a table as one program: a strategy, many seeds, no Python in the inner loop.
+
+A seed's trials are those of the ordinary loop (`nas.loop`) with the same seed and a concurrency of one generation:
+the same keys, asked and told in the same order.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nas.compilation import in_order
+from nas.tables.table import TabularSpace
+from nas.types import Observations, Proposals, Strategy
+from spaces.base import Limits, indices
+
+SEARCH = 2  # the part of a run's randomness that proposals are drawn from; see nas.job
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a strategy did, by seed. Architectures are indices of the table's rows."""
+
+    rows: np.ndarray  # int32 [seeds, trials]
+    scores: np.ndarray  # float32 [seeds, trials]: the first objective, as observed
+    recommended: np.ndarray  # int32 [seeds, trials]: what the strategy reports by a rule of its own; -1 without one
+
+    def best(self) -> np.ndarray:
+        """What is reported after each trial: the strategy's own choice, or the best observed, the earlier if equal."""
+        lowest = np.fmin.accumulate(np.nan_to_num(self.scores, nan=np.inf), axis=1)
+        improves = np.diff(lowest, axis=1, prepend=np.inf) < 0
+        where = np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
+        observed = np.take_along_axis(self.rows, where, axis=1)
+        return np.where(self.recommended < 0, observed, self.recommended)
+
+    def after_seconds(self, seconds: np.ndarray, budget: float) -> np.ndarray:
+        """How many trials of each seed fit into the budget, one after another. Raises ValueError if all of any do."""
+        fits = np.cumsum(seconds[self.rows], axis=1) <= budget
+        if fits[:, -1].any():
+            raise ValueError(f"budget={budget:g}: a seed has not used it up after {fits.shape[1]} trials")
+        return fits.sum(1)
+
+
+def run(
+    strategy: Strategy,
+    space: TabularSpace,
+    scores: np.ndarray,
+    seeds: Sequence[int],
+    trials: int,
+    *,
+    limits: Limits = (),
+    noise: float = 0.0,
+    at_once: int | None = None,
+) -> Study:
+    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised.
+
+    `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
+    deviation of what is added to the objectives; a row has its own in each seed.
+    Raises ValueError where no row keeps the limits.
+    """
+    state = strategy.init(space, limits)
+    generations = -(-trials // strategy.generation)
+    step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
+    table = jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)
+
+    def part(places: np.ndarray):
+        # The last part is filled up: one shape is one program.
+        some = np.asarray(seeds, np.uint32)[np.minimum(places, len(seeds) - 1)]
+        keys = jax.vmap(lambda seed: jr.fold_in(jr.key(seed), SEARCH))(jnp.asarray(some))
+        found = _program()(strategy, space, generations, noise > 0, state, table, jnp.float32(noise), keys)
+        return jax.tree.map(lambda each: np.asarray(each)[:, :trials], found)
+
+    # Not in threads: on a CPU, XLA's programs can wait for one another forever.
+    found = [part(np.arange(i, i + step)) for i in range(0, len(seeds), step)]
+    rows, told, recommended = (np.concatenate([each[i] for each in found])[: len(seeds)] for i in range(3))
+    return Study(rows, told, recommended)
+
+
+@functools.cache
+def _program() -> Any:
+    return jax.jit(_search, static_argnums=(0, 1, 2, 3), compiler_options=in_order())
+
+
+def _search(
+    strategy: Strategy,
+    space: TabularSpace,
+    generations: int,
+    noisy: bool,
+    state: Any,
+    scores: Array,
+    noise: Array,
+    keys: jax.Array,
+):
+    n = strategy.generation
+    nothing = Proposals(jnp.full((n, len(space.cardinalities)), -1, jnp.int32), jnp.zeros(n, jnp.int32))
+
+    def search(key: jax.Array):
+        def generation(state: Any, number: Array):
+            proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
+            rows = indices(space, proposals.encodings)
+            objectives = scores[rows] + (noise * perturbation(key, rows)[:, None] if noisy else 0)
+            state = strategy.tell(state, Observations(proposals.encodings, proposals.budgets, objectives))
+            return state, (rows, objectives[:, 0], _reported(strategy, space, state, n))
+
+        found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
+        return tuple(each.reshape(generations * n) for each in found)
+
+    # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
+    # done now and then (an update of a policy, a new generation) stays a branch.
+    return jax.vmap(search)(keys)
+
+
+def _reported(strategy: Strategy, space: TabularSpace, state: Any, n: int) -> Int[Array, "n"]:
+    recommend = getattr(strategy, "recommend", None)
+    row = jnp.int32(-1) if recommend is None else indices(space, recommend(state)[None])[0]
+    return jnp.broadcast_to(row, (n,))
+
+
+def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:
+    """The noise of an evaluation: a standard normal number, the same whenever this seed meets this row."""
+    return jax.vmap(lambda row: jr.normal(jr.fold_in(jr.fold_in(key, 1 << 30), row)))(rows)

@@ -1,0 +1,14 @@
+"""Published tables of architectures and their scores: one open file format, and readers of others."""
+
+from nas.tables.table import Column as Column
+from nas.tables.table import Table as Table
+from nas.tables.table import TabularSpace as TabularSpace
+from nas.tables.table import write_table as write_table
+
+
+def read_table(path: str) -> Table:
+    """The table in a file, of our format or of one that is recognised. Raises UsageError, saying what is wrong."""
+    from nas.tables import nb201, table
+
+    arrays = table.open_arrays(path)
+    return nb201.read(path, arrays) if nb201.recognises(arrays) else table.read(path, arrays)

@@ -1,0 +1,268 @@
+"""A table: for every architecture of a space, named numbers that somebody measured.
+
+The file is an uncompressed `.npz` without pickled objects, so that it is memory-mapped and opens at once:
+
+| member | what it is |
+|---|---|
+| `encodings` | integers `[n, length]`, each architecture of the space exactly once |
+| `header` | bytes of UTF-8 JSON: `format` (1), `space` (its name), `source` (who measured it), `columns` |
+| one for each column | float32 `[n]` |
+
+`columns` maps a column's name to its `kind` (`error`, a share in 0..1; `seconds`, what the evaluation takes; `cost`,
+known without training; `score`, anything else), its `unit`, and where it depends on them `dataset`, `split` and
+`epochs`. Errors are named `DATASET_SPLIT_error_eEPOCHS` and evaluation times `DATASET_seconds_eEPOCHS`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nas.errors import UsageError, unknown
+from spaces import SPACES, presets
+from spaces.base import Encodings, Space, every, indices, place_values
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What the numbers of a column are."""
+
+    kind: Literal["error", "seconds", "cost", "score"]
+    unit: str
+    dataset: str | None = None
+    split: Literal["valid", "test"] | None = None
+    epochs: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """Columns whose row `i` is the architecture of index `i`: see `indices`."""
+
+    path: str
+    space_name: str
+    source: str
+    columns: Mapping[str, Column]
+    values: Mapping[str, np.ndarray]  # float32 [n]
+
+    @property
+    def space(self) -> Space:
+        return next(iter(presets(self.space_name).values()))
+
+    def column(self, name: str) -> np.ndarray:
+        """The numbers of a column. Raises UsageError for one that is absent or has gaps."""
+        if name not in self.columns:
+            raise unknown(f"table={self.path!r}: column", name, self.columns)
+        gaps = int(np.isnan(self.values[name]).sum())
+        if gaps:
+            raise UsageError(f"table={self.path!r}: column {name!r} has {gaps} rows without a number")
+        return self.values[name]
+
+    def error(self, dataset: str, split: str, epochs: int) -> np.ndarray:
+        """The errors of a dataset's part after so many epochs of training."""
+        known = sorted({c.dataset for c in self.columns.values() if c.kind == "error" and c.dataset})
+        if dataset not in known:
+            raise unknown(f"table={self.path!r}: dataset", dataset, known)
+        allowed = sorted({c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset})
+        if epochs not in allowed:
+            raise UsageError(f"epochs={epochs} is not in table={self.path!r}; allowed: {', '.join(map(str, allowed))}")
+        return self.column(f"{dataset}_{split}_error_e{epochs}")
+
+    def most_epochs(self, dataset: str) -> int:
+        return max(c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset)
+
+    def searchable(self) -> "TabularSpace":
+        """The space with the costs of this table, of which those that have gaps are left out."""
+        costs = {
+            name: np.asarray(self.values[name], np.float32)
+            for name, column in self.columns.items()
+            if column.kind == "cost" and not np.isnan(self.values[name]).any()
+        }
+        return TabularSpace(self.space, costs)
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self.space_name.encode())
+        for name in sorted(self.values):
+            digest.update(name.encode() + np.ascontiguousarray(self.values[name]).tobytes())
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TabularSpace:
+    """A space as a table knows it: costs are looked up, and no two rows are the same architecture.
+
+    Equal networks were trained more than once, and a published protocol tells them apart.
+    """
+
+    space: Space
+    costs: Mapping[str, np.ndarray]
+
+    @functools.cached_property
+    def _key(self) -> tuple:
+        return self.space, tuple((name, hash(values.tobytes())) for name, values in sorted(self.costs.items()))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, TabularSpace) and self._key == other._key)
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        return self.space.cardinalities
+
+    def identity(self) -> dict:
+        return self.space.identity()
+
+    def canonical(self, encodings: Encodings) -> Encodings:
+        return encodings
+
+    def describe(self, encoding: np.ndarray) -> str:
+        return self.space.describe(encoding)
+
+    def parse(self, text: str) -> np.ndarray:
+        return self.space.parse(text)
+
+    def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
+        rows = indices(self, encodings)
+        return {name: jnp.asarray(values)[rows] for name, values in self.costs.items()}
+
+    def supernet(self, key: Any, *, affine: bool = False) -> Any:
+        raise UsageError("a table holds no weights; name a task with images instead")
+
+    def build(self, encoding: np.ndarray, key: Any) -> Any:
+        return self.space.build(encoding, key)
+
+
+def open_arrays(path: str) -> dict[str, np.ndarray]:
+    """The members of an npz: memory-mapped where they are stored, read where they are compressed. Never unpickled."""
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            for info in archive.infolist():
+                with archive.open(info) as member:
+                    arrays[info.filename.removesuffix(".npy")] = _open_member(path, file, info, member)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UsageError(f"table={path!r} cannot be read: {said}") from error
+    return arrays
+
+
+def _open_member(path: str, file: Any, info: zipfile.ZipInfo, member: Any) -> np.ndarray:
+    if info.compress_type != zipfile.ZIP_STORED:
+        return np.lib.format.read_array(member, allow_pickle=False)
+    version = np.lib.format.read_magic(member)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"{info.filename} is of an unknown version {version}")
+    shape, fortran, dtype = read_header[version](member)
+    if dtype.hasobject:
+        raise ValueError(f"{info.filename} holds pickled objects, which are not read")
+    header = member.tell()
+    file.seek(info.header_offset + 26)
+    name_size, extra_size = np.frombuffer(file.read(4), "<u2")
+    offset = info.header_offset + 30 + int(name_size) + int(extra_size) + header
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    if offset + math.prod(shape) * dtype.itemsize > Path(path).stat().st_size:
+        raise ValueError(f"{info.filename} is cut short")
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+
+
+def read(path: str, arrays: dict[str, np.ndarray]) -> Table:
+    if "header" not in arrays or "encodings" not in arrays:
+        raise UsageError(f"table={path!r} is not a table: it has no member 'header' or no 'encodings'")
+    try:
+        header = json.loads(bytes(np.asarray(arrays["header"], np.uint8)).decode())
+        columns = {name: Column(**fields) for name, fields in header["columns"].items()}
+        version, space, source = header["format"], header["space"], header["source"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"table={path!r} has a header that is damaged: {error}") from error
+    if version != FORMAT:
+        raise UsageError(f"table={path!r} is of format {version}; allowed: {FORMAT}")
+    for name in columns:
+        if name not in arrays:
+            raise UsageError(f"table={path!r} has no member for its column {name!r}")
+    return make_table(path, space, source, columns, arrays["encodings"], {name: arrays[name] for name in columns})
+
+
+def make_table(
+    path: str,
+    space_name: str,
+    source: str,
+    columns: Mapping[str, Column],
+    encodings: np.ndarray,
+    values: Mapping[str, np.ndarray],
+) -> Table:
+    """Checked, and in the order of indices. Raises UsageError for rows that are not the architectures of the space."""
+    if not isinstance(space_name, str) or space_name not in SPACES:
+        raise unknown(f"table={path!r}: space", space_name, SPACES)
+    order = _order(path, next(iter(presets(space_name).values())), encodings)
+    sorted_values = {}
+    for name, column in values.items():
+        if column.shape != (len(order),):
+            raise UsageError(f"table={path!r}: column {name!r}={list(column.shape)} must be [{len(order)}]")
+        if column.dtype.kind not in "fiub":
+            raise UsageError(f"table={path!r}: column {name!r} has dtype {column.dtype}; allowed: numbers")
+        column = np.asarray(column, np.float32)
+        sorted_values[name] = column[order]
+        if columns[name].kind == "error" and np.nanmax(np.abs(column - 0.5), initial=0) > 0.5:
+            raise UsageError(f"table={path!r}: column {name!r} must hold errors, shares in 0..1")
+    return Table(path, space_name, source, columns, sorted_values)
+
+
+def _order(path: str, space: Space, encodings: np.ndarray) -> np.ndarray:
+    sizes = np.array(space.cardinalities)
+    if encodings.ndim != 2 or encodings.shape[1] != len(sizes) or encodings.dtype.kind not in "iu":
+        shape = f"{encodings.dtype} {list(encodings.shape)}"
+        raise UsageError(f"table={path!r}: encodings={shape} must be integers [n, {len(sizes)}]")
+    rows = np.asarray(encodings, np.int64)
+    outside = ((rows < 0) | (rows >= sizes)).any(1)
+    if outside.any():
+        i = int(outside.argmax())
+        raise UsageError(f"table={path!r}: encodings[{i}]={rows[i].tolist()} is not in the space {space.cardinalities}")
+    where = rows @ place_values(space)
+    counts = np.bincount(where, minlength=int(sizes.prod()))
+    if counts.max() > 1:
+        twice = np.flatnonzero(where == counts.argmax())[:2].tolist()
+        raise UsageError(f"table={path!r}: encodings[{twice[0]}] and encodings[{twice[1]}] are the same architecture")
+    if counts.min() < 1:
+        missing = np.unravel_index(int(counts.argmin()), space.cardinalities)
+        lost = int((counts == 0).sum())
+        row = [int(choice) for choice in missing]
+        raise UsageError(f"table={path!r} lacks {lost} architectures of the space, such as {row}")
+    return np.argsort(where)
+
+
+def write_table(path: str | Path, table: Table) -> None:
+    """Writes the open format, whole or not at all."""
+    fields = {
+        name: {k: v for k, v in dataclasses.asdict(c).items() if v is not None} for name, c in table.columns.items()
+    }
+    header = {"format": FORMAT, "space": table.space_name, "source": table.source, "columns": fields}
+    encodings = every(table.space)
+    assert encodings is not None  # a table holds every architecture of its space
+    members = {
+        "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
+        "encodings": encodings.astype(np.uint8),
+        **{name: np.asarray(values, np.float32) for name, values in table.values.items()},
+    }
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, allow_pickle=False, **members)
+        partial.replace(target)
+    except OSError as error:
+        raise UsageError(f"out={str(path)!r} cannot be written: {error.strerror}") from error

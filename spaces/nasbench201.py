@@ -1,0 +1,307 @@
+"""The NAS-Bench-201 space: one cell of four nodes, with one of five operations on each of its six edges.
+
+Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", 2020,
+https://arxiv.org/abs/2001.00326.
+"""
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from spaces.base import Encodings
+from spaces.layers import BatchNorm, Conv, Pointwise, generator
+from spaces.single_path import Choice, is_mixture
+
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(5)
+KERNELS = {CONV_1X1: 1, CONV_3X3: 3}
+NODES = 4  # the first is the input, the last the output
+EDGES = tuple((source, target) for target in range(1, NODES) for source in range(target))
+ROUTES = ((3,), (0, 4), (1, 5), (0, 2, 5))  # the ways from the input to the output, as edges
+STAGES = 3
+
+OP = r"([^|~]+)"
+CELL = re.compile(rf"\|{OP}~0\|\+\|{OP}~0\|{OP}~1\|\+\|{OP}~0\|{OP}~1\|{OP}~2\|")
+POWERS = len(OPS) ** np.arange(len(EDGES), dtype=np.int32)[::-1]  # a cell's place in lexicographic order
+
+
+@dataclasses.dataclass(frozen=True)
+class NasBench201:
+    """Three stages of `cells` equal cells; between them the width doubles and the resolution halves."""
+
+    width: int = 16
+    cells: int = 5
+    image_size: int = 32
+    image_channels: int = 3
+    num_classes: int = 10
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        return (len(OPS),) * len(EDGES)
+
+    def identity(self) -> dict:
+        return {"ops": OPS, "edges": EDGES, "width": self.width, "cells": self.cells}
+
+    def canonical(self, encodings: Encodings) -> Encodings:
+        """The cheapest of the architectures that the benchmark's own rule calls equal (6,466 classes).
+
+        The rule follows `none` and `skip_connect` and sorts sums, but leaves no zero out of them: what takes a sum of
+        zeros is not nothing to it. Nor does it tell one operation that is used twice from two of the same kind.
+        """
+        places = jnp.asarray(representatives())[(encodings * POWERS[None]).sum(1)]
+        return places[:, None] // POWERS[None] % len(OPS)
+
+    def describe(self, encoding: np.ndarray) -> str:
+        words = [f"|{OPS[op]}~{source}" for op, (source, _) in zip(encoding, EDGES, strict=True)]
+        return "".join(words[:1]) + "|+" + "".join(words[1:3]) + "|+" + "".join(words[3:]) + "|"
+
+    def parse(self, text: str) -> np.ndarray:
+        cell = CELL.fullmatch(text.strip())
+        if cell is None:
+            raise ValueError(f"{text!r} is not a cell such as {self.describe(np.arange(6) % 5)}")
+        odd = [op for op in cell.groups() if op not in OPS]
+        if odd:
+            raise ValueError(f"{text!r} has the operation {odd[0]!r}, which is not one of {', '.join(OPS)}")
+        return np.array([OPS.index(op) for op in cell.groups()], np.int32)
+
+    def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
+        """Multiply-adds of one image in convolutions and the classifier, and parameters with affine normalisation.
+
+        As published: an operation counts whether or not its output reaches that of the cell.
+        """
+        fixed, table = self._costs()
+
+        def total(name: str) -> Array:
+            # In two halves, of which the sums are exact: a network may have more multiply-adds than an int32 holds.
+            halves = zip(divmod(fixed[name], 2**16), np.divmod(table[name], 2**16), strict=True)
+            high, low = (first + jnp.asarray(each, jnp.int32)[encodings].sum(1) for first, each in halves)
+            return high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32)
+
+        return {name: total(name) for name in table}
+
+    def features(self, encodings: Encodings) -> tuple[Float[Array, "n 20"], Float[Array, "n 5"]]:
+        """What predictors see beside the encoding: for each route from the input to the output (0-3, 0-1-3, 0-2-3,
+        0-1-2-3) whether no `none` blocks it, and if so its operations by kind; then those of the whole cell."""
+        kinds = (encodings[:, :, None] == np.arange(len(OPS))[None, None]).astype(jnp.float32)
+        routes = np.array([[edge in route for edge in range(len(EDGES))] for route in ROUTES], np.float32)
+        counts = jnp.einsum("re,nek->nrk", routes, kinds)
+        alive = (counts[:, :, :1] == 0).astype(jnp.float32)
+        by_route = jnp.concatenate([alive, alive * counts[:, :, 1:]], axis=2)
+        return by_route.reshape(len(encodings), -1), kinds.sum(1)
+
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
+        draw = generator(key)
+        blocks: list[nnx.Module] = []
+        for stage, (width, _) in enumerate(self._stages()):
+            if stage > 0:
+                blocks.append(Reduction(width // 2, width, draw, affine))
+            edges = [*range(len(EDGES))] * self.cells
+            modules = [[operation(choice, width, draw, affine) for choice in range(len(OPS))] for _ in edges]
+            blocks.append(Choice(edges, modules, through_cell, together=len(EDGES)))
+        return Network(self, blocks, draw, affine)
+
+    def build(self, encoding: np.ndarray, key: jax.Array) -> "Network":
+        return prune(self.supernet(key, affine=True), encoding)
+
+    def _stages(self) -> list[tuple[int, int]]:
+        """The width and the pixels of a side of each stage."""
+        return [(self.width * 2**stage, -(-self.image_size // 2**stage)) for stage in range(STAGES)]
+
+    def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """What every architecture pays, and what each operation on an edge adds."""
+        stages = self._stages()
+        table = {name: np.zeros(len(OPS), np.int64) for name in ("macs", "params")}
+        for (width, size), (op, k) in itertools.product(stages, KERNELS.items()):
+            table["macs"][op] += self.cells * (k * width * size) ** 2
+            table["params"][op] += self.cells * ((k * width) ** 2 + 2 * width)
+        (width, size), (last, _) = stages[0], stages[-1]
+        weights, scales = 9 * self.image_channels * width, 2 * width + 2 * last
+        macs = weights * size**2
+        for width, size in stages[1:]:
+            reduction = (9 * (width // 2) + 9 * width + width // 2) * width
+            weights, macs, scales = weights + reduction, macs + reduction * size**2, scales + 4 * width
+        head = last * self.num_classes
+        return {"macs": macs + head, "params": weights + scales + head + self.num_classes}, table
+
+
+@functools.cache
+def representatives() -> np.ndarray:
+    """For every architecture the cheapest that is equal to it, the first of those: places in lexicographic order."""
+    ops = range(len(OPS))
+    names = []
+    for into_1 in itertools.product(ops):
+        first = ("0", _node(("0",), into_1))
+        for into_2 in itertools.product(ops, ops):
+            second = (*first, _node(first, into_2))
+            names += [_node(second, into_3) for into_3 in itertools.product(ops, ops, ops)]
+    rows = np.arange(len(names))[:, None] // POWERS[None] % len(OPS)
+    small, large = (rows == CONV_1X1).sum(1), (rows == CONV_3X3).sum(1)
+    # By multiply-adds, of which a 3x3 has nine times those of a 1x1, then by the scales of normalisation.
+    order = np.lexsort((small + large, 9 * large + small))
+    _, first, class_of = np.unique(np.array(names)[order], return_index=True, return_inverse=True)
+    found = np.empty(len(rows), np.int32)
+    found[order] = order[first][class_of]
+    return found
+
+
+def _node(nodes: Sequence[str], ops: Sequence[int]) -> str:
+    """What a node holds, in the notation of the benchmark's `Structure.to_unique_str(consider_zero=True)`."""
+    parts = []
+    for node, op in zip(nodes, ops, strict=True):
+        if op == NONE or node == "#":
+            parts.append("#")
+        else:
+            parts.append(node if op == SKIP else f"({node})@{OPS[op]}")
+    return "+".join(sorted(parts))
+
+
+def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
+    """The mean over windows of k x k pixels, of those that lie in the image."""
+
+    def total(x: Array) -> Array:
+        # One axis after the other: on a CPU several times faster than the square at once.
+        rows = lax.reduce_window(x, 0.0, lax.add, (1, k, 1, 1), (1, stride, 1, 1), "SAME")
+        return lax.reduce_window(rows, 0.0, lax.add, (1, 1, k, 1), (1, 1, stride, 1), "SAME")
+
+    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def through_cell(x: Array, *edges: Callable[[Array], Array]) -> Array:
+    """Each node is the sum of what its edges bring; the last is the output."""
+    nodes, following = [x], iter(edges)
+    for _ in range(1, NODES):
+        nodes.append(functools.reduce(jnp.add, [next(following)(node) for node in nodes]))
+    return nodes[-1]
+
+
+class Plain(nnx.Module):
+    """An operation without parameters."""
+
+    def __init__(self, function: Callable[[Array], Array]):
+        self.function = function
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        return self.function(x)
+
+
+class ConvNorm(nnx.Module):
+    """ReLU, convolution, normalisation."""
+
+    def __init__(self, k: int, width_in: int, width_out: int, draw: np.random.Generator, affine: bool, stride: int = 1):
+        scale = (2 / (k * k * width_in)) ** 0.5
+        if k == 1:
+            self.conv = Pointwise(width_in, width_out, draw, scale=scale)
+        else:
+            self.conv = Conv(k, width_in, width_out, draw, stride=stride, scale=scale)
+        self.norm = BatchNorm(width_out, affine=affine)
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        return self.norm(self.conv(jax.nn.relu(x)), train)
+
+
+def operation(choice: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    if choice in KERNELS:
+        return ConvNorm(KERNELS[choice], width, width, draw, affine)
+    return Plain({NONE: jnp.zeros_like, SKIP: _same, POOL: _smooth}[choice])
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _smooth(x: Array) -> Array:
+    return mean_pool(x, 3)
+
+
+class Reduction(nnx.Module):
+    """The residual block between stages: half the resolution, twice the width."""
+
+    def __init__(self, width_in: int, width_out: int, draw: np.random.Generator, affine: bool):
+        self.first = ConvNorm(3, width_in, width_out, draw, affine, stride=2)
+        self.second = ConvNorm(3, width_out, width_out, draw, affine)
+        self.shortcut = Pointwise(width_in, width_out, draw, scale=(1 / width_in) ** 0.5)
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        y = self.second(self.first(x, path, train), path, train)
+        return y + self.shortcut(mean_pool(x, 2, stride=2))
+
+
+class Cell(nnx.Module):
+    """A cell whose decisions are taken."""
+
+    def __init__(self, edges: Sequence[nnx.Module]):
+        self.edges = nnx.List(edges)
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        return through_cell(x, *(functools.partial(edge, path=path, train=train) for edge in self.edges))
+
+
+class Network(nnx.Module):
+    """Stem, stages of cells with reductions between them, mean over pixels, classifier. Logits `[n, num_classes]`."""
+
+    def __init__(self, space: NasBench201, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
+        channels, width, last = space.image_channels, space.width, space.width * 2 ** (STAGES - 1)
+        self.stem = Conv(3, channels, width, draw, scale=(2 / (9 * channels)) ** 0.5)
+        self.stem_norm = BatchNorm(width, affine=affine)
+        self.blocks = nnx.List(blocks)
+        self.norm = BatchNorm(last, affine=affine)
+        self.head = Pointwise(last, space.num_classes, draw, scale=(1 / last) ** 0.5)
+        self.bias = nnx.Param(np.zeros(space.num_classes, np.float32))
+
+    def __call__(
+        self,
+        images: Float[Array, "n height width channels"],
+        path=(),
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "n classes"]:
+        """`path` says which operation each edge takes, or mixes them by a weight `[edge, operation]`; a pruned network
+        needs none. A mixture is normalised by the batch, in evaluation too, and leaves no statistics."""
+        del key  # nothing here is random
+        if is_mixture(path):
+            return nnx.clone(self)._logits(images, path, train=True)
+        return self._logits(images, path, train)
+
+    def _logits(self, images: Array, path, train: bool) -> Array:
+        x = self.stem_norm(self.stem(images), train)
+        for block in self.blocks:
+            x = block(x, path, train)
+        x = jax.nn.relu(self.norm(x, train)).mean((1, 2))
+        return self.head(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
+
+
+def prune(supernet: Network, encoding: np.ndarray) -> Network:
+    """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
+    network = nnx.clone(supernet)
+    blocks: list[nnx.Module] = []
+    for block in network.blocks:
+        if isinstance(block, Choice):
+            edges = [block.branch(i, int(encoding[edge])) for i, edge in enumerate(block.weights.decisions)]
+            blocks += [Cell(cell) for cell in zip(*[iter(edges)] * len(EDGES), strict=True)]
+        else:
+            blocks.append(block)
+    network.blocks = nnx.List(blocks)
+    return network
+
+
+PRESETS = {
+    # As published. With the images of CIFAR it is the network of the benchmark's tables.
+    "paper": NasBench201(),
+    # For 8 to 16 pixels on a CPU.
+    "tiny": NasBench201(width=8, cells=1, image_size=8),
+}

@@ -1,0 +1,194 @@
+"""Bayesian optimisation: a Gaussian process on what was observed, and the expected improvement elsewhere.
+
+Kandasamy et al., "Neural Architecture Search with Bayesian Optimisation and Optimal Transport", 2018,
+https://arxiv.org/abs/1802.07191; White et al., "BANANAS", 2019, https://arxiv.org/abs/1910.11858 (a kernel on
+encodings of paths). Jones et al., "Efficient Global Optimization", 1998 (expected improvement), in logarithms as in
+Ament et al., 2023, https://arxiv.org/abs/2310.20708.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.scipy as jsp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from nas.types import Observations, Proposals
+from predictors.features import features
+from predictors.gaussian_process import at, condition, predict, quantiles
+from spaces.base import Encodings, Limits, Space, every, feasible, indices, mutate
+from strategies.region import Region, contains, draw, hash_rows, pick, region, repeat
+
+SIZES = (32, 64, 96, 128, 256)  # of fits: a program for each, and the smallest that holds the observations runs
+
+
+@struct.dataclass
+class BayesianState:
+    region: Region
+    candidates: "Candidates | None"  # of a small space all there are, else None
+    rows: Encodings  # observed, in their order; when full, the worst makes room
+    scores: Float[Array, "memory"]  # minimised; NaN for failures and empty slots
+    count: Int[Array, ""]  # observed so far
+
+
+@struct.dataclass
+class Candidates:
+    """Rows, in groups that a predictor cannot tell apart, because they are equal networks."""
+
+    rows: Encodings
+    legal: Bool[Array, "m"]
+    group: Int[Array, "m"]
+    points: Float[Array, "groups d"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bayesian:
+    """Every architecture of a small space is a candidate; of a large one, random ones and mutants of the best."""
+
+    batch_size: int = 2
+    """Architectures asked for between two fits."""
+    initial: int = 20
+    """Random architectures before the first fit."""
+    num_candidates: int = 2000
+    """Candidates in a space of more than 65,536 architectures; half of them are mutants of the 10 best."""
+    memory: int = 512
+    """Most observations that are fitted; of more, the best are."""
+    budget: int = 0
+    """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
+
+    seeds_at_once: ClassVar[int] = 1  # of a study: its linear algebra is large enough, and better not batched
+
+    def __post_init__(self):
+        least = {"batch_size": 1, "initial": 2, "num_candidates": 2, "memory": 2, "budget": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+
+    @property
+    def generation(self) -> int:
+        return self.batch_size
+
+    def init(self, space: Space, limits: Limits = ()) -> BayesianState:
+        rows = every(space)
+        candidates = None if rows is None else _grouped(space, limits, rows)
+        return BayesianState(
+            region=region(space, limits),
+            candidates=candidates,
+            rows=jnp.zeros((self.memory, len(space.cardinalities)), jnp.int32),
+            scores=jnp.full(self.memory, jnp.nan),
+            count=jnp.zeros((), jnp.int32),
+        )
+
+    def ask(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        key_random, key_candidates = jr.split(key)
+        rows = jax.lax.cond(
+            state.count < self.initial,
+            lambda: self._random(state, key_random, n, pending),
+            lambda: self._promising(state, key_candidates, n, pending),
+        )
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+
+    def tell(self, state: BayesianState, observed: Observations) -> BayesianState:
+        def one(state: BayesianState, seen: tuple[Array, Array]):
+            encoding, objective = seen
+            worst = jnp.argmax(jnp.where(jnp.isnan(state.scores), jnp.inf, state.scores))
+            slot = jnp.where(state.count < self.memory, state.count, worst)
+            return dataclasses.replace(
+                state,
+                rows=state.rows.at[slot].set(encoding),
+                scores=state.scores.at[slot].set(objective),
+                count=state.count + 1,
+            ), None
+
+        return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
+
+    def _random(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
+        key_draw, key_pick = jr.split(key)
+        drawn = repeat(lambda k: draw(state.region, k, n), key_draw, 8)
+        return pick(state.region, drawn, key_pick, hash_rows(jnp.concatenate([state.rows, pending.encodings])))
+
+    def _promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
+        space = state.region.space
+        candidates = self._drawn(state, key) if state.candidates is None else state.candidates
+        rows, groups = candidates.rows, candidates.points.shape[0]
+        busy = pending.encodings[:, 0] >= 0
+        waiting = features(space, jnp.where(busy[:, None], pending.encodings, 0))
+
+        def gains(observed: Encodings, scores: Array) -> Array:
+            known = jnp.isfinite(scores)
+            values, seen = quantiles(scores, known), features(space, observed)
+            posterior = condition(seen, values, known)
+            if len(busy) > 1:
+                # What is being evaluated is taken to be as expected (the "Kriging believer").
+                believed = jnp.where(busy, predict(posterior, waiting)[0], 0.0)
+                every_point, every_value = jnp.concatenate([seen, waiting]), jnp.concatenate([values, believed])
+                posterior = at(
+                    every_point, every_value, jnp.concatenate([known, busy]), posterior.length, posterior.noise
+                )
+            mean, deviation = predict(posterior, candidates.points)
+            best = jnp.where(known, predict(posterior, seen)[0], jnp.inf).min()
+            return log_expected_improvement((best - mean) / deviation) + jnp.log(deviation)
+
+        new = candidates.legal & self._unseen(state, rows, pending)
+        # Of each group, whose members promise the same, the first that is new.
+        first = jnp.full(groups, len(rows)).at[candidates.group].min(jnp.where(new, jnp.arange(len(rows)), len(rows)))
+        gain = jnp.where(first < len(rows), self._fitted(state, gains), -jnp.inf)
+        value, chosen = jax.lax.top_k(gain, n)
+        # Where fewer than n are left, whatever is legal.
+        return jnp.where(jnp.isfinite(value)[:, None], rows[first[chosen]], draw(state.region, key, n))
+
+    def _fitted(self, state: BayesianState, what):
+        """`what` of the observations, in arrays no longer than they need be."""
+        sizes = [size for size in SIZES if size < self.memory] + [self.memory]
+        which = jnp.searchsorted(jnp.asarray(sizes), jnp.minimum(state.count, self.memory))
+        branches = [lambda size=size: what(state.rows[:size], state.scores[:size]) for size in sizes]
+        return jax.lax.switch(which, branches)
+
+    def _drawn(self, state: BayesianState, key: jax.Array) -> Candidates:
+        """Legal candidates in a space that is too large to look at: half random, half mutants of the best."""
+        space, half = state.region.space, self.num_candidates // 2
+        key_random, key_parent, key_mutate, key_pick = jr.split(key, 4)
+        best = jnp.argsort(jnp.where(jnp.isnan(state.scores), jnp.inf, state.scores))[:10]
+        parents = state.rows[best][jr.randint(key_parent, (half,), 0, jnp.clip(state.count, 1, 10))]
+        one, two = (mutate(space, k, parents, count) for k, count in zip(jr.split(key_mutate), (1, 2), strict=True))
+        mutants = jnp.stack([jnp.where(jnp.arange(half)[:, None] % 2 == 0, one, two)], 1)
+        empty = jnp.zeros((1, 2), jnp.uint32)
+        legal = pick(state.region, mutants, key_pick, empty, distinct=False)
+        rows = jnp.concatenate([legal, draw(state.region, key_random, half, tries=4)])
+        return Candidates(rows, jnp.ones(len(rows), bool), jnp.arange(len(rows)), features(space, rows))
+
+    def _unseen(self, state: BayesianState, rows: Encodings, pending: Proposals) -> Bool[Array, "m"]:
+        space = state.region.space
+        known = jnp.arange(self.memory) < state.count
+        if state.candidates is None:
+            seen = jnp.where(known[:, None], hash_rows(state.rows), 0)
+            return ~contains(jnp.concatenate([seen, hash_rows(pending.encodings)]), hash_rows(rows))
+        size = len(rows)
+        seen = jnp.where(known, indices(space, state.rows), size)
+        waiting = jnp.where(pending.encodings[:, 0] >= 0, indices(space, pending.encodings), size)
+        return jnp.ones(size, bool).at[jnp.concatenate([seen, waiting])].set(False, mode="drop")
+
+
+def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:
+    points = np.asarray(features(space, jnp.asarray(rows)))
+    _, first, group = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    own = (space.canonical(jnp.asarray(rows)) == rows).all(1)  # proposals are canonical
+    legal = feasible(space, jnp.asarray(rows), limits) & own
+    return Candidates(jnp.asarray(rows), legal, jnp.asarray(group.ravel(), jnp.int32), jnp.asarray(points[first]))
+
+
+def log_expected_improvement(z: Float[Array, "m"]) -> Float[Array, "m"]:
+    """log(phi(z) + z Phi(z)): of a normal variable the expected amount above -z, far into the tail as well."""
+    near = jnp.maximum(z, -5.0)
+    inside = jnp.log(jnp.exp(_log_density(near)) + near * jsp.special.ndtr(near))
+    far = jnp.minimum(z, -5.0)
+    tail = _log_density(far) - 2 * jnp.log(-far) + jnp.log1p(-3 / far**2 + 15 / far**4)
+    return jnp.where(z > -5, inside, tail)
+
+
+def _log_density(z: Array) -> Array:
+    return -(z**2) / 2 - np.float32(np.log(2 * np.pi) / 2)

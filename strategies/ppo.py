@@ -1,0 +1,206 @@
+"""The recurrent controller of NASNet, NAS-FPN and ENAS, on any space, trained by proximal policy optimisation.
+
+Zoph et al., "Learning Transferable Architectures for Scalable Image Recognition", 2017,
+https://arxiv.org/abs/1707.07012; Pham et al., "ENAS", 2018, https://arxiv.org/abs/1802.03268; Schulman et al.,
+"Proximal Policy Optimization Algorithms", 2017, https://arxiv.org/abs/1707.06347.
+
+An LSTM reads its previous decision and gives a softmax over the next one's choices. Rewards are centred by a moving
+average and divided by a moving standard deviation, so that the entropy bonus weighs the same on every scale.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from nas.types import Observations, Proposals
+from spaces.base import Encodings, Limits, Space
+from strategies.policy import log_softmax, mask
+from strategies.region import Region, no_hashes, pick, region
+
+Weights = dict[str, Array]
+
+
+@struct.dataclass
+class PPOState:
+    region: Region
+    weights: Weights
+    momentum: Any  # of Adam
+    rows: Encodings  # observed since the last update
+    rewards: Float[Array, "batch"]  # NaN for failures
+    moments: Float[Array, "3"]  # moving averages of rewards and of their squares, and the weight that these have
+    count: Int[Array, ""]  # observed so far
+
+
+@dataclasses.dataclass(frozen=True)
+class PPO:
+    """Batches of sampled architectures; after each, a few epochs of the clipped objective."""
+
+    batch_size: int = 10
+    """Architectures sampled from one policy, then learned from together."""
+    hidden: int = 32
+    """Units of the LSTM."""
+    learning_rate: float = 0.01
+    """Of Adam."""
+    epochs: int = 10
+    """Steps on each batch."""
+    clip: float = 0.2
+    """How far the probability ratio of an architecture may move a step's gain (epsilon)."""
+    entropy: float = 0.01
+    """Weight of the mean entropy of a decision."""
+    baseline_decay: float = 0.9
+    """Of the moving average of rewards, a batch."""
+    budget: int = 0
+    """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
+
+    def __post_init__(self):
+        for name, least in (("batch_size", 1), ("hidden", 1), ("epochs", 1), ("budget", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        for name in ("learning_rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not self.entropy >= 0:
+            raise ValueError(f"entropy={self.entropy} must be at least 0")
+        if not 0 <= self.baseline_decay < 1:
+            raise ValueError(f"baseline_decay={self.baseline_decay} must lie in [0, 1)")
+
+    @property
+    def generation(self) -> int:
+        return self.batch_size
+
+    def init(self, space: Space, limits: Limits = ()) -> PPOState:
+        weights = self._initial(space)
+        return PPOState(
+            region=region(space, limits),
+            weights=weights,
+            momentum=self._optimiser().init(weights),
+            rows=jnp.zeros((self.batch_size, len(space.cardinalities)), jnp.int32),
+            rewards=jnp.full(self.batch_size, jnp.nan),
+            moments=jnp.zeros(3),
+            count=jnp.zeros((), jnp.int32),
+        )
+
+    def ask(self, state: PPOState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        del pending
+        key_draw, key_pick = jr.split(key)
+        tries = 16
+        drawn = _sample(state.weights, state.region.space, key_draw, n * tries)
+        candidates = drawn.reshape(n, tries, -1)
+        rows = pick(state.region, candidates, key_pick, no_hashes(), distinct=False)
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+
+    def tell(self, state: PPOState, observed: Observations) -> PPOState:
+        def one(state: PPOState, seen: tuple[Array, Array]):
+            encoding, objective = seen
+            slot = state.count % self.batch_size
+            state = dataclasses.replace(
+                state,
+                rows=state.rows.at[slot].set(encoding),
+                rewards=state.rewards.at[slot].set(-objective),
+                count=state.count + 1,
+            )
+            return jax.lax.cond(state.count % self.batch_size == 0, self._learn, lambda state: state, state), None
+
+        return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
+
+    def _learn(self, state: PPOState) -> PPOState:
+        known = jnp.isfinite(state.rewards)
+        weight = known / jnp.maximum(known.sum(), 1)
+        rewards = jnp.where(known, state.rewards, 0.0)
+        now = jnp.stack([(weight * rewards).sum(), (weight * rewards**2).sum(), 1.0])
+        moments = jnp.where(
+            known.any(), self.baseline_decay * state.moments + (1 - self.baseline_decay) * now, state.moments
+        )
+        mean, square = moments[:2] / jnp.maximum(moments[2], 1e-9)
+        advantage = (rewards - mean) / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
+        before = _log_probability(state.weights, state.region.space, state.rows)[0]
+
+        def loss(weights: Weights) -> Array:
+            logp, entropy = _log_probability(weights, state.region.space, state.rows)
+            ratio = jnp.exp(logp - before)
+            clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
+            gain = jnp.minimum(ratio * advantage, clipped * advantage)
+            return -(weight * (gain + self.entropy * entropy)).sum()
+
+        def step(carry, _):
+            weights, momentum = carry
+            updates, momentum = self._optimiser().update(jax.grad(loss)(weights), momentum)
+            return (optax.apply_updates(weights, updates), momentum), None
+
+        (weights, momentum), _ = jax.lax.scan(step, (state.weights, state.momentum), length=self.epochs)
+        return dataclasses.replace(state, weights=weights, momentum=momentum, moments=moments)
+
+    def _optimiser(self) -> optax.GradientTransformation:
+        return optax.adam(self.learning_rate)
+
+    def _initial(self, space: Space) -> Weights:
+        """Uniform in (-0.08, 0.08), as published; the first policy is close to uniform."""
+        decisions, choices = mask(space).shape
+        shapes = {
+            "choices": (decisions * choices, self.hidden),  # embeddings of (decision, choice)
+            "begin": (self.hidden,),
+            "lstm": (2 * self.hidden, 4 * self.hidden),
+            "heads": (decisions, self.hidden, choices),
+        }
+        keys = jr.split(jr.key(0), len(shapes))
+        weights = {
+            name: jr.uniform(k, shape, minval=-0.08, maxval=0.08)
+            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+        return weights | {"bias": jnp.zeros(4 * self.hidden), "offsets": jnp.zeros((decisions, choices))}
+
+
+def _step(weights: Weights, x: Array, memory: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    h, c = memory
+    gates = jnp.concatenate([x, h], -1) @ weights["lstm"] + weights["bias"][None]
+    i, f, g, o = jnp.split(gates, 4, -1)
+    c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    return h, (h, c)
+
+
+def _start(weights: Weights, n: int) -> tuple[Array, tuple[Array, Array]]:
+    x = jnp.broadcast_to(weights["begin"][None], (n, weights["begin"].shape[0]))
+    return x, (jnp.zeros_like(x), jnp.zeros_like(x))
+
+
+def _heads(weights: Weights, space: Space) -> tuple[Array, Array, Array, Array]:
+    allowed = mask(space)
+    embeddings = weights["choices"].reshape(*allowed.shape, -1)
+    return weights["heads"], weights["offsets"], jnp.asarray(allowed), embeddings
+
+
+def _sample(weights: Weights, space: Space, key: jax.Array, n: int) -> Encodings:
+    """`n` sequences of decisions, each drawn given those before it."""
+
+    def decide(carry, inputs):
+        x, memory = carry
+        (head, offset, allowed, embedding), key = inputs
+        h, memory = _step(weights, x, memory)
+        logp = log_softmax(h @ head + offset[None], allowed[None])
+        choice = jr.categorical(key, logp).astype(jnp.int32)
+        return (embedding[choice], memory), choice
+
+    keys = jr.split(key, len(space.cardinalities))
+    return jax.lax.scan(decide, _start(weights, n), (_heads(weights, space), keys))[1].T
+
+
+def _log_probability(weights: Weights, space: Space, rows: Encodings) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
+    """Of each row under the policy, and the mean entropy of its decisions."""
+
+    def decide(carry, inputs):
+        x, memory = carry
+        (head, offset, allowed, embedding), choice = inputs
+        h, memory = _step(weights, x, memory)
+        logp = log_softmax(h @ head + offset[None], allowed[None])
+        entropy = -(jnp.exp(logp) * jnp.where(allowed[None], logp, 0.0)).sum(1)
+        return (embedding[choice], memory), (logp[jnp.arange(len(choice)), choice], entropy)
+
+    logp, entropy = jax.lax.scan(decide, _start(weights, rows.shape[0]), (_heads(weights, space), rows.T))[1]
+    return logp.sum(0), entropy.mean(0)
