@@ -34,7 +34,8 @@ class Study:
     def best(self) -> np.ndarray:
         """What is reported after each trial: the strategy's own choice, or the best observed, the earlier if equal."""
         lowest = np.fmin.accumulate(np.nan_to_num(self.scores, nan=np.inf), axis=1)
-        improves = np.diff(lowest, axis=1, prepend=np.inf) < 0
+        before = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
+        improves = lowest < before
         where = np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
         observed = np.take_along_axis(self.rows, where, axis=1)
         return np.where(self.recommended < 0, observed, self.recommended)

@@ -51,7 +51,7 @@ class Bayesian:
 
     batch_size: int = 2
     """Architectures asked for between two fits."""
-    initial: int = 20
+    initial: int = 30
     """Random architectures before the first fit."""
     num_candidates: int = 2000
     """Candidates in a space of more than 65,536 architectures; half of them are mutants of the 10 best."""
@@ -186,7 +186,8 @@ def log_expected_improvement(z: Float[Array, "m"]) -> Float[Array, "m"]:
     near = jnp.maximum(z, -5.0)
     inside = jnp.log(jnp.exp(_log_density(near)) + near * jsp.special.ndtr(near))
     far = jnp.minimum(z, -5.0)
-    tail = _log_density(far) - 2 * jnp.log(-far) + jnp.log1p(-3 / far**2 + 15 / far**4)
+
+    tail = _log_density(far) - 2 * jnp.log(-far) + jnp.log1p(-3 / far**2 + 15 / far**4 - 105 / far**6)
     return jnp.where(z > -5, inside, tail)
 
 

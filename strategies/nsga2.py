@@ -34,7 +34,7 @@ class NSGA2State:
 class NSGA2:
     """Binary tournaments, two-point crossover, mutation; of parents and offspring the better half survives."""
 
-    population_size: int = 40
+    population_size: int = 20
     """Architectures in a generation; the first one is random."""
     num_objectives: int = 2
     """Objectives that are told; the run's own number of them."""

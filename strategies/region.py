@@ -45,6 +45,7 @@ def region(space: Space, limits: Limits = ()) -> Region:
 
 def draw(where: Region, key: jax.Array, n: int, tries: int = 32) -> Encodings:
     """`n` legal rows, uniform by rejection; one that is refused every time is pulled towards the anchor."""
+    tries = tries if where.limits else 1
     return pick(where, repeat(lambda k: sample(where.space, k, n), key, tries), key, no_hashes(), distinct=False)
 
 
@@ -60,14 +61,25 @@ def pick(where: Region, candidates: Candidates, key: jax.Array, seen: Hashes, *,
     is taken; where even that fails, because hardly any legal architecture is left, a legal one that is not new.
     """
     n, tries, length = candidates.shape
+    if not where.limits and not distinct:
+        return where.space.canonical(candidates[:, 0])
+    if not where.limits:  # everything is legal: nothing needs to be pulled
+        rows = where.space.canonical(candidates.reshape(-1, length)).reshape(n, tries, length)
+        return _distinct(rows, jnp.ones((n, tries), bool), seen)
     pulled = _pull(where, key, candidates.reshape(n * tries, length)).reshape(n, tries, length)
     rows = jnp.concatenate([where.space.canonical(c.reshape(-1, length)) for c in (candidates, pulled)])
     rows = jnp.swapaxes(rows.reshape(2, n, tries, length), 0, 1).reshape(n, 2 * tries, length)
     legal = feasible(where.space, rows.reshape(-1, length), where.limits).reshape(n, 2 * tries)
     if not distinct:
         return rows[jnp.arange(n), jnp.argmax(legal, axis=1)]
+    return _distinct(rows, legal, seen)
+
+
+def _distinct(rows: Candidates, legal: Bool[Array, "n tries"], seen: Hashes) -> Encodings:
+    """For each slot its first row that is legal, not seen and not taken by another slot, or else its first legal."""
+    n = len(rows)
     hashes = hash_rows(rows)
-    new = ~contains(seen, hashes.reshape(-1, 2)).reshape(n, 2 * tries)
+    new = ~contains(seen, hashes.reshape(-1, 2)).reshape(legal.shape)
 
     def take(taken: Hashes, slot):
         i, row, legal, new, hashes = slot

@@ -1,0 +1,321 @@
+"""Studies on tables: the loop's own trials, gains over random search, fronts, comparisons and their mistakes."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from conftest import Toy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+
+from nas import cli, compare, launch, loop, study
+from nas.evaluators.base import Report
+from nas.evaluators.table import TableEvaluator
+from nas.executors import InProcess
+from nas.query import hypervolume
+from nas.recipe import Lookup
+from nas.tables import Column, Table, TabularSpace, read_table, write_table
+from spaces.base import every, indices
+from spaces.nasbench201 import NasBench201
+from strategies import STRATEGIES, strategy_class
+from strategies.bayesian import Bayesian, log_expected_improvement
+from strategies.nsga2 import crowding_distance, fronts
+from strategies.random_search import RandomSearch
+
+CELLS = NasBench201()
+
+
+def make(name: str):
+    kind = strategy_class(name)
+    return kind(num_objectives=1) if name == "nsga2" else kind()
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    """A made-up benchmark: convolutions help, above all on the long way, and everything has its price."""
+    rows = every(CELLS)
+    assert rows is not None
+    worth = np.array([0.0, 0.3, 0.7, 1.0, 0.2])[rows] @ np.array([1.0, 0.5, 0.9, 0.4, 0.6, 1.0])
+    noise = np.random.default_rng(0).normal(0, 0.01, len(rows))
+    columns, values = {}, {}
+    for epochs, blur in ((12, noise), (200, 0 * noise)):
+        for split in ("valid", "test"):
+            columns[f"cifar10_{split}_error_e{epochs}"] = Column("error", "share", "cifar10", split, epochs)
+            values[f"cifar10_{split}_error_e{epochs}"] = np.clip(0.6 - worth / 10 + blur, 0, 1).astype(np.float32)
+        columns[f"cifar10_seconds_e{epochs}"] = Column("seconds", "s", "cifar10", None, epochs)
+        values[f"cifar10_seconds_e{epochs}"] = (epochs * (5 + (rows == 3).sum(1))).astype(np.float32)
+    for name, cost in CELLS.cost(jnp.asarray(rows)).items():
+        columns[name], values[name] = Column("cost", name), np.asarray(cost)
+    columns["phone_latency_ms"] = Column("cost", "ms")
+    values["phone_latency_ms"] = ((rows > 1).sum(1) + 0.1 * rows[:, 0] * rows[:, 5]).astype(np.float32)
+    return Table("made-up", "nasbench201", "nobody", columns, values)
+
+
+@pytest.fixture(scope="module")
+def file(table, tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("tables") / "made-up.npz"
+    write_table(path, table)
+    return str(path)
+
+
+class Memory:
+    """A log in a list."""
+
+    def __init__(self):
+        self.rows = []
+
+    def entries(self):
+        return [], []
+
+    def ask(self, number, encodings, budgets):
+        self.rows += encodings.tolist()
+
+    def report(self, report: Report) -> tuple[float, ...]:
+        assert report.evaluation is not None
+        return (report.evaluation.metrics["error"],)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_study_and_the_loop_give_the_same_trials(name, noise, table, quick_compile):
+    if noise and name not in ("random", "local-search"):
+        pytest.skip("noise is the same code for all")
+    strategy, seed = make(name), 5
+    if name == "bayesian":
+        strategy = Bayesian(initial=6, memory=32)
+    trials = 3 * strategy.generation if strategy.generation > 2 else 24
+    space = table.searchable()
+    found = study.run(strategy, space, table.error("cifar10", "valid", 12), [seed], trials, noise=noise)
+    key = jr.fold_in(jr.key(seed), study.SEARCH)
+    search = loop.Search(strategy, space, (), key, trials, lag=1)
+    log = Memory()
+    loop.run(search, InProcess(TableEvaluator(table, Lookup(noise=noise))), log, seed=seed)
+    assert np.asarray(indices(space, jnp.asarray(log.rows))).tolist() == found.rows[0].tolist()
+    told = [entry.objectives[0] for entry in search.entries if entry.objectives]
+    np.testing.assert_array_equal(np.float32(told), found.scores[0])
+
+
+def test_a_study_of_many_seeds_is_that_of_each(table):
+    strategy, space, scores = make("local-search"), table.searchable(), table.error("cifar10", "valid", 12)
+    together = study.run(strategy, space, scores, range(5), 20, at_once=3)
+    alone = study.run(strategy, space, scores, [4], 20)
+    assert together.rows.shape == (5, 20)
+    np.testing.assert_array_equal(together.rows[4], alone.rows[0])
+    np.testing.assert_array_equal(together.scores, scores[together.rows])
+
+
+def test_what_is_reported_is_the_best_observed_and_the_earlier_of_equals():
+    scores = np.array([[np.nan, 3.0, 2.0, 2.0, 5.0, 1.0]], np.float32)
+    found = study.Study(np.arange(6)[None], scores, np.full((1, 6), -1))
+    assert found.best().tolist() == [[0, 1, 2, 2, 2, 5]]
+
+
+# Gains over random search
+
+
+WIDE = Toy((4,) * 12)
+
+
+def chain(seed: int) -> np.ndarray:
+    """Twelve decisions of four choices, of which each interacts with the next."""
+    draw = np.random.default_rng(seed)
+    pairs = draw.normal(size=(11, 4, 4)).astype(np.float32)
+    total = np.zeros((1, 4), np.float32)  # [what came before, the last choice]
+    for pair in pairs:
+        total = (total[:, :, None] + pair[None]).reshape(-1, 4)
+    return total.reshape(-1)
+
+
+def deceptive() -> np.ndarray:
+    """Three decisions at a time: the more ones the better, and all zeros best of all."""
+    digits = np.arange(4**3)[:, None] // 4 ** np.arange(3)[None] % 4
+    block = np.where((digits == 0).all(1), -1.0, -0.8 * (digits == 1).sum(1) / 3).astype(np.float32)
+    total = np.zeros(1, np.float32)
+    for _ in range(4):
+        total = (total[:, None] + block[None]).reshape(-1)
+    return total
+
+
+TABLES = {"chain": lambda: chain(0), "deceptive": deceptive}
+SLOW = ("bayesian", "evolution", "local-search", "ppo")
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def scores(request) -> np.ndarray:
+    return TABLES[request.param]()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STRATEGIES if name != "random"],
+)
+def test_every_strategy_beats_random_search_on_tables_it_was_not_made_for(name, scores):
+    space = TabularSpace(dataclasses.replace(WIDE), {})
+    ours, random = (
+        study.run(strategy, space, scores, range(100), 150).scores.min(1) for strategy in (make(name), RandomSearch())
+    )
+    gain = random - ours
+    assert gain.mean() > 2 * gain.std() / 10, f"{gain.mean():.3f} ± {gain.std() / 10:.3f}"
+
+
+# Several objectives
+
+
+def test_known_points_have_known_fronts_and_crowding():
+    points = jnp.array([[1.0, 5.0], [2.0, 3.0], [4.0, 1.0], [3.0, 4.0], [5.0, 5.0], [2.0, 3.0]])
+    rank = fronts(points, jnp.zeros(6))
+    assert rank.tolist() == [0, 0, 0, 1, 2, 0]
+    distance = crowding_distance(points, rank).tolist()
+    assert distance[0] == distance[2] == float("inf")
+    # Two equal points share the gap between their neighbours: each has itself on one side.
+    assert sorted([distance[1], distance[5]]) == pytest.approx([(2 - 1) / 3 + (3 - 1) / 4, (4 - 2) / 3 + (5 - 3) / 4])
+
+
+def test_who_keeps_the_limits_dominates_who_does_not():
+    rank = fronts(jnp.array([[0.0], [5.0], [1.0]]), jnp.array([0.1, 0.0, 0.2]))
+    assert rank.tolist() == [1, 0, 2]
+
+
+def test_hypervolume_of_known_fronts():
+    assert hypervolume([(1, 2), (2, 1)], (3, 3)) == 3
+    assert hypervolume([(1, 2), (2, 1), (2, 2), (4, 0)], (3, 3)) == 3
+    assert hypervolume([(0, 0, 0)], (2, 3, 4)) == 24
+    assert hypervolume([(1, 1, 1), (0, 2, 2)], (3, 3, 3)) == 8 + 3 - 2
+    assert hypervolume([], (1, 1)) == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(*[st.integers(0, 5)] * 3), max_size=8))
+def test_hypervolume_counts_the_cells_that_are_dominated(points):
+    cells = np.indices((6, 6, 6)).reshape(3, -1).T
+    dominated = np.zeros(len(cells), bool)
+    for point in points:
+        dominated |= (cells >= np.array(point)).all(1)
+    assert hypervolume(points, (6, 6, 6)) == dominated.sum()
+
+
+def test_nsga2_finds_most_of_a_front_and_keeps_the_limit(table):
+    points = np.stack([table.error("cifar10", "valid", 200), table.column("phone_latency_ms")], 1)
+    limits = (("macs", 1.2e8),)
+    allowed = table.column("macs") <= 1.2e8
+    found = study.run(strategy_class("nsga2")(), table.searchable(), points, range(4), 300, limits=limits)
+    assert allowed[found.rows].all()
+    worst = points.max(0).tolist()
+    whole = hypervolume(points[allowed].tolist(), worst)
+    shares = [hypervolume(points[rows].tolist(), worst) / whole for rows in found.rows]
+    assert np.mean(shares) > 0.95
+
+
+# Bayesian optimisation
+
+
+def test_the_logarithm_of_expected_improvement_is_right_far_into_the_tail():
+    z = np.array([-30.0, -8.0, -5.1, -4.9, -1.0, 0.0, 3.0])
+    exact = np.log1p(z * np.sqrt(np.pi / 2) * special.erfcx(-z / np.sqrt(2))) - z**2 / 2 - np.log(2 * np.pi) / 2
+    found = log_expected_improvement(jnp.asarray(z, jnp.float32))
+    np.testing.assert_allclose(found, exact, rtol=1e-4)
+    assert (np.diff(log_expected_improvement(jnp.linspace(-12, 4, 2000))) > 0).all()
+
+
+def test_bayesian_optimisation_needs_fewer_trials(table, quick_compile):
+    scores, space = table.error("cifar10", "valid", 200), table.searchable()
+    found = study.run(Bayesian(initial=10, memory=64), space, scores, range(3), 40)
+    assert (found.scores.min(1) == scores.min()).all()
+
+
+# Comparisons
+
+
+def ask(capsys, *words) -> str:
+    assert cli.main(["compare", *map(str, words)]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_compare_prints_tests_and_writes(file, tmp_path, capsys):
+    out = tmp_path / "out"
+    text = ask(
+        capsys, "--task", f"table:{file}", "--strategies", "random,local-search", "--seeds", 40,
+        "--budget-seconds", 4000, "--out", out,
+    )  # fmt: skip
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["random", "local-search"]
+    rows = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
+    assert float(rows[1]["gain"]) > 0
+    assert float(rows[1]["p_value"]) < 0.01
+    assert all(float(row["simulated_seconds"]) <= 4000 for row in rows)
+    seeds = list(csv.DictReader((out / "seeds.csv").read_text().splitlines()))
+    assert len(seeds) == 80
+    assert CELLS.parse(seeds[0]["description"]) is not None
+    assert (out / "best_so_far.png").stat().st_size > 5000
+    assert {row["strategy"] for row in csv.DictReader((out / "curves.csv").read_text().splitlines())} == {
+        "random",
+        "local-search",
+    }
+
+
+def test_a_budget_in_seconds_ends_before_it_is_overdrawn(table):
+    answer = compare.ask(compare.Question(table, seeds=10, budget_seconds=3000.0), RandomSearch())
+    assert (answer.spent <= 3000).all()
+    assert (answer.spent + table.column("cifar10_seconds_e12").max() > 3000).all()
+
+
+MISTAKES = {
+    "--task images": "task='images' must be table:FILE",
+    "--task table:none.npz": "none.npz",
+    "--task table:FILE --strategies rndom": "did you mean 'random'",
+    "--task table:FILE --epochs 13": "epochs=13 is not in",
+    "--task table:FILE --dataset cifar1": "did you mean 'cifar10'",
+    "--task table:FILE --limit macs<=1": "the smallest macs is",
+    "--task table:FILE --limit latency<=1": "did you mean 'phone_latency_ms'",
+    "--task table:FILE --limit macs>=1": "is written with <=",
+    "--task table:FILE --budget-seconds 5": "less than one evaluation takes",
+    "--task table:FILE --seeds 0": "seeds=0 must be above 0",
+    "--task table:FILE --randm.budget 1": "is not known",
+    "--task table:FILE --random.bugdet 1": "did you mean 'budget'",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_in_a_comparison_is_one_line(words, file, capsys):
+    assert cli.main(["compare", *words.replace("FILE", file).split()]) == 2
+    said = capsys.readouterr().err
+    assert MISTAKES[words] in said
+    assert len([line for line in said.splitlines() if not line.endswith(" ...")]) == 1
+
+
+# Runs
+
+
+def test_a_run_on_a_table_is_queried_like_any_other(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "nsga2", "--trials", "60"]
+    words += ["--objectives", "error,phone_latency_ms", "--limit", "macs <= 1.2e8", "--name", "front"]
+    assert launch.main(words) == 0
+    assert "test_error" in capsys.readouterr().out
+    assert cli.main(["pareto", "front", "--objectives", "error,phone_latency_ms", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(row["macs"] <= 1.2e8 for row in rows)
+    assert [row["error"] for row in rows] == sorted(row["error"] for row in rows)
+    assert cli.main(["hypervolume", "front", "--objectives", "error,phone_latency_ms", "--format", "json"]) == 0
+    [volume] = json.loads(capsys.readouterr().out)
+    assert volume["front"] == len(rows)
+    assert volume["hypervolume"] > 0
+    assert launch.main([*words[:-2], "--objectives", "eror"]) == 2
+    assert "objectives='eror'" in capsys.readouterr().err
+
+
+def test_a_table_that_was_written_is_read_back(file, table):
+    again = read_table(file)
+    assert again.columns == table.columns
+    for name, values in table.values.items():
+        np.testing.assert_array_equal(again.column(name), values)
+    assert again.fingerprint() == table.fingerprint()
+    assert isinstance(again.searchable(), TabularSpace)
+    assert again.searchable() == table.searchable()
+    assert jax.tree.leaves(again.searchable().cost(jnp.zeros((1, 6), jnp.int32)))
