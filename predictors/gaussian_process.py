@@ -88,7 +88,7 @@ def condition(points: Float[Array, "n d"], values: Float[Array, "n"], known: Boo
     Rows that are not known do not count.
     """
     n = jnp.maximum(known.sum(), 1)
-    distances = jnp.sqrt(jnp.maximum(_squared(points, points), 0.0))
+    distances = jnp.sqrt(jnp.maximum(squared_distances(points, points), 0.0))
 
     def evidence(correlations: Array, noise: Array) -> Array:
         root = jnp.linalg.cholesky(_with_noise(correlations, known, noise))
@@ -108,7 +108,7 @@ def condition(points: Float[Array, "n d"], values: Float[Array, "n"], known: Boo
 
 def at(points: Float[Array, "n d"], values: Float[Array, "n"], known: Bool[Array, "n"], length, noise) -> Posterior:
     """The posterior with this length and noise."""
-    distances = jnp.sqrt(jnp.maximum(_squared(points, points), 0.0))
+    distances = jnp.sqrt(jnp.maximum(squared_distances(points, points), 0.0))
     factor = jnp.linalg.cholesky(_with_noise(matern(distances / length), known, noise))
     root = jsp.linalg.solve_triangular(factor, jnp.eye(len(values)), lower=True)
     z = root @ values
@@ -124,7 +124,7 @@ def _with_noise(correlations: Float[Array, "n n"], known: Bool[Array, "n"], nois
 
 def predict(posterior: Posterior, points: Float[Array, "m d"]) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
     """The mean and the standard deviation of the latent function."""
-    distances = jnp.sqrt(jnp.maximum(_squared(points, posterior.points), 0.0))
+    distances = jnp.sqrt(jnp.maximum(squared_distances(points, posterior.points), 0.0))
     correlations = jnp.where(posterior.known[None], matern(distances / posterior.length), 0.0)
     variance = jnp.maximum(1 - ((correlations @ posterior.root.T) ** 2).sum(1), 1e-6)
     return correlations @ posterior.weights, jnp.sqrt(posterior.amplitude * variance)
@@ -136,5 +136,5 @@ def matern(r: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return (1 + s + s**2 / 3) * jnp.exp(-s)
 
 
-def _squared(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
+def squared_distances(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, "n m"]:
     return (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nas.types import Observations, Proposals
 from predictors.features import features
-from predictors.gaussian_process import at, condition, predict, quantiles
+from predictors.gaussian_process import at, condition, predict, quantiles, squared_distances
 from spaces.base import Encodings, Limits, Space, every, feasible, indices, mutate
 from strategies.region import Region, contains, draw, hash_rows, pick, region, repeat
 
@@ -53,6 +53,8 @@ class Bayesian:
     """Architectures asked for between two fits."""
     initial: int = 30
     """Random architectures before the first fit."""
+    spread: int = 3
+    """Random architectures of which each of these is the farthest from all before; 1 leaves them as they fall."""
     num_candidates: int = 2000
     """Candidates in a space of more than 65,536 architectures; half of them are mutants of the 10 best."""
     memory: int = 512
@@ -63,7 +65,7 @@ class Bayesian:
     seeds_at_once: ClassVar[int] = 1  # of a study: its linear algebra is large enough, and better not batched
 
     def __post_init__(self):
-        least = {"batch_size": 1, "initial": 2, "num_candidates": 2, "memory": 2, "budget": 0}
+        least = {"batch_size": 1, "initial": 2, "spread": 1, "num_candidates": 2, "memory": 2, "budget": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
@@ -107,8 +109,14 @@ class Bayesian:
         return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
 
     def _random(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
+        """Of a few random architectures each the one that is farthest from all that were observed."""
         key_draw, key_pick = jr.split(key)
-        drawn = repeat(lambda k: draw(state.region, k, n), key_draw, 8)
+        drawn = repeat(lambda k: draw(state.region, k, n), key_draw, self.spread)
+        points = features(state.region.space, drawn.reshape(n * self.spread, -1))
+        distances = squared_distances(points, features(state.region.space, state.rows))
+        known = jnp.arange(self.memory) < state.count
+        nearest = jnp.where(known[None], distances, jnp.inf).min(1).reshape(n, self.spread)
+        drawn = jnp.take_along_axis(drawn, jnp.argsort(-nearest, axis=1)[:, :, None], axis=1)
         return pick(state.region, drawn, key_pick, hash_rows(jnp.concatenate([state.rows, pending.encodings])))
 
     def _promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
