@@ -160,6 +160,7 @@ def test_ctrl_c_says_how_to_go_on(reference, command, folder, environment):
     assert rows(command, "stopped") == rows(command, "reference")
 
 
+@pytest.mark.slow
 def test_limits_hold_for_every_trial_and_the_baseline(command):
     said = command("search", *SMALL, "--workers", "0", "--name", "limited", "--max-macs", "36000").stdout
     assert max(row["macs"] for row in rows(command, "limited")) <= 36000
@@ -194,6 +195,7 @@ def test_a_mistake_is_one_line(words, tmp_path, monkeypatch, capsys):
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".db"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_after(reference, command, folder, environment):
     # The store fits into 150 KiB a file; the checkpoint of the shared weights does not.
     Store(f"sqlite:///{folder / 'full.db'}", create=True).close()

@@ -96,11 +96,11 @@ def test_trouble_costs_one_retry(pool, trouble, folder):
     ("trouble", "reason"),
     [
         (KILL, "the worker died (2 attempts)"),
-        (HANG, "past its time limit of 2 s (2 attempts)"),
         (EXHAUST, "the worker ran out of memory (2 attempts)"),
+        pytest.param(HANG, "past its time limit of 2 s (2 attempts)", marks=pytest.mark.slow),
         (FAIL, "ValueError: no such branch"),
     ],
-    ids=["killed", "late", "out of memory", "exception"],
+    ids=["killed", "out of memory", "late", "exception"],
 )
 def test_lasting_trouble_fails_its_trial_with_the_reason_and_no_other(pool, trouble, reason):
     reports = outcomes(pool, (1, trouble, 9), (2, KILL, 0), (3, KILL, 0))

@@ -143,7 +143,7 @@ def deceptive() -> np.ndarray:
 
 
 TABLES = {"chain": lambda: chain(0), "deceptive": deceptive}
-SLOW = ("bayesian", "evolution", "local-search", "ppo")
+SLOW = ("bayesian", "evolution")
 
 
 @pytest.fixture(scope="module", params=TABLES)
