@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from nas.config import Parser
 from nas.errors import UsageError
 from nas.query import Row
 from nas.recipe import Lookup
-from nas.tables import Table, read_table
+from nas.tables import Table, table_of
 from nas.types import Strategy
 from spaces.base import Limits
 
@@ -247,12 +246,9 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files and the plot go")
     parser.epilog = "--STRATEGY.FIELD VALUE sets a field, such as --regularized-evolution.population-size 30"
     options, rest = parser.parse_known_args(list(argv))
-    kind, _, place = options.task.partition(":")
-    if kind != "table" or not place:
+    table = table_of(options.task, options.space)
+    if table is None:
         raise UsageError(f"task={options.task!r} must be table:FILE")
-    table = read_table(os.path.expanduser(place))
-    if table.space_name != options.space:
-        raise UsageError(f"space={options.space!r} is not that of the table, which is {table.space_name!r}")
     budget = options.budget_seconds
     if budget is None and options.trials is None:
         budget = 12_000.0

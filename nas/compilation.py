@@ -11,10 +11,8 @@ import jax
 _SAME_BITS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 }
-
-
-# On a CPU of few cores, XLA can run two operations at once of which each waits for a thread that the other holds, for
-# good: seen with factorisations beside large products, on 2 cores. Without this scheduler it was never seen.
+# On a CPU of few cores, XLA's factorisations of many matrices at once can wait for a thread forever. Without this
+# scheduler it is rarer, not gone: so linear algebra is also written to factorise one matrix after another.
 _IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
 

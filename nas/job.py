@@ -8,13 +8,11 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 from nas import checkpoint, config, loop
@@ -30,16 +28,14 @@ from nas.inference import flatten, split
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store
-from nas.tables import Table, read_table
+from nas.streams import BASELINE, PATHS, SEARCH, WEIGHTS, stream
+from nas.tables import Table, table_of
 from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
 from spaces.base import Space, architecture_id, fingerprint
 from strategies.region import draw, region
-
-# What each part of a run draws from, below the run's seed: a part's numbers do not move when another's change.
-WEIGHTS, PATHS, SEARCH, BASELINE = range(4)
 
 Progress = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
 
@@ -87,7 +83,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
             settings.strategy,
             space,
             settings.limits,
-            jr.fold_in(jr.key(settings.seed), SEARCH),
+            stream(settings.seed, SEARCH),
             settings.trials,
             settings.concurrency,
             ordered=not settings.unordered,
@@ -140,7 +136,7 @@ class Subject:
     table: Table | None
 
     def fingerprint(self) -> str:
-        return self.table.fingerprint() if self.task is None and self.table else self.images.fingerprint()
+        return (self.table or self.images).fingerprint()
 
     @property
     def images(self) -> Task:
@@ -149,11 +145,8 @@ class Subject:
 
 
 def load_subject(settings: Config, space_name: str) -> Subject:
-    kind, _, place = settings.task.partition(":")
-    if kind == "table" and place:
-        table = read_table(os.path.expanduser(place))
-        if table.space_name != space_name:
-            raise UsageError(f"space={space_name!r} is not that of {settings.task!r}, which is {table.space_name!r}")
+    table = table_of(settings.task, space_name)
+    if table is not None:
         space = table.searchable()
         subject = Subject(space, table.space, None, table)
         _check_objectives(settings, space)
@@ -246,15 +239,14 @@ class _Job:
     def train_supernet(self) -> dict[str, np.ndarray]:
         """The shared weights; from the checkpoint, as far as there is one."""
         settings, space = self.settings, self.space
-        recipe, root = settings.training, jr.key(settings.seed)
-        key_paths = jr.fold_in(root, PATHS)
+        recipe, key_paths = settings.training, stream(settings.seed, PATHS)
         if settings.paths == "uniform":
             paths = uniform_paths(space, key_paths, recipe.steps)
         else:
             paths = cost_binned_paths(space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits)
         saved = self.folder / "supernet.safetensors"
         weights = fit(
-            *split(space.supernet(jr.fold_in(root, WEIGHTS), affine=settings.affine)),
+            *split(space.supernet(stream(settings.seed, WEIGHTS), affine=settings.affine)),
             self.subject.images,
             recipe,
             seed=settings.seed,
@@ -307,7 +299,7 @@ class _Job:
         if settings.baselines:
             price = costs(self.space, tuple(best.encoding))
             cheaper = region(self.space, tuple(sorted(price.items())))
-            drawn = draw(cheaper, jr.fold_in(jr.key(settings.seed), BASELINE), settings.baselines)
+            drawn = draw(cheaper, stream(settings.seed, BASELINE), settings.baselines)
             rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
         known = self.store.trials(self.run_.id, "final")
         if not known and rows:

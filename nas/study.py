@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nas.compilation import in_order
+from nas.streams import SEARCH, stream
 from nas.tables.table import TabularSpace
 from nas.types import Observations, Proposals, Strategy
 from spaces.base import Limits, indices
-
-SEARCH = 2  # the part of a run's randomness that proposals are drawn from; see nas.job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,23 +28,14 @@ class Study:
 
     rows: np.ndarray  # int32 [seeds, trials]
     scores: np.ndarray  # float32 [seeds, trials]: the first objective, as observed
-    recommended: np.ndarray  # int32 [seeds, trials]: what the strategy reports by a rule of its own; -1 without one
 
     def best(self) -> np.ndarray:
-        """What is reported after each trial: the strategy's own choice, or the best observed, the earlier if equal."""
+        """What is reported after each trial: the best observed, the earlier if equal."""
         lowest = np.fmin.accumulate(np.nan_to_num(self.scores, nan=np.inf), axis=1)
         before = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
         improves = lowest < before
         where = np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
-        observed = np.take_along_axis(self.rows, where, axis=1)
-        return np.where(self.recommended < 0, observed, self.recommended)
-
-    def after_seconds(self, seconds: np.ndarray, budget: float) -> np.ndarray:
-        """How many trials of each seed fit into the budget, one after another. Raises ValueError if all of any do."""
-        fits = np.cumsum(seconds[self.rows], axis=1) <= budget
-        if fits[:, -1].any():
-            raise ValueError(f"budget={budget:g}: a seed has not used it up after {fits.shape[1]} trials")
-        return fits.sum(1)
+        return np.take_along_axis(self.rows, where, axis=1)
 
 
 def run(
@@ -73,14 +63,13 @@ def run(
     def part(places: np.ndarray):
         # The last part is filled up: one shape is one program.
         some = np.asarray(seeds, np.uint32)[np.minimum(places, len(seeds) - 1)]
-        keys = jax.vmap(lambda seed: jr.fold_in(jr.key(seed), SEARCH))(jnp.asarray(some))
+        keys = jax.vmap(lambda seed: stream(seed, SEARCH))(jnp.asarray(some))
         found = _program()(strategy, space, generations, noise > 0, state, table, jnp.float32(noise), keys)
         return jax.tree.map(lambda each: np.asarray(each)[:, :trials], found)
 
     # Not in threads: on a CPU, XLA's programs can wait for one another forever.
     found = [part(np.arange(i, i + step)) for i in range(0, len(seeds), step)]
-    rows, told, recommended = (np.concatenate([each[i] for each in found])[: len(seeds)] for i in range(3))
-    return Study(rows, told, recommended)
+    return Study(*(np.concatenate(each)[: len(seeds)] for each in zip(*found, strict=True)))
 
 
 @functools.cache
@@ -107,7 +96,7 @@ def _search(
             rows = indices(space, proposals.encodings)
             objectives = scores[rows] + (noise * perturbation(key, rows)[:, None] if noisy else 0)
             state = strategy.tell(state, Observations(proposals.encodings, proposals.budgets, objectives))
-            return state, (rows, objectives[:, 0], _reported(strategy, space, state, n))
+            return state, (rows, objectives[:, 0])
 
         found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
         return tuple(each.reshape(generations * n) for each in found)
@@ -115,12 +104,6 @@ def _search(
     # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
     # done now and then (an update of a policy, a new generation) stays a branch.
     return jax.vmap(search)(keys)
-
-
-def _reported(strategy: Strategy, space: TabularSpace, state: Any, n: int) -> Int[Array, "n"]:
-    recommend = getattr(strategy, "recommend", None)
-    row = jnp.int32(-1) if recommend is None else indices(space, recommend(state)[None])[0]
-    return jnp.broadcast_to(row, (n,))
 
 
 def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:

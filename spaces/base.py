@@ -142,6 +142,21 @@ def indices(space: Space, encodings: Encodings) -> Int[Array, "n"]:
     return encodings @ jnp.asarray(place_values(space))
 
 
+def additive_costs(
+    fixed: dict[str, int], table: dict[str, np.ndarray], encodings: Encodings
+) -> dict[str, Float[Array, "n"]]:
+    """Costs that are sums: what every architecture pays, and what each choice adds, as `[decisions, choices]`."""
+    where = np.arange(encodings.shape[1])
+
+    def total(name: str) -> Array:
+        # In two halves, of which the sums are exact: a network may have more multiply-adds than an int32 holds.
+        halves = zip(divmod(fixed[name], 2**16), np.divmod(table[name], 2**16), strict=True)
+        high, low = (first + jnp.asarray(each, jnp.int32)[where, encodings].sum(1) for first, each in halves)
+        return high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32)
+
+    return {name: total(name) for name in table}
+
+
 def smallest(space: Space, limits: Limits) -> np.ndarray:
     """The encoding whose largest ratio of cost to limit is least; by coordinate descent where the space is too large
     to look at all of it, which is exact for additive costs."""

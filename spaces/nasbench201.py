@@ -17,7 +17,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.base import Encodings
+from spaces.base import Encodings, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator
 from spaces.single_path import Choice, is_mixture
 
@@ -31,7 +31,6 @@ STAGES = 3
 
 OP = r"([^|~]+)"
 CELL = re.compile(rf"\|{OP}~0\|\+\|{OP}~0\|{OP}~1\|\+\|{OP}~0\|{OP}~1\|{OP}~2\|")
-POWERS = len(OPS) ** np.arange(len(EDGES), dtype=np.int32)[::-1]  # a cell's place in lexicographic order
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +61,7 @@ class NasBench201:
         The rule follows `none` and `skip_connect` and sorts sums, but leaves no zero out of them: what takes a sum of
         zeros is not nothing to it. Nor does it tell one operation that is used twice from two of the same kind.
         """
-        places = jnp.asarray(representatives())[(encodings * POWERS[None]).sum(1)]
-        return places[:, None] // POWERS[None] % len(OPS)
+        return jnp.asarray(every(self))[jnp.asarray(representatives())[indices(self, encodings)]]
 
     def describe(self, encoding: np.ndarray) -> str:
         words = [f"|{OPS[op]}~{source}" for op, (source, _) in zip(encoding, EDGES, strict=True)]
@@ -84,14 +82,9 @@ class NasBench201:
         As published: an operation counts whether or not its output reaches that of the cell.
         """
         fixed, table = self._costs()
-
-        def total(name: str) -> Array:
-            # In two halves, of which the sums are exact: a network may have more multiply-adds than an int32 holds.
-            halves = zip(divmod(fixed[name], 2**16), np.divmod(table[name], 2**16), strict=True)
-            high, low = (first + jnp.asarray(each, jnp.int32)[encodings].sum(1) for first, each in halves)
-            return high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32)
-
-        return {name: total(name) for name in table}
+        # An operation costs the same on every edge.
+        by_edge = {name: np.tile(costs, (len(EDGES), 1)) for name, costs in table.items()}
+        return additive_costs(fixed, by_edge, encodings)
 
     def features(self, encodings: Encodings) -> tuple[Float[Array, "n 20"], Float[Array, "n 5"]]:
         """What predictors see beside the encoding: for each route from the input to the output (0-3, 0-1-3, 0-2-3,
@@ -148,7 +141,7 @@ def representatives() -> np.ndarray:
         for into_2 in itertools.product(ops, ops):
             second = (*first, _node(first, into_2))
             names += [_node(second, into_3) for into_3 in itertools.product(ops, ops, ops)]
-    rows = np.arange(len(names))[:, None] // POWERS[None] % len(OPS)
+    rows = np.indices((len(OPS),) * len(EDGES)).reshape(len(EDGES), -1).T
     small, large = (rows == CONV_1X1).sum(1), (rows == CONV_3X3).sum(1)
     # By multiply-adds, of which a 3x3 has nine times those of a 1x1, then by the scales of normalisation.
     order = np.lexsort((small + large, 9 * large + small))

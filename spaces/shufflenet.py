@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spaces.base import Encodings
+from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
 from spaces.single_path import Around, Choice, directly
 
@@ -88,16 +88,7 @@ class ShuffleNet:
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""
-        where = np.arange(len(self.cardinalities))
-        fixed, table = self._costs()
-
-        def total(name: str) -> Array:
-            # In two halves, of which the sums are exact: a network may have more multiply-adds than an int32 holds.
-            halves = zip(divmod(fixed[name], 2**16), np.divmod(table[name], 2**16), strict=True)
-            high, low = (first + jnp.asarray(each, jnp.int32)[where, encodings].sum(1) for first, each in halves)
-            return high.astype(jnp.float32) * 2**16 + low.astype(jnp.float32)
-
-        return {name: total(name) for name in table}
+        return additive_costs(*self._costs(), encodings)
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
         draw = generator(key)

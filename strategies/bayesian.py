@@ -21,6 +21,7 @@ from nas.types import Observations, Proposals
 from predictors.features import features
 from predictors.gaussian_process import at, condition, predict, quantiles, squared_distances
 from spaces.base import Encodings, Limits, Space, every, feasible, indices, mutate
+from strategies.checks import at_least
 from strategies.region import Region, contains, draw, hash_rows, pick, region, repeat
 
 SIZES = (32, 64, 96, 128, 256)  # of fits: a program for each, and the smallest that holds the observations runs
@@ -65,10 +66,7 @@ class Bayesian:
     seeds_at_once: ClassVar[int] = 1  # of a study: its linear algebra is large enough, and better not batched
 
     def __post_init__(self):
-        least = {"batch_size": 1, "initial": 2, "spread": 1, "num_candidates": 2, "memory": 2, "budget": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+        at_least(self, batch_size=1, initial=2, spread=1, num_candidates=2, memory=2, budget=0)
 
     @property
     def generation(self) -> int:
@@ -194,7 +192,6 @@ def log_expected_improvement(z: Float[Array, "m"]) -> Float[Array, "m"]:
     near = jnp.maximum(z, -5.0)
     inside = jnp.log(jnp.exp(_log_density(near)) + near * jsp.special.ndtr(near))
     far = jnp.minimum(z, -5.0)
-
     tail = _log_density(far) - 2 * jnp.log(-far) + jnp.log1p(-3 / far**2 + 15 / far**4 - 105 / far**6)
     return jnp.where(z > -5, inside, tail)
 

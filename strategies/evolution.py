@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, crossover, resample, sample
+from strategies.checks import at_least
 from strategies.region import Hashes, Region, hash_rows, pick, region, repeat
 
 
@@ -47,12 +48,7 @@ class Evolution:
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        for name in ("population_size", "num_parents", "memory"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_mutations", "num_crossovers", "budget"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        at_least(self, population_size=1, num_parents=1, memory=1, num_mutations=0, num_crossovers=0, budget=0)
         if not 0 < self.mutation_probability <= 1:
             raise ValueError(f"mutation_probability={self.mutation_probability} must lie in (0, 1]")
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, feasible, neighbours, sample
+from strategies.checks import at_least
 from strategies.region import Hashes, Region, contains, hash_rows, pick, region, repeat
 
 
@@ -39,10 +40,7 @@ class LocalSearch:
     generation: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.memory < 1:
-            raise ValueError(f"memory={self.memory} must be at least 1")
-        if self.budget < 0:
-            raise ValueError(f"budget={self.budget} must be at least 0")
+        at_least(self, memory=1, budget=0)
 
     def init(self, space: Space, limits: Limits = ()) -> LocalSearchState:
         return LocalSearchState(

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, resample, sample
+from strategies.checks import at_least
 from strategies.region import Hashes, Region, hash_rows, pick, region, repeat
 
 
@@ -48,9 +49,7 @@ class NSGA2:
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        for name, least in (("population_size", 2), ("num_objectives", 1), ("memory", 1), ("budget", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        at_least(self, population_size=2, num_objectives=1, memory=1, budget=0)
         if not 0 <= self.crossover_probability <= 1:
             raise ValueError(f"crossover_probability={self.crossover_probability} must lie in [0, 1]")
         if not self.mutations > 0:

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space
+from strategies.checks import at_least
 from strategies.policy import log_softmax, mask
 from strategies.region import Region, no_hashes, pick, region
 
@@ -59,14 +60,10 @@ class PPO:
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        for name, least in (("batch_size", 1), ("hidden", 1), ("epochs", 1), ("budget", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        at_least(self, batch_size=1, hidden=1, epochs=1, entropy=0, budget=0)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
-        if not self.entropy >= 0:
-            raise ValueError(f"entropy={self.entropy} must be at least 0")
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f"baseline_decay={self.baseline_decay} must lie in [0, 1)")
 

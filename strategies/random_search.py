@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
+from strategies.checks import at_least
 from strategies.region import Region, draw, region
 
 
@@ -25,8 +26,7 @@ class RandomSearch:
     generation: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.budget < 0:
-            raise ValueError(f"budget={self.budget} must be at least 0")
+        at_least(self, budget=0)
 
     def init(self, space: Space, limits: Limits = ()) -> Region:
         return region(space, limits)

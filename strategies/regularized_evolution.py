@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, mutate
+from strategies.checks import at_least
 from strategies.region import Region, draw, no_hashes, pick, region, repeat
 
 
@@ -40,10 +41,7 @@ class RegularizedEvolution:
     generation: ClassVar[int] = 1
 
     def __post_init__(self):
-        if self.population_size < 1:
-            raise ValueError(f"population_size={self.population_size} must be at least 1")
-        if self.budget < 0:
-            raise ValueError(f"budget={self.budget} must be at least 0")
+        at_least(self, population_size=1, budget=0)
         if not 1 <= self.tournament_size <= self.population_size:
             raise ValueError(
                 f"tournament_size={self.tournament_size} must lie in 1..population_size={self.population_size}"

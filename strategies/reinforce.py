@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
+from strategies.checks import at_least
 from strategies.policy import log_softmax, mask
 from strategies.region import Region, no_hashes, pick, region, repeat
 
@@ -46,8 +47,7 @@ class Reinforce:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f"baseline_decay={self.baseline_decay} must lie in [0, 1)")
-        if self.budget < 0:
-            raise ValueError(f"budget={self.budget} must be at least 0")
+        at_least(self, budget=0)
 
     def init(self, space: Space, limits: Limits = ()) -> ReinforceState:
         logits = jnp.zeros(mask(space).shape)

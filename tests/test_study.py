@@ -6,7 +6,6 @@ import json
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import pytest
 from conftest import Toy
@@ -20,6 +19,7 @@ from nas.evaluators.table import TableEvaluator
 from nas.executors import InProcess
 from nas.query import hypervolume
 from nas.recipe import Lookup
+from nas.streams import SEARCH, stream
 from nas.tables import Column, Table, TabularSpace, read_table, write_table
 from spaces.base import every, indices
 from spaces.nasbench201 import NasBench201
@@ -92,8 +92,7 @@ def test_a_study_and_the_loop_give_the_same_trials(name, noise, table, quick_com
     trials = 3 * strategy.generation if strategy.generation > 2 else 24
     space = table.searchable()
     found = study.run(strategy, space, table.error("cifar10", "valid", 12), [seed], trials, noise=noise)
-    key = jr.fold_in(jr.key(seed), study.SEARCH)
-    search = loop.Search(strategy, space, (), key, trials, lag=1)
+    search = loop.Search(strategy, space, (), stream(seed, SEARCH), trials, lag=1)
     log = Memory()
     loop.run(search, InProcess(TableEvaluator(table, Lookup(noise=noise))), log, seed=seed)
     assert np.asarray(indices(space, jnp.asarray(log.rows))).tolist() == found.rows[0].tolist()
@@ -112,7 +111,7 @@ def test_a_study_of_many_seeds_is_that_of_each(table):
 
 def test_what_is_reported_is_the_best_observed_and_the_earlier_of_equals():
     scores = np.array([[np.nan, 3.0, 2.0, 2.0, 5.0, 1.0]], np.float32)
-    found = study.Study(np.arange(6)[None], scores, np.full((1, 6), -1))
+    found = study.Study(np.arange(6)[None], scores)
     assert found.best().tolist() == [[0, 1, 2, 2, 2, 5]]
 
 

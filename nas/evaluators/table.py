@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 from nas.evaluators.base import Evaluation
 from nas.recipe import Lookup
-from nas.study import SEARCH, perturbation
+from nas.streams import SEARCH, stream
+from nas.study import perturbation
 from nas.tables import Table
 
 
@@ -46,8 +46,7 @@ class TableEvaluator:
         row = int(np.ravel_multi_index(encoding, self.table.space.cardinalities))
         metrics = {name: float(values[row]) for name, values in self._columns.items()}
         if self.lookup.noise > 0 and not self.tests:
-            key = jr.fold_in(jr.key(seed), SEARCH)
-            unit = jax.jit(perturbation)(key, jnp.asarray([row], jnp.int32))[0]
+            unit = jax.jit(perturbation)(stream(seed, SEARCH), jnp.asarray([row], jnp.int32))[0]
             # In float32, as a study adds it.
             metrics["error"] = float(np.float32(metrics["error"]) + np.float32(self.lookup.noise) * np.float32(unit))
         return Evaluation(metrics)
