@@ -130,7 +130,8 @@ class Store:
         with self._transaction(write=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
-                stem = f"{space}-{strategy}-{task}-{seed}"
+                kind, _, place = task.partition(":")  # of a file, its name: a run's name is typed
+                stem = "-".join([space, strategy, kind, *([Path(place).stem] if place else []), str(seed)])
                 names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
                 name = next(each for each in names if each not in taken)
             elif name in taken or name in ("", "latest"):

@@ -239,6 +239,7 @@ def test_images_of_ones_own_are_searched_and_rows_go_into_pandas(tmp_path, quick
     np.savez(tmp_path / "mine.npz", images=draw.integers(0, 255, (300, 8, 8, 3)), labels=np.arange(300) % 3)
     url = f"sqlite:///{tmp_path / 'x.db'}"
     outcome = nas.search(**TINY, task=f"npz:{tmp_path / 'mine.npz'}", strategy="random", store=url)
+    assert outcome.name == "shufflenet-random-npz-mine-0"
     assert [row["role"] for row in outcome.finals] == ["found", "random"]
     table = pd.DataFrame(nas.Store(url).top(outcome.name, by="error", limit=3))
     assert len(table) == 3
