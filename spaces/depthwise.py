@@ -6,6 +6,7 @@ one reduction a tap. Elsewhere the library's grouped convolution is the fast one
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,36 +18,38 @@ Images = Float[Array, "n _ _ channels"]  # height and width change with the stri
 Kernel = Float[Array, "k k channels"]
 
 
-def depthwise_conv(images: Images, kernel: Kernel, stride: int = 1) -> Images:
-    """Each channel convolved with its own k x k kernel, k odd, padded by k // 2 on both sides (as PyTorch pads)."""
+def depthwise_conv(images: Images, kernel: Kernel, stride: int = 1, dilation: int = 1) -> Images:
+    """Each channel convolved with its own k x k kernel, k odd, padded on both sides by half of what it spans, as
+    PyTorch code pads: k // 2 pixels times the dilation, which is the distance of the taps."""
     if jax.default_backend() == "cpu":
-        return _shifted(images, kernel, stride)
-    return grouped_conv(images, kernel, stride)
+        return _shifted(images, kernel, stride, dilation)
+    return grouped_conv(images, kernel, stride, dilation)
 
 
-def grouped_conv(images: Images, kernel: Kernel, stride: int = 1) -> Images:
+def grouped_conv(images: Images, kernel: Kernel, stride: int = 1, dilation: int = 1) -> Images:
     """The same by the library's grouped convolution: the GPU's path and the reference of the tests."""
-    pad = kernel.shape[0] // 2
+    pad = kernel.shape[0] // 2 * dilation
     return lax.conv_general_dilated(
         images,
         kernel[:, :, None, :],
         (stride, stride),
         [(pad, pad), (pad, pad)],
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=images.shape[-1],
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shifted(images: Images, kernel: Kernel, stride: int) -> Images:
-    return _sum_of_shifts(images, kernel, stride)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted(images: Images, kernel: Kernel, stride: int, dilation: int = 1) -> Images:
+    return _sum_of_shifts(images, kernel, stride, dilation)
 
 
-def _forward(images: Images, kernel: Kernel, stride: int):
-    return _sum_of_shifts(images, kernel, stride), (images, kernel)
+def _forward(images: Images, kernel: Kernel, stride: int, dilation: int):
+    return _sum_of_shifts(images, kernel, stride, dilation), (images, kernel)
 
 
-def _backward(stride: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
+def _backward(stride: int, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     gradient = lax.optimization_barrier(gradient)
     height, width = images.shape[1:3]
@@ -55,22 +58,24 @@ def _backward(stride: int, saved: tuple[Images, Kernel], gradient: Images) -> tu
         zero = jnp.zeros((), gradient.dtype)
         high = [size - ((out - 1) * stride + 1) for size, out in zip((height, width), gradient.shape[1:3], strict=True)]
         spread = lax.pad(gradient, zero, [(0, 0, 0), (0, high[0], stride - 1), (0, high[1], stride - 1), (0, 0, 0)])
-    return _sum_of_shifts(spread, kernel[::-1, ::-1], 1), _kernel_gradient(images, gradient, kernel, stride)
+    by_images = _sum_of_shifts(spread, kernel[::-1, ::-1], 1, dilation)
+    return by_images, _kernel_gradient(images, gradient, kernel, stride, dilation)
 
 
 _shifted.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.jit, static_argnums=2)  # traced once per shape, however many blocks share it
-def _sum_of_shifts(images: Images, kernel: Kernel, stride: int) -> Images:
-    out = sum(window * kernel[None, None, None, i, j] for (i, j), window in _windows(images, kernel.shape[0], stride))
+@functools.partial(jax.jit, static_argnums=(2, 3))  # traced once per shape, however many blocks share it
+def _sum_of_shifts(images: Images, kernel: Kernel, stride: int, dilation: int) -> Images:
+    windows = _windows(images, kernel.shape[0], stride, dilation)
+    out = sum(window * kernel[None, None, None, i, j] for (i, j), window in windows)
     # The barriers keep XLA from computing the producer of the input again in every shifted read.
     return lax.optimization_barrier(jnp.asarray(out))
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _kernel_gradient(images: Images, gradient: Images, kernel: Kernel, stride: int) -> Kernel:
-    windows = _windows(images, kernel.shape[0], stride)
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _kernel_gradient(images: Images, gradient: Images, kernel: Kernel, stride: int, dilation: int) -> Kernel:
+    windows = _windows(images, kernel.shape[0], stride, dilation)
     products = [(window * gradient).astype(jnp.float32) for _, window in windows]
     zeros = [jnp.zeros((), jnp.float32)] * len(products)
     sums = lax.reduce(products, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], (0, 1, 2))
@@ -78,21 +83,24 @@ def _kernel_gradient(images: Images, gradient: Images, kernel: Kernel, stride: i
     return jnp.zeros_like(kernel).at[rows, columns].set(jnp.stack(sums).astype(kernel.dtype))
 
 
-def _windows(images: Images, k: int, stride: int) -> list[tuple[tuple[int, int], Images]]:
+def _windows(images: Images, k: int, stride: int, dilation: int) -> list[tuple[tuple[int, int], Images]]:
     """The taps (i, j) that touch the image at all, each with the part of the padded image it multiplies."""
     n, height, width, channels = images.shape
-    pad = k // 2
+    pad = k // 2 * dilation
     rows, columns = -(-height // stride), -(-width // stride)
     padded = lax.optimization_barrier(jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
 
     def window(i: int, j: int) -> Images:
+        i, j = i * dilation, j * dilation
         stop = (n, i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, channels)
         return lax.slice(padded, (0, i, j, 0), stop, (1, stride, stride, 1))
 
-    taps = [(i, j) for i in _touching(k, height, rows, stride) for j in _touching(k, width, columns, stride)]
+    taps = itertools.product(
+        _touching(k, height, rows, stride, dilation), _touching(k, width, columns, stride, dilation)
+    )
     return [(tap, window(*tap)) for tap in taps]
 
 
-def _touching(k: int, size: int, out: int, stride: int) -> list[int]:
+def _touching(k: int, size: int, out: int, stride: int, dilation: int) -> list[int]:
     """Taps that read at least one real pixel: on a 2 x 2 map a 7 x 7 kernel has 3 x 3 of them."""
-    return [i for i in range(k) if any(0 <= o * stride + i - k // 2 < size for o in range(out))]
+    return [i for i in range(k) if any(0 <= o * stride + (i - k // 2) * dilation < size for o in range(out))]

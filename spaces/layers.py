@@ -57,12 +57,21 @@ class Pointwise(nnx.Module):
 class Depthwise(nnx.Module):
     """A k x k convolution of each channel by itself."""
 
-    def __init__(self, k: int, width: int, draw: np.random.Generator, *, stride: int = 1):
-        self.stride = stride
-        self.kernel = nnx.Param(normal(draw, (k, k, width)))
+    def __init__(
+        self,
+        k: int,
+        width: int,
+        draw: np.random.Generator,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        scale: float = 1.0,
+    ):
+        self.stride, self.dilation = stride, dilation
+        self.kernel = nnx.Param(normal(draw, (k, k, width), scale))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
-        return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride)
+        return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride, self.dilation)
 
 
 class BatchNorm(nnx.Module):

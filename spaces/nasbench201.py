@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from spaces.base import Encodings, additive_costs, every, indices
+from spaces.base import Drawing, Encodings, Graph, Mixing, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator
 from spaces.single_path import Choice, is_mixture
 
@@ -76,25 +76,58 @@ class NasBench201:
             raise ValueError(f"{text!r} has the operation {odd[0]!r}, which is not one of {', '.join(OPS)}")
         return np.array([OPS.index(op) for op in cell.groups()], np.int32)
 
+    def drawings(self, encoding: np.ndarray) -> list[Drawing]:
+        chosen = zip(EDGES, encoding, strict=True)
+        edges = tuple((source, target, OPS[op]) for (source, target), op in chosen if op != NONE)
+        return [Drawing("cell", ("input", "1", "2", "output"), edges)]
+
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image in convolutions and the classifier, and parameters with affine normalisation.
 
         As published: an operation counts whether or not its output reaches that of the cell.
         """
-        fixed, table = self._costs()
-        # An operation costs the same on every edge.
-        by_edge = {name: np.tile(costs, (len(EDGES), 1)) for name, costs in table.items()}
-        return additive_costs(fixed, by_edge, encodings)
+        return additive_costs(*self._costs_by_edge(), encodings)
 
-    def features(self, encodings: Encodings) -> tuple[Float[Array, "n 20"], Float[Array, "n 5"]]:
-        """What predictors see beside the encoding: for each route from the input to the output (0-3, 0-1-3, 0-2-3,
-        0-1-2-3) whether no `none` blocks it, and if so its operations by kind; then those of the whole cell."""
+    def mixing(self) -> Mixing:
+        fixed, table = self._costs_by_edge()
+        costs = {name: (fixed[name], table[name]) for name in table}
+        nodes = tuple(target for _, target in EDGES)
+        return Mixing(OPS, nodes, (1.0,) * len(EDGES), len(EDGES), costs, partial=False)
+
+    def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
+        return encodings
+
+    def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
+        """The heaviest operation of each edge, `none` among them; of equal ones the first."""
+        return mixture.argmax(1).astype(jnp.int32)
+
+    def features(self, encodings: Encodings) -> tuple[Float[Array, "n _"], ...]:
+        """What predictors see beside the encoding, in four groups: for each route from the input to the output (0-3,
+        0-1-3, 0-2-3, 0-1-2-3) whether no `none` blocks it, and if so its operations by kind; the operations of the
+        cell by kind, of the edges that are on such a route; these edges' operations; and how deep the cell is."""
         kinds = (encodings[:, :, None] == np.arange(len(OPS))[None, None]).astype(jnp.float32)
         routes = np.array([[edge in route for edge in range(len(EDGES))] for route in ROUTES], np.float32)
         counts = jnp.einsum("re,nek->nrk", routes, kinds)
-        alive = (counts[:, :, :1] == 0).astype(jnp.float32)
-        by_route = jnp.concatenate([alive, alive * counts[:, :, 1:]], axis=2)
-        return by_route.reshape(len(encodings), -1), kinds.sum(1)
+        alive = (counts[:, :, NONE] == 0).astype(jnp.float32)
+        by_route = alive[:, :, None] * counts.at[:, :, NONE].set(1.0)
+        used = (alive @ routes > 0)[:, :, None] * kinds
+        small, large, pools = (by_route[:, :, op] for op in (CONV_1X1, CONV_3X3, POOL))
+        convs = small + large
+        direct = alive * (convs == 0)  # routes on which nothing is learned
+        depth = [convs.max(1), (convs + pools).max(1), (small + 2 * large).max(1), alive.sum(1), direct.sum(1)]
+        flat = (len(encodings), -1)
+        return by_route.reshape(flat), used.sum(1), used[:, :, SKIP:].reshape(flat), jnp.stack(depth, 1)
+
+    def equivalents(self, encodings: Encodings, numbers: Int[Array, "n"]) -> Encodings:
+        """Another member of the class of each architecture: see `canonical`."""
+        members, first, size = _classes()
+        places = indices(self, encodings)
+        begin, count = jnp.asarray(first)[places], jnp.asarray(size)[places]
+        return jnp.asarray(every(self))[jnp.asarray(members)[begin + numbers % count]]
+
+    def graph(self) -> Graph:
+        edges = tuple((source, target, decision) for decision, (source, target) in enumerate(EDGES))
+        return Graph(NODES, edges, blocked=NONE)
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
         draw = generator(key)
@@ -113,6 +146,11 @@ class NasBench201:
     def _stages(self) -> list[tuple[int, int]]:
         """The width and the pixels of a side of each stage."""
         return [(self.width * 2**stage, -(-self.image_size // 2**stage)) for stage in range(STAGES)]
+
+    def _costs_by_edge(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """An operation costs the same on every edge."""
+        fixed, table = self._costs()
+        return fixed, {name: np.tile(costs, (len(EDGES), 1)) for name, costs in table.items()}
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What every architecture pays, and what each operation on an edge adds."""
@@ -149,6 +187,17 @@ def representatives() -> np.ndarray:
     found = np.empty(len(rows), np.int32)
     found[order] = order[first][class_of]
     return found
+
+
+@functools.cache
+def _classes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The architectures class by class; and of each architecture where its class begins, and how large it is."""
+    found = representatives()
+    members = np.argsort(found, kind="stable").astype(np.int32)
+    _, first, which, size = np.unique(found[members], return_index=True, return_inverse=True, return_counts=True)
+    where = np.empty(len(found), np.int32)
+    where[members] = which
+    return members, first[where].astype(np.int32), size[where].astype(np.int32)
 
 
 def _node(nodes: Sequence[str], ops: Sequence[int]) -> str:

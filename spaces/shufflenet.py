@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spaces.base import Encodings, additive_costs
+from spaces.base import Drawing, Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
 from spaces.single_path import Around, Choice, directly
 
@@ -85,6 +85,15 @@ class ShuffleNet:
         if len(row) != len(self.cardinalities) or min(row) < 0 or max(row) >= CHOICES:
             raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
         return np.array(row, np.int32)
+
+    def drawings(self, encoding: np.ndarray) -> list[Drawing]:
+        """A chain a stage."""
+        found, names = [], iter("xception" if choice == XCEPTION else f"k{KERNELS[choice]}" for choice in encoding)
+        for stage, (blocks, wide) in enumerate(zip(self.blocks, self.widths, strict=True)):
+            chain = tuple(itertools.islice(names, blocks))
+            edges = tuple((i, i + 1, "") for i in range(blocks - 1))
+            found.append(Drawing(f"stage {stage + 1}, {wide} channels", chain, edges))
+        return found
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""

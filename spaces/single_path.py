@@ -6,22 +6,36 @@ path (parameters and optimiser state alike) stays bit-identical, and costs nothi
 
 The path is an array argument: one compiled program serves every architecture, and only the chosen branch runs.
 In its place may stand a mixture, which gives every choice a weight; then all branches run, and what they give is added.
+Of a mixture that is one-hot (`OneHot`) only the chosen branch runs, and the weights still have gradients.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, struct
 from jax import lax
+from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Float, Int
 
 Path = Int[Array, "length"]
 Mixture = Float[Array, "length choices"]
+
+
+@struct.dataclass
+class OneHot:
+    """A mixture that gives one choice of each decision the weight 1, and the others 0."""
+
+    weights: Mixture
+    ndim = 2
+
+    def choices(self) -> Path:
+        return self.weights.argmax(1).astype(jnp.int32)
 
 
 def is_mixture(path: Any) -> bool:
@@ -32,14 +46,27 @@ class Shared(nnx.Param):
     """Parameters `[count, choices, width]`: for each `i` the choices of decision `decisions[i]`, as rows.
 
     `decayed[choice]` is the number of leading entries that are weights; normalisation scales and biases follow.
+    `sizes[choice]` are the numbers of entries of these weights' tensors, one after another.
+    `read` makes decisions of a path, where an encoding says them in another way; a mixture is given by decision.
     """
 
     decisions: tuple[int, ...]
     decayed: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    read: Callable[[Path], Path]
 
-    def picks(self, path: Path | Mixture) -> Array:
+    def picks(self, path: Path | Mixture | OneHot) -> Array:
         """What the path chooses at these decisions, or the weights that the mixture gives to their choices."""
-        return jnp.asarray(path)[np.array(self.decisions)]
+        path = jnp.asarray(path.weights if isinstance(path, OneHot) else path)
+        return (path if is_mixture(path) else self.read(path))[np.array(self.decisions)]
+
+
+class Statistics(nnx.BatchStat):
+    """Statistics `[count, width]`, one row a decision; `initial[choice]` is the row, as bytes, that a choice is made
+    with."""
+
+    decisions: tuple[int, ...]
+    initial: tuple[bytes, ...]
 
 
 class Layout(tuple):
@@ -61,8 +88,9 @@ class Layout(tuple):
         return sum(math.prod(shape) for shape in self[1])
 
     @property
-    def decayed(self) -> int:
-        return sum(math.prod(shape) for shape in self[1] if len(shape) > 1)
+    def sizes(self) -> tuple[int, ...]:
+        """Of the tensors with more than one axis, which come first."""
+        return tuple(math.prod(self[1][i]) for i in self.order if len(self[1][i]) > 1)
 
     def pack(self, tree: Any, width: int, numpy: Any = jnp) -> Any:
         leaves = jax.tree.leaves(tree)
@@ -79,10 +107,15 @@ class Layout(tuple):
 
 
 Around = Callable[..., Array]  # (input of a block, *its branches) -> its output
+Run = Callable[..., tuple[Array, Array]]  # (input, weights, statistics, pick) -> output, statistics
 
 
 def directly(x: Array, branch: Callable[[Array], Array]) -> Array:
     return branch(x)
+
+
+def as_written(path: Path) -> Path:
+    return path
 
 
 class Choice(nnx.Module):
@@ -99,6 +132,7 @@ class Choice(nnx.Module):
         modules: Sequence[Sequence[nnx.Module]],
         around: Around = directly,
         together: int = 1,
+        read: Callable[[Path], Path] = as_written,
     ):
         parts = [[nnx.split(module, nnx.Param, nnx.BatchStat) for module in choices] for choices in modules]
         graphs = [[graph for graph, _, _ in choices] for choices in parts]
@@ -113,38 +147,51 @@ class Choice(nnx.Module):
         ]
         self.around, self.together = around, together
         self.branches = tuple(zip(graphs[0], weights, statistics, strict=True))
-        decayed = tuple(layout.decayed for layout in weights)
-        self.weights = Shared(np.array(rows), decisions=tuple(decisions), decayed=decayed)
+        sizes = tuple(layout.sizes for layout in weights)
+        decayed = tuple(map(sum, sizes))
+        self.weights = Shared(np.array(rows), decisions=tuple(decisions), decayed=decayed, sizes=sizes, read=read)
         # Of the branch that ran last; one row a decision, because a path has its own statistics.
         size = max(layout.width for layout in statistics)
-        self.statistics: nnx.BatchStat[Any] = nnx.BatchStat(np.zeros((len(rows), size), np.float32))
+        zeros = np.zeros((len(rows), size), np.float32)
+        initial = tuple(
+            layout.pack(stats, size, np).astype(np.float32).tobytes()
+            for layout, (_, _, stats) in zip(statistics, parts[0], strict=True)
+        )
+        self.statistics = Statistics(zeros, decisions=tuple(decisions), initial=initial)
 
-    def __call__(self, x: Array, path: Path | Mixture, train: bool) -> Array:
+    def opened(self, path: Path | Mixture | OneHot, train: bool) -> tuple[Run, tuple[Array, Array, Array]]:
+        """How a decision is run, as a function of its input and of what follows: the weights, the statistics and the
+        pick of every decision."""
         picks, rows = self.weights.picks(path), jnp.asarray(self.weights.get_value())
-        if is_mixture(path):
-            run = functools.partial(_mix, self.branches)
-        else:
-            run = functools.partial(_run, self.branches, train)
-            if rows.ndim == 3:  # all rows are here: the caller has not selected
-                rows = rows[jnp.arange(len(rows)), picks]
+        inputs = jnp.asarray(self.statistics.get_value()), picks
+        if is_mixture(path) and not isinstance(path, OneHot):
+            return functools.partial(_mix, self.branches), (rows, *inputs)
+        if rows.ndim == 3:  # all rows are here: the caller has not selected
+            rows = rows[jnp.arange(len(rows)), picks.argmax(1) if isinstance(path, OneHot) else picks]
+        if isinstance(path, OneHot):
+            return functools.partial(_sampled, self.branches), (rows, *inputs)
+        return functools.partial(_run, self.branches, train), (rows, *inputs)
+
+    def __call__(self, x: Array, path: Path | Mixture | OneHot, train: bool) -> Array:
+        run, inputs = self.opened(path, train)
+        n = len(inputs[0])
 
         def block(x: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             left: dict[int, Array] = {}
 
             def branch(i: int, x: Array) -> Array:
-                y, left[i] = cast(tuple[Array, Array], run(x, *(each[i] for each in inputs)))
+                y, left[i] = run(x, *(each[i] for each in inputs))
                 return y
 
             x = self.around(x, *(functools.partial(branch, i) for i in range(self.together)))
             return x, jnp.stack([left[i] for i in range(self.together)])
 
-        inputs = (rows, jnp.asarray(self.statistics.get_value()), picks)
         inputs = jax.tree.map(lambda each: each.reshape(-1, self.together, *each.shape[1:]), inputs)
-        if len(rows) == self.together:  # one block may change the shape
+        if n == self.together:  # one block may change the shape
             x, statistics = block(x, jax.tree.map(lambda each: each[0], inputs))
         else:
             x, statistics = lax.scan(block, x, inputs)
-        self.statistics.set_value(statistics.reshape(len(rows), -1))
+        self.statistics.set_value(statistics.reshape(n, -1))
         return x
 
     def branch(self, i: int, choice: int) -> nnx.Module:
@@ -181,6 +228,46 @@ def _backward(branches, train: bool, inputs, gradients):
 
 
 _run.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sampled(branches, x: Array, row: Array, statistics: Array, weights: Array) -> tuple[Array, Array]:
+    """What the branch of weight 1 gives, normalised by the batch, and the statistics as they were.
+
+    To the gradient it is h_k * branch_k(x) + the sum of all other h (Dong & Yang, "Searching for a Robust Neural
+    Architecture in Four GPU Hours", 2019, https://arxiv.org/abs/1910.04465, and its code).
+    """
+    found: Any = _run(branches, True, x, row, statistics, weights.argmax().astype(jnp.int32))
+    return found[0], statistics
+
+
+def _sampled_forward(branches, *primals: CustomVJPPrimal):
+    x, row, statistics, weights = (primal.value for primal in primals)
+    wanted = () if primals[1].perturbed else None  # whether the gradient by the row is: a structure, to stay static
+    return _sampled(branches, x, row, statistics, weights), (x, row, statistics, weights, wanted)
+
+
+def _sampled_backward(branches, saved, gradients):
+    x, row, statistics, weights, wanted = saved
+    flow = gradients[0]
+
+    def pull(branch, x: Array, row: Array) -> tuple[Array, Array | None, Array]:
+        if wanted is None:
+            y, pull = jax.vjp(lambda x: _call(branch, True, x, row, statistics)[0], x)
+            (by_x,), by_row = pull(flow), None
+        else:
+            y, pull = jax.vjp(lambda x, row: _call(branch, True, x, row, statistics)[0], x, row)
+            by_x, by_row = pull(flow)
+        return by_x, by_row, jnp.vdot(flow, y).astype(weights.dtype)
+
+    choice = weights.argmax()
+    pulls = [functools.partial(pull, branch) for branch in branches]
+    by_x, by_row, by_choice = lax.switch(choice, pulls, x, row)
+    by_weights = jnp.where(jnp.arange(len(weights)) == choice, by_choice, flow.sum().astype(weights.dtype))
+    return by_x, by_row, None, by_weights
+
+
+_sampled.defvjp(_sampled_forward, _sampled_backward, symbolic_zeros=True)
 
 
 def _call(branch, train: bool, x: Array, row: Array, statistics: Array) -> tuple[Array, Array]:
@@ -221,13 +308,44 @@ def put(tree: Any, selected: Any, path: Path) -> Any:
     return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
 
 
-def decay_mask(selected: Any, path: Path | tuple[()]) -> Any:
+def decay_mask(selected: Any, path: Path | Mixture | tuple[()]) -> Any:
     """Which selected parameters weight decay acts on: those of tensors with more than one axis."""
 
     def mask(leaf: Any) -> Any:
         if not _is_shared(leaf):
             return jnp.full(leaf.shape, leaf.ndim > 1)
-        weights = jnp.asarray(leaf.decayed)[leaf.picks(path)]
-        return leaf.replace(jnp.arange(leaf.shape[1])[None] < weights[:, None])
+        weights = jnp.asarray(leaf.decayed)
+        weights = weights[leaf.picks(path)] if leaf.ndim == 2 else weights[None]  # of one choice a row, or of all
+        return leaf.replace(lax.broadcasted_iota(jnp.int32, leaf.shape, leaf.ndim - 1) < weights[..., None])
 
     return jax.tree.map(mask, selected, is_leaf=_is_shared)
+
+
+def initial_statistics(statistics: Any, path: Path | tuple[()]) -> Any:
+    """The statistics that the modules on the path are made with: mean 0, variance 1."""
+
+    def begin(where: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, Statistics):
+            return leaf.replace(jnp.full(leaf.shape, where[-1].key == "var", jnp.float32))
+        table = np.stack([np.frombuffer(row, np.float32) for row in leaf.initial])
+        return leaf.replace(jnp.asarray(table)[jnp.asarray(path)[np.array(leaf.decisions)]])
+
+    return jax.tree_util.tree_map_with_path(begin, statistics, is_leaf=lambda node: isinstance(node, nnx.Variable))
+
+
+def total(measure: Callable[..., Array], path: Path | tuple[()], *trees: Any) -> Array:
+    """The sum of a measure of each weight tensor on the path, given as it is in each of the selected trees (weights,
+    their gradients). Parameters of one axis, biases and scales, are left out."""
+
+    def one(leaf: Any, *others: Any) -> Array | float:
+        if not _is_shared(leaf):
+            return measure(leaf, *others) if leaf.ndim > 1 else 0.0
+        rows = [each.get_value() for each in (leaf, *others)]
+        by_choice = []
+        for sizes in leaf.sizes:
+            ends = np.cumsum((0, *sizes))
+            parts = [[row[:, a:b] for row in rows] for a, b in itertools.pairwise(ends)]
+            by_choice.append(sum((jax.vmap(measure)(*part) for part in parts), jnp.zeros(leaf.shape[0])))
+        return jnp.stack(by_choice)[leaf.picks(path), np.arange(leaf.shape[0])].sum()
+
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(one, *trees, is_leaf=_is_shared))))

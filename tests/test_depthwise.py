@@ -1,5 +1,7 @@
 """The depthwise convolution equals the library's grouped convolution, value and both gradients."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -11,15 +13,16 @@ from spaces import depthwise
 SIZES = [(8, 8), (7, 5), (2, 2), (1, 1), (4, 9)]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("k", [3, 5, 7])
+@pytest.mark.parametrize(
+    ("k", "stride", "dilation"), [*itertools.product([3, 5, 7], [1, 2], [1]), (3, 2, 2), (5, 1, 2)]
+)
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_the_grouped_convolution(key, size, k, stride):
+def test_equals_the_grouped_convolution(key, size, k, stride, dilation):
     key_images, key_kernel, key_gradient = jr.split(key, 3)
     images = jr.normal(key_images, (3, *size, 4))
     kernel = jr.normal(key_kernel, (k, k, 4))
-    expected, pull_expected = jax.vjp(lambda *args: depthwise.grouped_conv(*args, stride), images, kernel)
-    found, pull_found = jax.vjp(lambda *args: depthwise._shifted(*args, stride), images, kernel)
+    expected, pull_expected = jax.vjp(lambda *args: depthwise.grouped_conv(*args, stride, dilation), images, kernel)
+    found, pull_found = jax.vjp(lambda *args: depthwise._shifted(*args, stride, dilation), images, kernel)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     cotangent = jr.normal(key_gradient, expected.shape)
     for got, want in zip(pull_found(cotangent), pull_expected(cotangent), strict=True):

@@ -112,16 +112,21 @@ def test_a_space_that_cannot_be_built_is_refused_with_the_field(field):
 
 
 def test_features_are_the_operations_on_each_route():
-    found = np.concatenate(PAPER.features(jnp.asarray(CELLS)), axis=1)
-    draw = np.random.default_rng(0)
-    for i in draw.choice(len(CELLS), 200, replace=False):
+    routes, kinds, edges, depth = (np.asarray(group) for group in PAPER.features(jnp.asarray(CELLS)))
+    for i in np.random.default_rng(0).choice(len(CELLS), 200, replace=False):
         ops = dict(zip(EDGES, CELLS[i].tolist(), strict=True))
-        expected = []
+        expected, alive = [], []
         for route in ([0, 3], [0, 1, 3], [0, 2, 3], [0, 1, 2, 3]):
             on = [ops[edge] for edge in itertools.pairwise(route)]
             expected += [0] * 5 if 0 in on else [1, *(on.count(op) for op in range(1, 5))]
-        expected += [CELLS[i].tolist().count(op) for op in range(5)]
-        assert found[i].tolist() == expected
+            alive += [] if 0 in on else [list(itertools.pairwise(route))]
+        assert routes[i].tolist() == expected
+        used = {edge for route in alive for edge in route}
+        assert kinds[i].tolist() == [sum(ops[edge] == op for edge in used) for op in range(5)]
+        assert edges[i].tolist() == [edge in used and ops[edge] == op for edge in EDGES for op in range(1, 5)]
+        convs = [sum(ops[edge] in (2, 3) for edge in route) for route in alive]
+        assert depth[i][0] == max(convs, default=0)
+        assert depth[i][3:].tolist() == [len(alive), convs.count(0)]
 
 
 # Counts

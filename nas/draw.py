@@ -1,0 +1,147 @@
+"""Drawings of architectures: graphs from left to right, as SVG and as DOT text.
+
+The layers of a graph are those of Sugiyama, Tagawa & Toda, "Methods for Visual Understanding of Hierarchical System
+Structures", 1981: an edge passes through a place of its own in every layer between its ends, and its label lies at
+one of these. So labels have room, and lines go around nodes.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from html import escape
+
+from spaces.base import Drawing
+
+LETTER, LINE = 7.2, 30.0  # the width of a letter and the height of a place, in pixels
+GAP = 26.0  # between layers
+MARGIN = 16.0
+TITLE = 26.0
+COLOURS = {"node": "#dbe9f6", "end": "#d5ecd4", "line": "#5b6770", "text": "#1c2329"}
+FONT = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="12"'
+
+
+@dataclasses.dataclass(eq=False)
+class Place:
+    """Where a node lies, or where an edge passes a layer."""
+
+    layer: int
+    text: str = ""
+    node: bool = False
+    end: bool = False
+    x: float = 0.0
+    y: float = 0.0
+    near: list["Place"] = dataclasses.field(default_factory=list)
+
+    @property
+    def width(self) -> float:
+        return len(self.text) * LETTER + (20 if self.node else 8) if self.text else 0.0
+
+
+def svg(graphs: Sequence[Drawing]) -> str:
+    """The graphs one below the other, as a file that browsers show."""
+    parts, top, wide = [], MARGIN, 0.0
+    for graph in graphs:
+        places, lines = _laid_out(graph)
+        low = min(place.y for place in places)
+        for place in places:
+            place.x, place.y = place.x + MARGIN, place.y - low + top + LINE / 2 + (TITLE if graph.title else 0)
+        if graph.title:
+            parts.append(_text(MARGIN, top + 12, graph.title, anchor="start", weight="bold"))
+        parts += [_curve(line) for line in lines]
+        parts += [_box(place) for place in places if place.text]
+        wide = max(wide, *(place.x + place.width / 2 for place in places), MARGIN + len(graph.title) * LETTER * 1.1)
+        top = max(place.y for place in places) + LINE
+    size = f'width="{wide + MARGIN:.0f}" height="{top:.0f}" viewBox="0 0 {wide + MARGIN:.0f} {top:.0f}"'
+    arrow = (
+        '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<path d="M0,0 L8,4 L0,8 z" fill="{COLOURS["line"]}"/></marker>'
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<defs>{arrow}</defs>\n'
+    return head + '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
+
+
+def dot(graphs: Sequence[Drawing]) -> str:
+    """The graphs in the language of Graphviz."""
+
+    def quoted(text: str) -> str:
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+    lines = ["digraph architecture {", "  rankdir=LR;", "  node [shape=box, style=rounded];"]
+    for i, graph in enumerate(graphs):
+        lines += [f"  subgraph cluster_{i} {{", f"    label={quoted(graph.title)};"]
+        lines += [f"    n{i}_{j} [label={quoted(name)}];" for j, name in enumerate(graph.nodes)]
+        lines += [f"    n{i}_{a} -> n{i}_{b} [label={quoted(label)}];" for a, b, label in graph.edges]
+        lines.append("  }")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _laid_out(graph: Drawing) -> tuple[list[Place], list[list[Place]]]:
+    """All places, and for each edge those it passes."""
+    depths = [0] * len(graph.nodes)
+    for _ in graph.nodes:
+        for a, b, _ in graph.edges:
+            depths[b] = max(depths[b], depths[a] + 1)
+    ends = {i for i in range(len(graph.nodes)) if i not in {a for a, *_ in graph.edges}}
+    ends |= {i for i in range(len(graph.nodes)) if i not in {b for _, b, _ in graph.edges}}
+    # Every second layer is one of nodes, so that an edge has a place for its label.
+    nodes = [Place(2 * depths[i], name, True, i in ends) for i, name in enumerate(graph.nodes)]
+    places, lines = list(nodes), []
+    for a, b, label in graph.edges:
+        between = [Place(layer) for layer in range(2 * depths[a] + 1, 2 * depths[b])]
+        between[0].text = label
+        line = [nodes[a], *between, nodes[b]]
+        for one, other in itertools.pairwise(line):
+            one.near.append(other)
+            other.near.append(one)
+        places, lines = places + between, [*lines, line]
+    layers = [[p for p in places if p.layer == layer] for layer in range(2 * max(depths) + 1)]
+    _spread(layers)
+    x = 0.0
+    for layer in layers:
+        width = max((place.width for place in layer), default=0.0)
+        for place in layer:
+            place.x = x + width / 2
+        x += width + GAP
+    return places, lines
+
+
+def _spread(layers: list[list[Place]]) -> None:
+    """Heights: each place near the mean of those it is joined to, and no two of a layer closer than a line."""
+    for layer in layers:
+        for i, place in enumerate(layer):
+            place.y = (i - (len(layer) - 1) / 2) * LINE
+    for sweep in range(24):
+        for layer in layers if sweep % 2 == 0 else layers[::-1]:
+            wish = {id(place): sum(p.y for p in place.near) / max(len(place.near), 1) for place in layer}
+            layer.sort(key=lambda place: wish[id(place)])
+            heights = [wish[id(place)] for place in layer]
+            for i in range(1, len(layer)):
+                heights[i] = max(heights[i], heights[i - 1] + LINE)
+            # What was pushed down moves up again by half, so that the layer stays where it wishes to be.
+            shift = sum(wish[id(place)] - y for place, y in zip(layer, heights, strict=True)) / max(len(layer), 1)
+            for place, y in zip(layer, heights, strict=True):
+                place.y = y + shift
+
+
+def _curve(line: list[Place]) -> str:
+    start, end = line[0], line[-1]
+    points = [(start.x + start.width / 2, start.y)]
+    points += [(place.x + side * place.width / 2, place.y) for place in line[1:-1] for side in (-1, 1)]
+    points.append((end.x - end.width / 2, end.y))
+    text = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
+    for (x, y), (u, v) in itertools.pairwise(points):
+        text += f" C{(x + u) / 2:.1f},{y:.1f} {(x + u) / 2:.1f},{v:.1f} {u:.1f},{v:.1f}"
+    return f'<path d="{text}" fill="none" stroke="{COLOURS["line"]}" marker-end="url(#arrow)"/>'
+
+
+def _box(place: Place) -> str:
+    fill = ("white", COLOURS["node"], COLOURS["end"])[place.node + (place.node and place.end)]
+    height = LINE - (6 if place.node else 14)
+    edge = f' rx="6" stroke="{COLOURS["line"]}"' if place.node else ""
+    box = f'<rect x="{place.x - place.width / 2:.1f}" y="{place.y - height / 2:.1f}" width="{place.width:.1f}"'
+    return f'{box} height="{height:.1f}" fill="{fill}"{edge}/>' + _text(place.x, place.y + 4, place.text)
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle", weight: str = "normal") -> str:
+    style = f'{FONT} text-anchor="{anchor}" font-weight="{weight}" fill="{COLOURS["text"]}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

@@ -1,0 +1,355 @@
+"""Networks of two kinds of cells: a stem, cells of which two reduce the resolution, a classifier.
+
+Each cell sees the outputs of the two cells before it, brought to its width. Successive cells of equal shape are one
+loop (`Run`), so that what is compiled does not grow with depth.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from spaces.cell_ops import Conv, Dense, FactorizedReduce, relu_conv_norm, spread
+from spaces.layers import BatchNorm, Pointwise, normal
+
+LOOPED = True  # whether equal cells are one loop; written out they are the same, and take longer to compile
+
+
+class Shape(NamedTuple):
+    """Successive cells of one kind: where they begin, how many there are, and what sizes."""
+
+    first: int
+    length: int
+    reduction: bool
+    width: int
+    size: int  # pixels of a side before the first cell
+    width_in: tuple[int, int]  # channels of the outputs of the two cells before
+    after_reduction: bool  # whether the cell before reduced the resolution
+
+    @property
+    def out(self) -> int:
+        return -(-self.size // 2) if self.reduction else self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """What a network is beside its cells: `cells` of them, the first `width` channels wide.
+
+    `stem` is `cifar` (a convolution to `stem_multiplier` times the width) or `imagenet` (three of stride 2).
+    """
+
+    width: int
+    cells: int
+    stem: str
+    stem_multiplier: int
+    image_size: int
+    image_channels: int
+    num_classes: int
+
+    def __post_init__(self):
+        for name, value in dataclasses.asdict(self).items():
+            least = 2 if name in ("width", "cells") else 1
+            if name != "stem" and value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
+        if self.width % 2:
+            raise ValueError(f"width={self.width} must be even")
+        if self.stem not in ("cifar", "imagenet"):
+            raise ValueError(f"stem={self.stem!r} must be 'cifar' or 'imagenet'")
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        return tuple(sorted({self.cells // 3, 2 * self.cells // 3}))
+
+    def shapes(self, outputs: tuple[int, int]) -> list[Shape]:
+        """`outputs` is how many states the outputs of a normal and of a reduction cell join."""
+        shapes: list[Shape] = []
+        if self.stem == "imagenet":
+            size, wide, after = -(-self.image_size // 8), self.width, True
+        else:
+            size, wide, after = self.image_size, self.stem_multiplier * self.width, False
+        width, i, channels = self.width, 0, (wide, wide)
+        while i < self.cells:
+            reduction = i in self.reductions
+            count = 1
+            while not reduction and i + count < self.cells and i + count not in self.reductions:
+                count += 1
+            width = 2 * width if reduction else width
+            shape = Shape(i, count, reduction, width, size, channels, after)
+            shapes.append(shape)
+            wide = width * outputs[reduction]
+            channels = (channels[1] if count == 1 else wide, wide)
+            size, after, i = shape.out, reduction, i + count
+        return shapes
+
+    def cost(self, outputs: tuple[int, int]) -> tuple[int, int]:
+        """Multiply-adds and parameters (normalisation affine) of all but the operations of cells."""
+        sides = [self.image_size]
+        if self.stem == "imagenet":
+            half = self.width // 2
+            stem = [(self.image_channels, half), (half, self.width), (self.width, self.width)]
+            for _ in stem:
+                sides.append(-(-sides[-1] // 2))
+            sides = sides[1:]
+        else:
+            stem = [(self.image_channels, self.stem_multiplier * self.width)]
+        macs = sum(9 * i * o * side**2 for (i, o), side in zip(stem, sides, strict=True))
+        params = sum(9 * i * o + 2 * o for i, o in stem)
+        shapes = self.shapes(outputs)
+        for shape in shapes:
+            inner = shape.width * outputs[shape.reduction]
+            for i in range(shape.length):
+                before = (shape.width_in, (shape.width_in[1], inner), (inner, inner))[min(i, 2)]
+                weights = sum(before) * shape.width
+                macs, params = macs + weights * shape.size**2, params + weights + 4 * shape.width
+        last = shapes[-1].width * outputs[shapes[-1].reduction]
+        return macs + last * self.num_classes, params + last * self.num_classes + self.num_classes
+
+
+class Drop(NamedTuple):
+    """Drop path: in each image, what an operation other than the identity brings is left out with a probability.
+
+    With `cells`, how many there are, the probability rises with depth and is reached in the last cell.
+    """
+
+    key: jax.Array
+    probability: Float[Array, ""] | float
+    cells: int | None = None
+
+    def at(self, i: Any) -> "Drop":
+        return self._replace(key=jr.fold_in(self.key, i))
+
+    def in_cell(self, i: Any) -> "Drop":
+        share = 1.0 if self.cells is None else (i + 1) / self.cells
+        return self.at(i)._replace(probability=self.probability * share)
+
+    def __call__(self, x: Array) -> Array:
+        keep = 1 - self.probability
+        mask = jr.bernoulli(self.key, keep, (len(x), 1, 1, 1))
+        return jnp.where(mask, x / jnp.asarray(keep, x.dtype), 0)
+
+
+class Core(Protocol):
+    """The cells of a run without what brings their inputs to their width."""
+
+    def opened(self, path: Any, train: bool, drop: Drop | None) -> tuple[Callable, Any]:
+        """A function `(input, input, part) -> (output, statistics)` and the parts of all cells, as leading axis."""
+        ...
+
+    def keep(self, statistics: Any) -> None:
+        """Takes the statistics that a batch has left in all cells."""
+        ...
+
+
+def stack(modules: Sequence[nnx.Module], count: int) -> tuple[Any, Any]:
+    """Modules of equal structure as one: their structure, and their arrays along a new axis, zeros after the last."""
+    parts = [nnx.split(module) for module in modules]
+
+    def join(*leaves: Any) -> Array:
+        empty = [jnp.zeros_like(leaves[0])] * (count - len(leaves))
+        return jnp.stack([jnp.asarray(leaf) for leaf in leaves] + empty)
+
+    return parts[0][0], jax.tree.map(join, *(state for _, state in parts))
+
+
+def unstack(modules: Sequence[nnx.Module], statistics: Any) -> None:
+    for i, module in enumerate(modules):
+        nnx.update(module, jax.tree.map(lambda leaf, i=i: leaf[i], statistics))
+
+
+def call(graph: Any, state: Any, x: Array, train: bool) -> tuple[Array, Any]:
+    module = nnx.merge(graph, state, copy=True)
+    return module(x, (), train), nnx.state(module, nnx.BatchStat)
+
+
+class Run(nnx.Module):
+    """Successive cells of equal shape, as one loop.
+
+    The inputs of a cell are prepared as soon as they are known, by the cells that give them: what a step of the loop
+    passes on is then of one shape, whatever came before the first. After the last cell there is nothing to prepare,
+    and zeros stand for the weights that would.
+    """
+
+    def __init__(self, shape: Shape, outputs: tuple[int, int], core: Any, draw: np.random.Generator, affine: bool):
+        width, (before, last) = shape.width, shape.width_in
+        out = width * outputs[shape.reduction]
+        fit = FactorizedReduce if shape.after_reduction else relu_conv_norm
+        self.width = width
+        self.enter = nnx.List([fit(before, width, draw, affine), relu_conv_norm(last, width, draw, affine)])
+        self.second = nnx.List([relu_conv_norm(last, width, draw, affine)] if shape.length > 1 else [])
+        self.near = nnx.List([relu_conv_norm(out, width, draw, affine) for _ in range(shape.length - 1)])
+        self.far = nnx.List([relu_conv_norm(out, width, draw, affine) for _ in range(shape.length - 2)])
+        self.core, self.length = core, shape.length
+
+    def __call__(self, before: Array, last: Array, path, train: bool, drop: Drop | None) -> tuple[Array, Array]:
+        """The outputs of the last two cells, of all that there are so far."""
+        first, next_ = (fit(x, path, train) for fit, x in zip(self.enter, (before, last), strict=True))
+        run, parts = self.core.opened(path, train, drop)
+        if self.length == 1:
+            out, left = run(first, next_, jax.tree.map(lambda leaf: leaf[0], parts))
+            if train:
+                self.core.keep(jax.tree.map(lambda leaf: leaf[None], left))
+            return last, out
+        ahead = self.second[0](last, path, train)
+        if not LOOPED:
+            return self._written_out(run, parts, (first, next_, ahead), path, train)
+        near, near_states = stack(self.near, self.length)
+        far, far_states = (
+            stack(self.far, self.length) if self.far else (near, jax.tree.map(jnp.zeros_like, near_states))
+        )
+        shape = jax.eval_shape(run, first, next_, jax.tree.map(lambda leaf: leaf[0], parts))[0]
+        empty = jnp.zeros(shape.shape, shape.dtype)
+
+        def cell(carry, part):
+            first, next_, ahead, _, last = carry
+            part, near_state, far_state = part
+            out, left = run(first, next_, part)
+            next_, near_left = call(near, near_state, out, train)
+            after, far_left = call(far, far_state, out, train)
+            return (ahead, next_, after, last, out), (left, near_left, far_left)
+
+        carry = (first, next_, ahead, empty, empty)
+        carry, (left, near_left, far_left) = lax.scan(cell, carry, (parts, near_states, far_states))
+        if train:
+            self.core.keep(left)
+            unstack(self.near, near_left)
+            unstack(self.far, far_left)
+        return carry[-2:]
+
+    def _written_out(self, run, parts, inputs, path, train: bool) -> tuple[Array, Array]:
+        (first, next_, ahead), outs, lefts = inputs, [], []
+        for i in range(self.length):
+            out, left = run(first, next_, jax.tree.map(lambda leaf, i=i: leaf[i], parts))
+            outs, lefts = [*outs, out], [*lefts, left]
+            if i < self.length - 1:
+                first, next_ = ahead, self.near[i](out, path, train)
+            if i < self.length - 2:
+                ahead = self.far[i](out, path, train)
+        if train:
+            self.core.keep(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lefts))
+        return outs[-2], outs[-1]
+
+
+class Stem(nnx.Module):
+    """What the first two cells see. Its normalisation is affine in a search too."""
+
+    def __init__(self, frame: Frame, draw: np.random.Generator):
+        channels, width = frame.image_channels, frame.width
+        self.large = frame.stem == "imagenet"
+        if self.large:
+            widths = [(channels, width // 2), (width // 2, width), (width, width)]
+        else:
+            widths = [(channels, frame.stem_multiplier * width)]
+        strides = (2, 2) if self.large else (1, 1)
+        self.convs = nnx.List([Dense(Conv(3, 3), i, o, strides, draw) for i, o in widths])
+        self.norms = nnx.List([BatchNorm(o, affine=True) for _, o in widths])
+
+    def __call__(self, images: Array, train: bool) -> tuple[Array, Array]:
+        x = self.norms[0](self.convs[0](images), train)
+        if not self.large:
+            return x, x
+        before = self.norms[1](self.convs[1](jax.nn.relu(x)), train)
+        return before, self.norms[2](self.convs[2](jax.nn.relu(before)), train)
+
+
+class Auxiliary(nnx.Module):
+    """A second classifier that sees the output of the second reduction, in training only: its loss is added, weighted
+    by 0.4, to that of the network. The images are 7 or 8 pixels wide there."""
+
+    def __init__(self, frame: Frame, width: int, size: int, draw: np.random.Generator):
+        if size not in (7, 8):
+            raise ValueError(f"an auxiliary head needs 7 or 8 pixels of a side after two reductions, not {size}")
+        self.stride = size - 5
+        self.first = Pointwise(width, 128, draw, scale=spread(width))
+        self.norm = BatchNorm(128, affine=True)
+        self.second = nnx.Param(normal(draw, (2, 2, 128, 768), spread(4 * 128)))
+        # The code of DARTS leaves out this normalisation on ImageNet, as the published results do.
+        self.last = BatchNorm(768, affine=True) if frame.stem == "cifar" else None
+        self.head = Pointwise(768, frame.num_classes, draw, scale=spread(768))
+        self.bias = nnx.Param(np.zeros(frame.num_classes, np.float32))
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        x, stride = jax.nn.relu(x), self.stride
+        x = jnp.stack(
+            [x[:, i : i + 5, j : j + 5].mean((1, 2)) for i in (0, stride) for j in (0, stride)], 1
+        )  # the mean over windows of 5 x 5 pixels
+        x = jax.nn.relu(self.norm(self.first(x)[:, None], train))[:, 0]
+        x = x.reshape(len(x), -1) @ jnp.asarray(self.second.get_value(), x.dtype).reshape(-1, 768)
+        if self.last is not None:
+            x = self.last(x[:, None, None], train)[:, 0, 0]
+        return self.head(jax.nn.relu(x)) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
+
+
+class Network(nnx.Module):
+    """Stem, runs of cells, mean over pixels, classifier. Gives logits `[n, num_classes]`."""
+
+    def __init__(
+        self,
+        frame: Frame,
+        outputs: tuple[int, int],
+        core: Callable[[Shape], Any],
+        draw: np.random.Generator,
+        affine: bool,
+        auxiliary: bool = False,
+        scheduled: bool = False,
+    ):
+        shapes = frame.shapes(outputs)
+        self.stem = Stem(frame, draw)
+        self.runs = nnx.List([Run(shape, outputs, core(shape), draw, affine) for shape in shapes])
+        wide = [shape.width * outputs[shape.reduction] for shape in shapes]
+        self.head = Pointwise(wide[-1], frame.num_classes, draw, scale=spread(wide[-1]))
+        self.bias = nnx.Param(np.zeros(frame.num_classes, np.float32))
+        self.last_reduction = max(i for i, shape in enumerate(shapes) if shape.reduction)
+        self.drop_cells = frame.cells if scheduled else None
+        self.auxiliary = nnx.List([])  # or the one there is
+        if auxiliary:
+            last = shapes[self.last_reduction]
+            self.auxiliary.append(Auxiliary(frame, wide[self.last_reduction], last.out, draw))
+
+    def __call__(
+        self,
+        images: Float[Array, "n height width channels"],
+        path: Any = (),
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        drop_path: Float[Array, ""] | float = 0.0,
+    ) -> Float[Array, "n classes"]:
+        """`path` is an encoding, or a mixture: a weight for each operation of each edge, of the normal cell and then
+        of the reduction cell (`[28, 8]`, or a pair). A mixture is normalised by the batch, in evaluation too, and
+        leaves no statistics. A network of one architecture needs no path; with a key its operations are dropped with
+        the probability `drop_path` in training."""
+        return self.both(images, path, train=train, key=key, drop_path=drop_path)[0]
+
+    def both(
+        self,
+        images: Array,
+        path: Any = (),
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        drop_path: Float[Array, ""] | float = 0.0,
+    ) -> tuple[Array, Array | None]:
+        """The logits, and in training those of the auxiliary head, if there is one."""
+        if isinstance(path, tuple) and len(path) == 2:
+            path = jnp.concatenate(path)
+        drop = Drop(key, drop_path, self.drop_cells) if train and key is not None else None
+        if np.ndim(path) == 2:
+            return nnx.clone(self)._logits(images, path, True, drop)
+        return self._logits(images, path, train, drop)
+
+    def _logits(self, images: Array, path: Any, train: bool, drop: Drop | None) -> tuple[Array, Array | None]:
+        before, last = self.stem(images, train)
+        extra = None
+        for i, run in enumerate(self.runs):
+            before, last = run(before, last, path, train, drop)
+            if i == self.last_reduction and self.auxiliary and train:
+                extra = self.auxiliary[0](last, train)
+        logits = self.head(last.mean((1, 2)))
+        return logits + jnp.asarray(self.bias.get_value(), logits.dtype)[None], extra
