@@ -14,8 +14,11 @@ class Predictor(Protocol):
     A target that is NaN (a failed trial) is left out of the fit.
     """
 
-    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"]) -> Any:
-        """Parameters, a pytree that also says which space it is of. Deterministic."""
+    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> Any:
+        """Parameters, a pytree that also says which space it is of. Deterministic, and can be jitted.
+
+        `start` are the parameters of an earlier fit by the same predictor, of other targets perhaps, to go on from.
+        """
         ...
 
     def predict(self, params: Any, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:

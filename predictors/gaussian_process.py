@@ -1,27 +1,28 @@
 """A Gaussian process on the ranks of scores.
 
 Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 5: a Matern-5/2 kernel on
-`predictors.features`, its length and its noise by marginal likelihood. That is maximised over a grid, which has no
-step size and no local optimum; the amplitude has a closed form.
-
-Scores are replaced by the normal quantiles of their ranks: the bad ones, of which there are many and which differ
-much, no longer decide what the good ones look like.
+`predictors.features`, with a relevance of each group of them and a noise, by marginal likelihood. That is maximised by
+a grid and then along one coordinate after the other, which has no step size; the amplitude has a closed form.
 """
 
 import dataclasses
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import jax.scipy as jsp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from predictors.features import features
+from predictors.features import features, groups
+from predictors.targets import Scale, quantiles, rest_of, restored, scale
 from spaces.base import Encodings, Space
 
-LENGTHS = np.array([0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0], np.float32)
-NOISES = np.array([1e-3, 1e-2, 0.1, 0.3], np.float32)  # variance, as a share of the signal's
+LENGTHS = np.array([0.5, 1.0, 2.0, 4.0], np.float32)
+NOISES = np.array([1e-3, 1e-2, 0.1], np.float32)  # variance, as a share of the signal's
+LEAST_NOISE, MOST_NOISE = 1e-3, 0.5
+SWEEPS, FACTOR = 2, np.float32(4.0)  # over the coordinates, and how far each moves in one
 
 
 @struct.dataclass
@@ -30,7 +31,7 @@ class Posterior:
 
     points: Float[Array, "n d"]
     known: Bool[Array, "n"]
-    length: Float[Array, ""]
+    relevance: Float[Array, "d"]  # what a squared distance in each feature counts
     amplitude: Float[Array, ""]  # variance of the latent function
     noise: Float[Array, ""]  # as a share of the amplitude
     root: Float[Array, "n n"]  # the inverse of the Cholesky factor of the correlations
@@ -41,79 +42,92 @@ class Posterior:
 class GaussianProcessParams:
     space: Space = struct.field(pytree_node=False)
     posterior: Posterior
-    latent: Float[Array, "n"]  # the quantiles, ascending, and the scores they stand for
-    scores: Float[Array, "n"]
+    scale: Scale
+    earlier: Any  # the parameters that this fit started from, or None
+    slope: Float[Array, ""]  # what the earlier prediction counts
 
 
 @dataclasses.dataclass(frozen=True)
 class GaussianProcess:
-    """Fits at once; its variance says where it has not looked."""
+    """Fits at once; its variance says where it has not looked. Started from another, it learns what that got wrong."""
 
-    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"]) -> GaussianProcessParams:
+    sizes: ClassVar[tuple[int, ...]] = (32, 64, 96, 128, 256)  # of fits, which take the longer the more rows there are
+
+    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> Any:
         known = jnp.isfinite(targets)
         latent = quantiles(targets, known)
-        order = jnp.argsort(jnp.where(known, targets, jnp.inf))
-        last = jnp.maximum(known.sum() - 1, 0)
-        place = jnp.minimum(jnp.arange(len(targets)), last)  # behind the last known one it is repeated
+        slope, rest = jnp.zeros(()), latent
+        if start is not None:
+            slope, rest = rest_of(latent, _latent(start, encodings)[0], known)
         return GaussianProcessParams(
             space=space,
-            posterior=condition(features(space, encodings), latent, known),
-            latent=latent[order][place],
-            scores=jnp.where(known, targets, 0.0)[order][place],
+            posterior=condition(features(space, encodings), rest, known, groups(space)),
+            scale=scale(targets, latent, known),
+            earlier=start,
+            slope=slope,
         )
 
-    def predict(
-        self, params: GaussianProcessParams, encodings: Encodings
-    ) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
-        mean, deviation = predict(params.posterior, features(params.space, encodings))
-        deviation = jnp.sqrt(deviation**2 + params.posterior.noise * params.posterior.amplitude)
-
-        def score(latent: Array) -> Array:
-            return jnp.interp(latent, params.latent, params.scores)
-
-        return score(mean), (score(mean + deviation) - score(mean - deviation)) / 2
+    def predict(self, params: Any, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+        mean, deviation = _latent(params, encodings)
+        noise = params.posterior.noise * params.posterior.amplitude
+        return restored(params.scale, mean, jnp.sqrt(deviation**2 + noise))
 
 
-def quantiles(scores: Float[Array, "n"], known: Bool[Array, "n"]) -> Float[Array, "n"]:
-    """The normal quantile of each known score's rank, equal scores sharing theirs; 0 for the unknown."""
-    below = (known[None] & (scores[None] < scores[:, None])).sum(1)
-    equal = (known[None] & (scores[None] == scores[:, None])).sum(1)
-    share = (below + equal / 2) / jnp.maximum(known.sum(), 1)
-    return jnp.where(known, jsp.special.ndtri(jnp.clip(share, 1e-4, 1 - 1e-4)), 0.0)
+def _latent(params: GaussianProcessParams, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+    mean, deviation = predict(params.posterior, features(params.space, encodings))
+    if params.earlier is None:
+        return mean, deviation
+    before, doubt = _latent(params.earlier, encodings)
+    return mean + params.slope * before, jnp.sqrt(deviation**2 + (params.slope * doubt) ** 2)
 
 
-def condition(points: Float[Array, "n d"], values: Float[Array, "n"], known: Bool[Array, "n"]) -> Posterior:
-    """The posterior after these values, with the length and noise of highest marginal likelihood.
+def condition(
+    points: Float[Array, "n d"], values: Float[Array, "n"], known: Bool[Array, "n"], group: Int[np.ndarray, "d"]
+) -> Posterior:
+    """The posterior after these values, with the relevances and the noise of highest marginal likelihood.
 
-    Rows that are not known do not count.
+    `group` says which features share their relevance. Rows that are not known do not count.
     """
-    n = jnp.maximum(known.sum(), 1)
-    distances = jnp.sqrt(jnp.maximum(squared_distances(points, points), 0.0))
+    n, count = jnp.maximum(known.sum(), 1), int(group.max()) + 1
+    parts = [points[:, group == i] for i in range(count)]
+    distances = jnp.stack([jnp.maximum(squared_distances(part, part), 0.0) for part in parts])
 
-    def evidence(correlations: Array, noise: Array) -> Array:
-        root = jnp.linalg.cholesky(_with_noise(correlations, known, noise))
+    def evidence(logs: Array) -> Array:
+        """Of the logarithms of the relevances and, last, of the noise."""
+        correlations = matern(jnp.sqrt(jnp.einsum("g,gab->ab", jnp.exp(logs[:-1]), distances)))
+        root = jnp.linalg.cholesky(_with_noise(correlations, known, jnp.exp(logs[-1])))
         z = jsp.linalg.solve_triangular(root, values, lower=True)
         found = -0.5 * n * jnp.log((z**2).sum() / n + 1e-12) - jnp.log(jnp.diagonal(root)).sum()
         return jnp.where(jnp.isfinite(found), found, -jnp.inf)
 
-    def evidences(length: Array) -> Array:
-        correlations = matern(distances / length)
-        return jax.lax.map(lambda noise: evidence(correlations, noise), jnp.asarray(NOISES))
+    def best(candidates: Array) -> tuple[Array, Array]:
+        # One after another: XLA's factorisations of many matrices at once have been seen to wait forever on a CPU.
+        found = jax.lax.map(evidence, candidates)
+        return candidates[jnp.argmax(found)], found.max()
 
-    # One after another: XLA's factorisations of many matrices at once have been seen to wait forever on a CPU.
-    best = jnp.argmax(jax.lax.map(evidences, jnp.asarray(LENGTHS)))
-    length, noise = jnp.asarray(LENGTHS)[best // len(NOISES)], jnp.asarray(NOISES)[best % len(NOISES)]
-    return at(points, values, known, length, noise)
+    def along(here: tuple[Array, Array], axis: Array) -> tuple[tuple[Array, Array], None]:
+        step = np.log(FACTOR) * (jnp.arange(count + 1) == axis)
+        there = jnp.stack([here[0] - step, here[0] + step])
+        there = there.at[:, -1].set(jnp.clip(there[:, -1], np.log(LEAST_NOISE), np.log(MOST_NOISE)))
+        other, value = best(there)
+        better = value > here[1]
+        return (jnp.where(better, other, here[0]), jnp.where(better, value, here[1])), None
+
+    grid = [[*[-2 * np.log(length)] * count, np.log(noise)] for length in LENGTHS for noise in NOISES]
+    axes = jnp.tile(jnp.arange(count + 1), SWEEPS)
+    (logs, _), _ = jax.lax.scan(along, best(jnp.asarray(grid, jnp.float32)), axes)
+    return at(points, values, known, jnp.exp(logs[:-1])[group], jnp.exp(logs[-1]))
 
 
-def at(points: Float[Array, "n d"], values: Float[Array, "n"], known: Bool[Array, "n"], length, noise) -> Posterior:
-    """The posterior with this length and noise."""
-    distances = jnp.sqrt(jnp.maximum(squared_distances(points, points), 0.0))
-    factor = jnp.linalg.cholesky(_with_noise(matern(distances / length), known, noise))
+def at(points: Float[Array, "n d"], values: Float[Array, "n"], known: Bool[Array, "n"], relevance, noise) -> Posterior:
+    """The posterior with this relevance of each feature and this noise."""
+    scaled = points * jnp.sqrt(relevance)[None]
+    distances = jnp.sqrt(jnp.maximum(squared_distances(scaled, scaled), 0.0))
+    factor = jnp.linalg.cholesky(_with_noise(matern(distances), known, noise))
     root = jsp.linalg.solve_triangular(factor, jnp.eye(len(values)), lower=True)
     z = root @ values
     amplitude = (z**2).sum() / jnp.maximum(known.sum(), 1) + 1e-12
-    return Posterior(points, known, length, amplitude, noise, root, root.T @ z)
+    return Posterior(points, known, relevance, amplitude, noise, root, root.T @ z)
 
 
 def _with_noise(correlations: Float[Array, "n n"], known: Bool[Array, "n"], noise) -> Float[Array, "n n"]:
@@ -124,8 +138,9 @@ def _with_noise(correlations: Float[Array, "n n"], known: Bool[Array, "n"], nois
 
 def predict(posterior: Posterior, points: Float[Array, "m d"]) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
     """The mean and the standard deviation of the latent function."""
-    distances = jnp.sqrt(jnp.maximum(squared_distances(points, posterior.points), 0.0))
-    correlations = jnp.where(posterior.known[None], matern(distances / posterior.length), 0.0)
+    ours, theirs = (each * jnp.sqrt(posterior.relevance)[None] for each in (points, posterior.points))
+    distances = jnp.sqrt(jnp.maximum(squared_distances(ours, theirs), 0.0))
+    correlations = jnp.where(posterior.known[None], matern(distances), 0.0)
     variance = jnp.maximum(1 - ((correlations @ posterior.root.T) ** 2).sum(1), 1e-6)
     return correlations @ posterior.weights, jnp.sqrt(posterior.amplitude * variance)
 

@@ -5,6 +5,7 @@ precisions); notation of Bishop, "Pattern Recognition and Machine Learning", 200
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from spaces.base import Encodings, Space, one_hot
 @struct.dataclass
 class LinearParams:
     space: Space = struct.field(pytree_node=False)
+    earlier: Any  # the parameters that this fit started from, of which the prediction is one more input, or None
     weights: Float[Array, "d"]
     basis: Float[Array, "d d"]  # the covariance is basis diag(spread) basisᵀ
     spread: Float[Array, "d"]
@@ -36,14 +38,14 @@ class Linear:
         if self.iterations < 1:
             raise ValueError(f"iterations={self.iterations} must be at least 1")
 
-    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"]) -> LinearParams:
+    def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> LinearParams:
         known = jnp.isfinite(targets)
         n = jnp.maximum(known.sum(), 1)
         values = jnp.where(known, targets, 0.0)
         centre = values.sum() / n
         scale = jnp.sqrt((known * (values - centre) ** 2).sum() / n) + 1e-8
         t = known * (values - centre) / scale
-        phi = one_hot(space, encodings) * known[:, None]
+        phi = self._inputs(space, encodings, start) * known[:, None]
         eigenvalues, basis = jnp.linalg.eigh(phi.T @ phi)
         # The choices of a decision add up to 1, so some directions are never seen; rounding must not fill them.
         seen = eigenvalues > 1e-5 * eigenvalues[-1]
@@ -59,11 +61,12 @@ class Linear:
             beta = (jnp.maximum(n - gamma, 0.0) + 1e-3) / (residual + 1e-3)  # eq. 3.95
             return (alpha, beta), None
 
-        start = (jnp.ones(()), jnp.ones(()))
-        (alpha, beta), _ = jax.lax.scan(update, start, length=self.iterations)
+        ones = (jnp.ones(()), jnp.ones(()))
+        (alpha, beta), _ = jax.lax.scan(update, ones, length=self.iterations)
         spread = 1 / (alpha + beta * eigenvalues)
         return LinearParams(
             space=space,
+            earlier=start,
             weights=basis @ (beta * projected * spread),
             basis=basis,
             spread=spread,  # eq. 3.54
@@ -73,6 +76,13 @@ class Linear:
         )
 
     def predict(self, params: LinearParams, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
-        phi = one_hot(params.space, encodings)
+        phi = self._inputs(params.space, encodings, params.earlier)
         variance = params.noise + ((phi @ params.basis) ** 2 @ params.spread)  # eq. 3.59
         return params.centre + params.scale * (phi @ params.weights), params.scale * jnp.sqrt(variance)
+
+    def _inputs(self, space: Space, encodings: Encodings, start: Any) -> Float[Array, "n d"]:
+        x = one_hot(space, encodings)
+        if start is None:
+            return x
+        before = self.predict(start, encodings)[0]
+        return jnp.concatenate([x, ((before - start.centre) / start.scale)[:, None]], 1)

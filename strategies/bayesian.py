@@ -18,22 +18,20 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from nas.types import Observations, Proposals
-from predictors.features import features
-from predictors.gaussian_process import at, condition, predict, quantiles, squared_distances
+from predictors.features import features, groups
+from predictors.gaussian_process import GaussianProcess, at, condition, predict, squared_distances
+from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, every, feasible, indices, mutate
+from strategies.archive import Archive, add, best, empty, seen, sized, used
 from strategies.checks import at_least
 from strategies.region import Region, contains, draw, hash_rows, pick, region, repeat
-
-SIZES = (32, 64, 96, 128, 256)  # of fits: a program for each, and the smallest that holds the observations runs
 
 
 @struct.dataclass
 class BayesianState:
     region: Region
     candidates: "Candidates | None"  # of a small space all there are, else None
-    rows: Encodings  # observed, in their order; when full, the worst makes room
-    scores: Float[Array, "memory"]  # minimised; NaN for failures and empty slots
-    count: Int[Array, ""]  # observed so far
+    archive: Archive
 
 
 @struct.dataclass
@@ -52,7 +50,7 @@ class Bayesian:
 
     batch_size: int = 2
     """Architectures asked for between two fits."""
-    initial: int = 30
+    initial: int = 20
     """Random architectures before the first fit."""
     spread: int = 3
     """Random architectures of which each of these is the farthest from all before; 1 leaves them as they fall."""
@@ -72,94 +70,79 @@ class Bayesian:
     def generation(self) -> int:
         return self.batch_size
 
+    @property
+    def predictor(self) -> GaussianProcess:
+        return GaussianProcess()
+
     def init(self, space: Space, limits: Limits = ()) -> BayesianState:
         rows = every(space)
         candidates = None if rows is None else _grouped(space, limits, rows)
         return BayesianState(
             region=region(space, limits),
             candidates=candidates,
-            rows=jnp.zeros((self.memory, len(space.cardinalities)), jnp.int32),
-            scores=jnp.full(self.memory, jnp.nan),
-            count=jnp.zeros((), jnp.int32),
+            archive=empty(space, self.memory),
         )
 
     def ask(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_candidates = jr.split(key)
         rows = jax.lax.cond(
-            state.count < self.initial,
+            state.archive.count < self.initial,
             lambda: self._random(state, key_random, n, pending),
             lambda: self._promising(state, key_candidates, n, pending),
         )
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: BayesianState, observed: Observations) -> BayesianState:
-        def one(state: BayesianState, seen: tuple[Array, Array]):
-            encoding, objective = seen
-            worst = jnp.argmax(jnp.where(jnp.isnan(state.scores), jnp.inf, state.scores))
-            slot = jnp.where(state.count < self.memory, state.count, worst)
-            return dataclasses.replace(
-                state,
-                rows=state.rows.at[slot].set(encoding),
-                scores=state.scores.at[slot].set(objective),
-                count=state.count + 1,
-            ), None
-
-        return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
+        return dataclasses.replace(state, archive=add(state.archive, observed))
 
     def _random(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
         """Of a few random architectures each the one that is farthest from all that were observed."""
         key_draw, key_pick = jr.split(key)
         drawn = repeat(lambda k: draw(state.region, k, n), key_draw, self.spread)
         points = features(state.region.space, drawn.reshape(n * self.spread, -1))
-        distances = squared_distances(points, features(state.region.space, state.rows))
-        known = jnp.arange(self.memory) < state.count
-        nearest = jnp.where(known[None], distances, jnp.inf).min(1).reshape(n, self.spread)
+        distances = squared_distances(points, features(state.region.space, state.archive.rows))
+        nearest = jnp.where(used(state.archive)[None], distances, jnp.inf).min(1).reshape(n, self.spread)
         drawn = jnp.take_along_axis(drawn, jnp.argsort(-nearest, axis=1)[:, :, None], axis=1)
-        return pick(state.region, drawn, key_pick, hash_rows(jnp.concatenate([state.rows, pending.encodings])))
+        return pick(state.region, drawn, key_pick, seen(state.archive, pending))
 
     def _promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
         space = state.region.space
         candidates = self._drawn(state, key) if state.candidates is None else state.candidates
-        rows, groups = candidates.rows, candidates.points.shape[0]
+        rows, num_groups = candidates.rows, candidates.points.shape[0]
         busy = pending.encodings[:, 0] >= 0
         waiting = features(space, jnp.where(busy[:, None], pending.encodings, 0))
 
         def gains(observed: Encodings, scores: Array) -> Array:
             known = jnp.isfinite(scores)
-            values, seen = quantiles(scores, known), features(space, observed)
-            posterior = condition(seen, values, known)
+            values, points = quantiles(scores, known), features(space, observed)
+            posterior = condition(points, values, known, groups(space))
             if len(busy) > 1:
                 # What is being evaluated is taken to be as expected (the "Kriging believer").
                 believed = jnp.where(busy, predict(posterior, waiting)[0], 0.0)
-                every_point, every_value = jnp.concatenate([seen, waiting]), jnp.concatenate([values, believed])
+                every_point, every_value = jnp.concatenate([points, waiting]), jnp.concatenate([values, believed])
                 posterior = at(
-                    every_point, every_value, jnp.concatenate([known, busy]), posterior.length, posterior.noise
+                    every_point, every_value, jnp.concatenate([known, busy]), posterior.relevance, posterior.noise
                 )
             mean, deviation = predict(posterior, candidates.points)
-            best = jnp.where(known, predict(posterior, seen)[0], jnp.inf).min()
-            return log_expected_improvement((best - mean) / deviation) + jnp.log(deviation)
+            lowest = jnp.where(known, predict(posterior, points)[0], jnp.inf).min()
+            return log_expected_improvement((lowest - mean) / deviation) + jnp.log(deviation)
 
         new = candidates.legal & self._unseen(state, rows, pending)
         # Of each group, whose members promise the same, the first that is new.
-        first = jnp.full(groups, len(rows)).at[candidates.group].min(jnp.where(new, jnp.arange(len(rows)), len(rows)))
-        gain = jnp.where(first < len(rows), self._fitted(state, gains), -jnp.inf)
+        first = (
+            jnp.full(num_groups, len(rows)).at[candidates.group].min(jnp.where(new, jnp.arange(len(rows)), len(rows)))
+        )
+        gain = jnp.where(first < len(rows), sized(state.archive, gains, GaussianProcess.sizes), -jnp.inf)
         value, chosen = jax.lax.top_k(gain, n)
         # Where fewer than n are left, whatever is legal.
         return jnp.where(jnp.isfinite(value)[:, None], rows[first[chosen]], draw(state.region, key, n))
-
-    def _fitted(self, state: BayesianState, what):
-        """`what` of the observations, in arrays no longer than they need be."""
-        sizes = [size for size in SIZES if size < self.memory] + [self.memory]
-        which = jnp.searchsorted(jnp.asarray(sizes), jnp.minimum(state.count, self.memory))
-        branches = [lambda size=size: what(state.rows[:size], state.scores[:size]) for size in sizes]
-        return jax.lax.switch(which, branches)
 
     def _drawn(self, state: BayesianState, key: jax.Array) -> Candidates:
         """Legal candidates in a space that is too large to look at: half random, half mutants of the best."""
         space, half = state.region.space, self.num_candidates // 2
         key_random, key_parent, key_mutate, key_pick = jr.split(key, 4)
-        best = jnp.argsort(jnp.where(jnp.isnan(state.scores), jnp.inf, state.scores))[:10]
-        parents = state.rows[best][jr.randint(key_parent, (half,), 0, jnp.clip(state.count, 1, 10))]
+        most = jnp.clip(state.archive.count, 1, 10)
+        parents = best(state.archive, 10)[jr.randint(key_parent, (half,), 0, most)]
         one, two = (mutate(space, k, parents, count) for k, count in zip(jr.split(key_mutate), (1, 2), strict=True))
         mutants = jnp.stack([jnp.where(jnp.arange(half)[:, None] % 2 == 0, one, two)], 1)
         empty = jnp.zeros((1, 2), jnp.uint32)
@@ -169,14 +152,12 @@ class Bayesian:
 
     def _unseen(self, state: BayesianState, rows: Encodings, pending: Proposals) -> Bool[Array, "m"]:
         space = state.region.space
-        known = jnp.arange(self.memory) < state.count
         if state.candidates is None:
-            seen = jnp.where(known[:, None], hash_rows(state.rows), 0)
-            return ~contains(jnp.concatenate([seen, hash_rows(pending.encodings)]), hash_rows(rows))
+            return ~contains(seen(state.archive, pending), hash_rows(rows))
         size = len(rows)
-        seen = jnp.where(known, indices(space, state.rows), size)
+        observed = jnp.where(used(state.archive), indices(space, state.archive.rows), size)
         waiting = jnp.where(pending.encodings[:, 0] >= 0, indices(space, pending.encodings), size)
-        return jnp.ones(size, bool).at[jnp.concatenate([seen, waiting])].set(False, mode="drop")
+        return jnp.ones(size, bool).at[jnp.concatenate([observed, waiting])].set(False, mode="drop")
 
 
 def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:

@@ -19,10 +19,14 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, all minimised (`error` is a share in [0, 1]), and trained arrays where there are any."""
+    """Metrics by name, all minimised (`error` is a share in [0, 1]), and trained arrays where there are any.
+
+    Without a finite `objective`, which is the name of a metric, the evaluation has failed.
+    """
 
     metrics: dict[str, float]
     arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    objective: str = "error"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +53,9 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
     start = time.perf_counter()
     try:
         evaluation, error = evaluator(job.encoding, job.budget, job.seed), None
-        if not np.isfinite(evaluation.metrics["error"]):
-            evaluation, error = None, f"the error is {evaluation.metrics['error']}"
+        value = evaluation.metrics[evaluation.objective]
+        if not np.isfinite(value):
+            evaluation, error = None, f"the {evaluation.objective} is {value}"
     except Exception as exception:  # the boundary to evaluators: the only broad catch
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise MemoryError(str(exception)) from exception

@@ -1,17 +1,21 @@
 """Evaluation by training: one architecture from scratch, by itself."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from flax import nnx
 
+from nas.errors import UsageError
 from nas.evaluators.base import Evaluation
 from nas.evaluators.supernet import costs
-from nas.inference import calibrate, error, flatten, split
+from nas.inference import calibrate, error, flatten, split, unflatten
 from nas.recipe import Recipe
 from nas.tasks.base import Task
 from nas.train import fit
@@ -51,8 +55,8 @@ class TrainEvaluator:
             recipe = dataclasses.replace(recipe, steps=budget * epoch)
         key, row = jr.key(seed), np.asarray(encoding, np.int32)
         if self.pruned:
-            network, path = self.space.build(row, key), ()
-            graph, start, statistics = split(network)
+            graph, start, statistics = split(self._built(row, key))
+            path = ()
         else:
             graph, shared, statistics = split(self.space.supernet(key, affine=True))
             path = row
@@ -61,6 +65,8 @@ class TrainEvaluator:
         if self.folder is not None:
             saved = Path(self.folder) / f"{architecture_id(self.space, row)}-{seed}.progress.safetensors"
         weights = fit(graph, start, statistics, self.task, recipe, seed=seed, path=path, saved=saved, on_step=on_step)
+        if recipe.auxiliary:
+            weights, graph, statistics = self._without_auxiliary(weights, row, key)
         how = {"batch": self.batch_size, "precision": recipe.precision}
         images = self.task.train.images[: self.calibration_images]
         statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)
@@ -73,3 +79,26 @@ class TrainEvaluator:
         metrics["test_error"] = error(graph, weights, statistics, self.task.test, self.task, path, **how)
         jax.block_until_ready(weights)
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)})
+
+    def _built(self, row: np.ndarray, key: jax.Array) -> nnx.Module:
+        build: Any = self.space.build
+        return build(row, key, auxiliary=True) if self.recipe.auxiliary else build(row, key)
+
+    def _without_auxiliary(self, weights: nnx.State, row: np.ndarray, key: jax.Array):
+        """What the second classifier was trained for is done."""
+        graph, plain, statistics = split(self.space.build(row, key))
+        trained = flatten(weights)
+        return unflatten(plain, {name: trained[name] for name in flatten(plain)}), graph, statistics
+
+
+def check(space: Space, recipe: Recipe) -> None:
+    """Raises UsageError for a recipe that asks for what the networks of a space have not."""
+    build: Any = space.build
+    for field in ("auxiliary", "drop_path"):
+        if getattr(recipe, field) and "auxiliary" not in inspect.signature(build).parameters:
+            raise UsageError(f"final.{field}={getattr(recipe, field)} needs a network of cells: darts, nasnet")
+    if recipe.auxiliary:
+        try:
+            build(np.zeros(len(space.cardinalities), np.int32), jax.random.key(0), auxiliary=True)
+        except ValueError as error:
+            raise UsageError(f"final.auxiliary={recipe.auxiliary}: {error}") from error

@@ -1,0 +1,79 @@
+"""A long short-term memory over whole sequences, with a gradient of its own.
+
+Hochreiter & Schmidhuber, "Long Short-Term Memory", 1997. Forward, only what depends on the step before is in the loop.
+Backward, the gates are computed again for all steps at once, the loop holds products only, and the gradient of the
+weights is one matrix product instead of one a step: on a CPU more than twice as fast as what JAX derives from the loop.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+@jax.custom_vjp
+def lstm(
+    inputs: Float[Array, "steps n four_hidden"],
+    weights: Float[Array, "hidden four_hidden"],
+    start: Float[Array, "n hidden"],
+) -> Float[Array, "steps n hidden"]:
+    """The states after each step. `inputs` are what the inputs add to the gates (input, forget, output, candidate),
+    `start` is both the first state and the first memory."""
+    return _forward(inputs, weights, start)[0]
+
+
+def _gates(sums: Array) -> list[Array]:
+    size = sums.shape[-1] // 4
+    first = jax.nn.sigmoid(sums[..., : 3 * size])
+    return [*jnp.split(first, 3, -1), jnp.tanh(sums[..., 3 * size :])]
+
+
+def _forward(inputs: Array, weights: Array, start: Array):
+    def step(carry, x):
+        state, memory = carry
+        let_in, keep, let_out, new = _gates(x + state @ weights)
+        memory = keep * memory + let_in * new
+        state = let_out * jnp.tanh(memory)
+        return (state, memory), (state, memory)
+
+    states, memories = jax.lax.scan(step, (start, start), inputs)[1]
+    return states, (inputs, weights, start, states, memories)
+
+
+def _backward(kept, gradients: Array):
+    inputs, weights, start, states, memories = kept
+    steps, n, size = states.shape
+    before = jnp.concatenate([start[None], states[:-1]])
+    remembered = jnp.concatenate([start[None], memories[:-1]])
+    sums = inputs + (before.reshape(steps * n, size) @ weights).reshape(inputs.shape)
+    let_in, keep, let_out, new = _gates(sums)
+    squashed = jnp.tanh(memories)
+    to_memory = let_out * (1 - squashed**2)
+    to_sums = jnp.concatenate(
+        [
+            new * let_in * (1 - let_in),
+            remembered * keep * (1 - keep),
+            squashed * let_out * (1 - let_out),
+            let_in * (1 - new**2),
+        ],
+        -1,
+    )
+    # Otherwise XLA computes them anew in every step of the loop.
+    to_memory, to_sums, keep = jax.lax.optimization_barrier((to_memory, to_sums, keep))
+
+    def step(carry, x):
+        of_state, of_memory = carry
+        gradient, to_memory, to_sums, keep = x
+        of_state = of_state + gradient
+        of_memory = of_memory + of_state * to_memory
+        of_sums = jnp.concatenate([of_memory, of_memory, of_state, of_memory], -1) * to_sums
+        return (of_sums @ weights.T, of_memory * keep), of_sums
+
+    nothing = jnp.zeros_like(start)
+    (of_start, of_first), of_sums = jax.lax.scan(
+        step, (nothing, nothing), (gradients, to_memory, to_sums, keep), reverse=True
+    )
+    of_weights = before.reshape(steps * n, size).T @ of_sums.reshape(steps * n, 4 * size)
+    return of_sums, of_weights, of_start + of_first
+
+
+lstm.defvjp(_forward, _backward)

@@ -1,0 +1,92 @@
+"""What a strategy that learns from all it has seen remembers, and how it takes the most promising of many proposals."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from nas.types import Observations, Proposals
+from spaces.base import Encodings, Space, feasible
+from strategies.region import Hashes, Region, contains, draw, hash_rows, pick, repeat
+
+
+@struct.dataclass
+class Archive:
+    rows: Encodings  # observed, in their order; when full, the worst makes room
+    scores: Float[Array, "memory"]  # minimised; NaN for failures and empty slots
+    count: Int[Array, ""]  # observed so far
+
+
+def empty(space: Space, memory: int) -> Archive:
+    rows = jnp.zeros((memory, len(space.cardinalities)), jnp.int32)
+    return Archive(rows, jnp.full(memory, jnp.nan), jnp.zeros((), jnp.int32))
+
+
+def add(archive: Archive, observed: Observations) -> Archive:
+    def one(archive: Archive, seen: tuple[Array, Array]):
+        encoding, objective = seen
+        worst = jnp.argmax(jnp.where(jnp.isnan(archive.scores), jnp.inf, archive.scores))
+        slot = jnp.where(archive.count < len(archive.scores), archive.count, worst)
+        return Archive(
+            archive.rows.at[slot].set(encoding), archive.scores.at[slot].set(objective), archive.count + 1
+        ), None
+
+    return jax.lax.scan(one, archive, (observed.encodings, observed.objectives[:, 0]))[0]
+
+
+def used(archive: Archive) -> Array:
+    """Which slots hold an observation."""
+    return jnp.arange(len(archive.scores)) < archive.count
+
+
+def best(archive: Archive, count: int) -> Encodings:
+    """The rows of lowest score; failures and empty slots are last."""
+    return archive.rows[jnp.argsort(jnp.where(jnp.isnan(archive.scores), jnp.inf, archive.scores))[:count]]
+
+
+def seen(archive: Archive, pending: Proposals) -> Hashes:
+    """The hashes of all that was observed or is being evaluated."""
+    observed = jnp.where(used(archive)[:, None], hash_rows(archive.rows), 0)
+    return jnp.concatenate([observed, hash_rows(pending.encodings)])
+
+
+def sized(archive: Archive, what: Callable[[Encodings, Array], Any], sizes: Sequence[int]) -> Any:
+    """`what` of the observed rows and scores, in arrays no longer than they need be; a program for each size."""
+    memory = len(archive.scores)
+    lengths = [size for size in sizes if size < memory] + [memory]
+    which = jnp.searchsorted(jnp.asarray(lengths), jnp.minimum(archive.count, memory))
+    branches = [lambda n=n: what(archive.rows[:n], archive.scores[:n]) for n in lengths]
+    return jax.lax.switch(which, branches)
+
+
+def draw_new(where: Region, key: jax.Array, n: int, known: Hashes) -> Encodings:
+    """Random architectures that are not known, where 32 tries find one."""
+    return pick(where, repeat(lambda k: draw(where, k, n), key, 32), key, known)
+
+
+def lowest(
+    where: Region,
+    rows: Int[Array, "m length"],
+    values: Float[Array, "m"],
+    n: int,
+    key: jax.Array,
+    known: Hashes,
+) -> Int[Array, "chosen length"]:
+    """Of the rows the `n` of lowest value that are legal, not known and different; where these are fewer, random ones.
+
+    NaN is no value.
+    """
+    hashes = hash_rows(rows)
+    order = jnp.argsort(values)  # which puts NaN last
+    legal = feasible(where.space, rows, where.limits) & ~jnp.isnan(values)
+    free = (legal & ~contains(known, hashes))[order]
+    same = (hashes[order][:, None] == hashes[order][None]).all(-1)
+    first = jnp.argmax(same & free[None], axis=1) == jnp.arange(len(rows))
+    place, chosen = jax.lax.top_k(jnp.where(free & first, -jnp.arange(len(rows)), -len(rows)), n)
+    found = rows[order][chosen]
+    missing = place == -len(rows)
+    others = draw_new(where, key, n, jnp.concatenate([known, hash_rows(found)]))
+    return jnp.where(missing[:, None], others, found)

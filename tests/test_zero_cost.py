@@ -1,0 +1,271 @@
+"""Zero-cost scores: by hand where a hand can count, alike for a supernet's path and a pruned network, searched by."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import MINI
+from flax import nnx
+from jax import lax
+
+import nas
+from nas import zero_cost
+from nas.errors import UsageError
+from nas.evaluators.base import Job, run_job
+from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
+from nas.inference import on_path, split
+from nas.patterns import agreements
+from nas.recipe import ZeroCost
+from nas.tasks.augment import normalise
+from nas.tasks.base import Split
+from nas.zero_cost import SCORES, batch, decorrelation, log_determinant, network_scores, scores
+from spaces import nasbench201, shufflenet
+from spaces.layers import Pointwise, generator
+from spaces.nasbench201 import NasBench201
+from spaces.single_path import put
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+# With two cells, so that the cells of a stage are a loop.
+CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=10)
+# Two equal blocks: compiling is what these tests take their time for.
+BLOCKS = dataclasses.replace(MINI, blocks=(2,), widths=(8,), strides=(1,))
+SPACES = {"shufflenet": (BLOCKS, shufflenet.prune), "nasbench201": (CELLS, nasbench201.prune)}
+SMALL = {"batch_size": 8}
+
+
+def encodings(space, n):
+    draw = np.random.default_rng(0)
+    return [tuple(int(draw.integers(size)) for size in space.cardinalities) for _ in range(n)]
+
+
+# Which ReLUs agree
+
+
+X = jnp.array([[1.0, -1.0, 2.0], [1.0, 1.0, -2.0], [-1.0, -1.0, -1.0]])
+AGREE = np.array([[3, 1, 1], [1, 3, 1], [1, 1, 3]])
+
+
+def in_a_loop(x):
+    return lax.scan(lambda x, _: (jax.nn.relu(x) - 0.5, x.sum()), x, None, length=2)[0]
+
+
+def in_a_branch(x):
+    quiet, once = jnp.negative, jax.nn.relu
+    return lax.switch(jnp.int32(2), [quiet, once, lambda x: once(once(x) - 0.5)], x)
+
+
+@jax.custom_vjp
+def with_a_gradient_of_its_own(x):
+    return jax.jit(jax.nn.relu)(x)
+
+
+with_a_gradient_of_its_own.defvjp(lambda x: (x, x), lambda x, gradient: (gradient,))
+
+COUNTED = {
+    "one": (jax.nn.relu, AGREE),
+    "none": (lambda x: jnp.maximum(x, 0), 0 * AGREE),
+    "in a loop": (in_a_loop, 2 * AGREE),
+    "in the branch taken": (in_a_branch, 2 * AGREE),
+    "not in the others": (lambda x: lax.cond(False, jax.nn.relu, jnp.negative, x), 0 * AGREE),
+    "in a call": (with_a_gradient_of_its_own, AGREE),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_every_relu_that_runs_is_counted(name):
+    function, expected = COUNTED[name]
+    np.testing.assert_array_equal(jax.jit(lambda x: agreements(function, x))(X), expected)
+
+
+def test_naswot_of_opposites_is_largest_and_of_equals_has_no_value():
+    assert log_determinant(np.eye(4) * 7) == pytest.approx(4 * np.log(7))
+    same = agreements(jax.nn.relu, jnp.concatenate([X, X[:1]]))
+    assert log_determinant(np.asarray(same)) == -np.inf
+
+
+def test_jacov_is_largest_without_correlation():
+    rows = np.array([[1, -1, 0, 0], [0, 0, 1, -1], [1, 1, -1, -1]])
+    free = decorrelation(rows.astype(np.float32))
+    assert free == pytest.approx(-3 * (np.log(1 + 1e-5) + 1 / (1 + 1e-5)))
+    assert decorrelation((rows + np.array([[1, 0, -1, 0]])).astype(np.float32)) < free
+    assert np.isnan(decorrelation(np.ones((3, 4), np.float32)))
+
+
+# Scores of the weights
+
+
+class Chain(nnx.Module):
+    """Linear layers on the mean of the pixels."""
+
+    def __init__(self, widths, key):
+        draw = generator(key)
+        self.layers = nnx.List([Pointwise(*pair, draw) for pair in itertools.pairwise(widths)])
+        self.bias = nnx.Param(np.full(widths[-1], 0.5, np.float32))
+
+    def __call__(self, images, path=(), *, train=False, key=None):
+        x = images.mean((1, 2))
+        for layer in self.layers:
+            x = layer(x)
+        return x + jnp.asarray(self.bias.get_value(), x.dtype)[None]
+
+
+@pytest.fixture
+def chain(task, key):
+    """The layers' matrices, the images' means, and the scores."""
+    network, data = Chain((1, 4, 5, 3), key), batch(task, 0, 8)
+    found = network_scores(*split(network), data, task, ())
+    means = normalise(data.images, task.mean, task.std).mean((1, 2))
+    return [layer.kernel.get_value() for layer in network.layers], means, data.labels, found
+
+
+def test_synflow_of_linear_layers_is_their_number_times_their_product(chain):
+    kernels, _, _, found = chain
+    product = np.linalg.multi_dot([np.abs(kernel) for kernel in kernels]).sum()
+    assert found["synflow"] == pytest.approx(np.log(3 * product), rel=1e-5)
+
+
+def test_grad_norm_and_snip_are_those_of_the_loss(chain):
+    kernels, means, labels, found = chain
+
+    def loss(kernels):
+        logits = 0.5 + means @ kernels[0] @ kernels[1] @ kernels[2]
+        return -jax.nn.log_softmax(logits)[np.arange(len(labels)), labels].mean()
+
+    gradients = jax.grad(loss)(kernels)
+    assert found["grad_norm"] == pytest.approx(sum(float(jnp.linalg.norm(g)) for g in gradients), rel=1e-4)
+    snip = sum(float(jnp.abs(w * g).sum()) for w, g in zip(kernels, gradients, strict=True))
+    assert found["snip"] == pytest.approx(snip, rel=1e-4)
+
+
+def test_a_linear_network_answers_all_images_alike(chain):
+    assert chain[-1]["naswot"] == -np.inf  # no ReLU
+    assert chain[-1]["jacov"] != chain[-1]["jacov"]  # one gradient, constant over the pixels
+
+
+# Laws of every space
+
+
+@pytest.fixture(scope="module", params=SPACES)
+def case(request):
+    return SPACES[request.param]
+
+
+def test_a_path_scores_as_its_pruned_network(case, task, key):
+    space, prune = case
+    encoding = encodings(space, 1)[0]
+    supernet, data, path = space.supernet(key), batch(task, 0, 8), jnp.asarray(encoding)
+    graph, weights, statistics = split(supernet)
+    found = network_scores(graph, on_path(weights, path), statistics, data, task, path)
+    alone = network_scores(*split(prune(supernet, np.array(encoding))), data, task, ())
+    assert found["naswot"] == pytest.approx(alone["naswot"], abs=0.5)  # a sign at zero may round either way
+    assert found == pytest.approx(alone, rel=1e-3)
+
+
+def test_weights_off_the_path_do_not_matter(case, task, key):
+    space, _ = case
+    data, path = batch(task, 0, 8), jnp.asarray(encodings(space, 1)[0])
+    graph, weights, statistics = split(space.supernet(key))
+    mine = on_path(weights, path)
+    others = put(jax.tree.map(lambda w: jnp.asarray(w) + 1, weights), mine, path)
+    found, again = (
+        network_scores(graph, on_path(each, path), statistics, data, task, path) for each in (weights, others)
+    )
+    assert found == again
+
+
+def test_scores_follow_from_the_seed(case, task):
+    space, _ = case
+    encoding = encodings(space, 1)[0]
+    found = scores(space, encoding, task, 1, **SMALL)
+    assert tuple(found) == SCORES
+    zero_cost._initial.cache_clear()
+    assert scores(space, encoding, task, 1, **SMALL) == found
+    assert all(value != found[name] for name, value in scores(space, encoding, task, 2, **SMALL).items())
+    more = scores(space, encoding, task, 1, initialisations=2, **SMALL)
+    assert all(value != found[name] for name, value in more.items())
+
+
+def test_many_architectures_compile_no_more_than_one(case, task):
+    space, _ = case
+    first, *others = encodings(space, 6)
+    scores(space, first, task, **SMALL)
+    programs = zero_cost._seen(), zero_cost._synflow()
+    before = [program._cache_size() for program in programs]
+    found = [scores(space, encoding, task, **SMALL) for encoding in others]
+    assert [program._cache_size() for program in programs] == before
+    assert len({each["naswot"] for each in found}) > 3  # two of the cells are the same function
+
+
+# As an evaluator
+
+
+def test_metrics_are_the_negatives_and_the_costs(task):
+    found = ZeroCostEvaluator(BLOCKS, task, ZeroCost(**SMALL))((2, 3), 0, 5)
+    expected = scores(BLOCKS, (2, 3), task, 5, **SMALL)
+    assert {name: -found.metrics[f"minus_{name}"] for name in SCORES} == expected
+    assert found.metrics.keys() == {*METRICS, "macs", "params"}
+
+
+def test_an_architecture_that_is_blind_fails(task):
+    evaluator = ZeroCostEvaluator(CELLS, task, ZeroCost(**SMALL))
+    report = run_job(evaluator, Job(0, (0, 0, 0, 0, 0, 0), 0, 0))
+    assert report.error == "the minus_naswot is inf"
+    with_params = dataclasses.replace(evaluator, objective="params")
+    assert run_job(with_params, Job(0, (0, 0, 0, 0, 0, 0), 0, 0)).evaluation is not None
+
+
+def test_few_images_are_all_taken(task):
+    few = dataclasses.replace(task, train=Split(task.train.images[:5], task.train.labels[:5]))
+    assert len(batch(few, 0, 64)) == 5
+
+
+JOB = {
+    "space": {"name": "nasbench201", "width": CELLS.width, "cells": CELLS.cells},
+    "strategy": "random",
+    "evaluator": "zero-cost",
+    "zero_cost": {"batch_size": 8},
+    "max_images": 200,
+    "final": {"steps": 4, "batch_size": 8},
+    "baselines": 0,
+    "trials": 4,
+    "workers": 0,
+}
+
+
+def test_a_search_goes_by_the_first_objective(tmp_path):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    outcome = nas.search(**JOB, store=url)
+    assert outcome.objective == "minus_naswot"
+    rows = nas.Store(url).top(outcome.name)
+    naswot = [row["minus_naswot"] for row in rows]
+    assert naswot == sorted(naswot)
+    assert outcome.top() == rows
+    assert all(row["error"] is None for row in rows)
+    found = outcome.finals[0]
+    assert found["architecture"] == rows[0]["architecture"]
+    assert 0 <= rows[0]["test_error"] == found["test_error"] <= 1
+    assert outcome.top(by="minus_synflow")[0]["minus_synflow"] == min(row["minus_synflow"] for row in rows)
+
+
+WRONG = {
+    "evaluator='zero-cost': objectives='error' is not one of macs, minus_grad_norm": {"objectives": "error"},
+    "did you mean 'minus_naswot'": {"objectives": "minus_naswto"},
+    "objectives='minus_naswot' is not one of error, macs": {"evaluator": "train", "objectives": "minus_naswot"},
+    "zero_cost.batch_size=1 must be at least 2": {"zero_cost": {"batch_size": 1}},
+    "initialisations=0 must be at least 1": {"zero_cost": {"initialisations": 0}},
+    "evaluator='zero-cost' needs images, and task=": {"task": "table:x.npz"},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_wrong_combination_is_one_line(said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        nas.search(**{**JOB, **WRONG[said]})
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
