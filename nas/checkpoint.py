@@ -14,7 +14,7 @@ from nas.errors import UsageError
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     """Replaces the file atomically and durably. A crash leaves the old file or the new one."""
-    data = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"note": json.dumps(note)})
+    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, {"note": json.dumps(note)})
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

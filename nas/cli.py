@@ -54,10 +54,12 @@ def _answer(argv: list[str]) -> str:
         raise UsageError(f"{argv[0]} must follow a command, one of {names}")
     if argv[0] not in ("-h", "--help", *commands):
         raise unknown("command", argv[0], commands)
-    if argv[0] in commands and argv[0] not in WITHOUT_STORE:
+    if argv[0] in commands and argv[0] not in OWN:
         _check_flags(commands[argv[0]], argv[1:])
-    if argv[0] in WITHOUT_STORE:
-        return WITHOUT_STORE[argv[0]](argv[1:])
+    if argv[0] == "show" and any(":" in word and "://" not in word for word in argv[1:2]):
+        return _show_published(argv[1:])
+    if argv[0] in OWN:
+        return OWN[argv[0]](argv[1:])
     options = parser.parse_args(argv)
 
     from nas.store import Store
@@ -80,8 +82,9 @@ def _runs(store: "Store", options: argparse.Namespace) -> str:
 
 
 def _top(store: "Store", options: argparse.Namespace) -> str:
-    rows = store.top(options.run, options.by, options.limit, options.where)
-    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[options.by])
+    by = options.by or store.run(options.run).objective
+    rows = store.top(options.run, by, options.limit, options.where)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[by])
 
 
 def _pareto(store: "Store", options: argparse.Namespace) -> str:
@@ -115,11 +118,73 @@ def _table(argv: list[str]) -> str:
     return table(argv)
 
 
-WITHOUT_STORE: dict[str, Callable[[list[str]], str]] = {"compare": _compare, "table": _table}
+def _predictors(argv: list[str]) -> str:
+    from nas.predictor_commands import main as predictors
+
+    return predictors(argv)
+
+
+def _retrain(argv: list[str]) -> str:
+    from nas.retrain import main as retrain
+
+    return retrain(argv)
+
+
+# Commands with a line of their own.
+OWN: dict[str, Callable[[list[str]], str]] = {
+    "compare": _compare,
+    "table": _table,
+    "predictors": _predictors,
+    "retrain": _retrain,
+}
 
 
 def _show(store: "Store", options: argparse.Namespace) -> str:
-    return output.render_architecture(store.show(options.architecture), options.format, _width())
+    shown = store.show(options.architecture)
+    if options.svg or options.dot:
+        import numpy as np
+
+        from nas.config import build_space
+
+        runs = sorted({score["run"] for score in shown["scores"]})
+        if not runs:
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
+        space = build_space(store.run(runs[0]).config["given"]["space"])
+        if not hasattr(space, "drawings"):
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
+        _draw(space.drawings(np.array(shown["encoding"])), options)
+    return output.render_architecture(shown, options.format, _width())
+
+
+def _show_published(argv: list[str]) -> str:
+    """`nas show SPACE:NAME`, which asks no store."""
+    parser, _ = _parsers()
+    options = parser.parse_args(["show", *argv])
+    from spaces import published
+
+    space, _, name = options.architecture.partition(":")
+    try:
+        found = published(space, name)
+    except KeyError as error:
+        raise unknown("architecture", options.architecture, error.args[0]) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    _draw(found.drawings, options)
+    rows = [{"network": text, **costs} for text, costs in found.costs.items()]
+    if options.format != "table":
+        return _rendered([{"description": found.description, **row} for row in rows], ("network",), options)
+    return found.description + "\n\n" + _rendered(rows, ("network", "params", "macs"), options)
+
+
+def _draw(graphs: list, options: argparse.Namespace) -> None:
+    from nas import draw
+
+    for path, write in ((options.svg, draw.svg), (options.dot, draw.dot)):
+        if path is not None:
+            try:
+                path.write_text(write(graphs))
+            except OSError as error:
+                raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _export(store: "Store", options: argparse.Namespace) -> str:
@@ -146,12 +211,6 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def _format(name: str) -> str:
-    if name not in output.FORMATS:
-        raise unknown("format", name, output.FORMATS)
-    return name
-
-
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser("nas", description=__doc__, epilog="nas COMMAND --help says more.", allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -164,7 +223,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         )
         form = "|".join(output.FORMATS)
         form_help = "(default: %(default)s, which leaves out what a terminal has no room for)"
-        added.add_argument("--format", type=_format, default="table", metavar=form, help=form_help)
+        added.add_argument("--format", type=output.known_format, default="table", metavar=form, help=form_help)
         return added
 
     run_help = "its name or the beginning of it, or latest"
@@ -173,12 +232,15 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
     top.add_argument("run", metavar="RUN", help=run_help)
-    top.add_argument("--by", metavar="METRIC", default="error", help="(default: %(default)s)")
+    top.add_argument("--by", metavar="METRIC", help="(default: the run's first objective)")
     top.add_argument("--limit", metavar="N", type=int, default=10, help="(default: %(default)s)")
     top.add_argument("--where", metavar="CONDITION", help="such as 'macs < 3e6 and params <= 1e5'")
 
     show = command("show", _show, "One architecture, with every score it has from every run.")
-    show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
+    published_help = ", or SPACE:NAME of a published one, such as darts:DARTS_V2"
+    show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help + published_help)
+    show.add_argument("--svg", metavar="FILE", type=Path, help="draw it to a file")
+    show.add_argument("--dot", metavar="FILE", type=Path, help="write its graph in the language of Graphviz")
 
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
     pareto.add_argument("run", metavar="RUN", help=run_help)
@@ -193,6 +255,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)
     commands.add_parser("table", help="Read a published benchmark into the open table format.", add_help=False)
+
+    commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
+    commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
 
     export = command("export", _export, "Write the network of an architecture to a directory.")
     export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)

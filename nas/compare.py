@@ -258,6 +258,9 @@ def main(argv: Sequence[str]) -> str:
     )
     fields = _fields(rest, options.strategies.split(","))
     strategies = {name: config.build_strategy({"name": name, **given}) for name, given in fields.items()}
+    learning = [name for name, strategy in strategies.items() if not hasattr(strategy, "ask")]
+    if learning:
+        raise UsageError(f"strategies={learning[0]!r} learns by gradients, of which a table has none")
     use_cache()
     answers = run(question, strategies, lambda name: print(f"{name} ...", file=sys.stderr, flush=True))
     text = render(question, summary(question, answers))

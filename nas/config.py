@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UsageError, unknown
 from nas.query import parse_where
-from nas.recipe import Lookup, Recipe
+from nas.recipe import Lookup, Recipe, Screening, ZeroCost
 
 Data = dict[str, Any]
 
@@ -41,10 +41,14 @@ class Config:
     """Pixels to which images are resized; by default they are left as they are."""
     max_images: int | None = None
     """Use only so many images for training and validation."""
-    evaluator: Literal["supernet", "train"] = "supernet"
-    """How candidates are scored: with shared weights, or each trained from scratch by the recipe `final`."""
+    evaluator: Literal["supernet", "train", "zero-cost"] = "supernet"
+    """How candidates are scored: with shared weights; each trained from scratch by the recipe `final`; or untrained."""
     trials: int = 200
     """Architectures to evaluate."""
+    epochs: int = 50
+    """Passes of a gradient strategy over the images that weights are trained on; each derives one architecture."""
+    architecture: str | None = None
+    """Search nothing: train this architecture, in the notation of the space, for `epochs` by the recipe `final`."""
     max_macs: float | None = None
     """Hard limit on the multiply-adds of one image."""
     max_params: float | None = None
@@ -52,7 +56,8 @@ class Config:
     limit: str | None = None
     """Hard limits on any costs, such as "macs <= 3e6 and pixel3_latency_ms <= 5"."""
     objectives: str = "error"
-    """What is minimised, such as error,macs; strategies for one objective minimise the first."""
+    """What is minimised, such as error,macs; strategies for one objective minimise the first. The evaluator zero-cost
+    knows no error, and by default minimises minus_naswot."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None
@@ -79,6 +84,16 @@ class Config:
     """Training images on which the statistics of a candidate are measured."""
     table: Lookup = Lookup()
     """What is looked up in a table."""
+    zero_cost: ZeroCost = ZeroCost()
+    """How candidates are scored untrained."""
+    prescreen: str | None = None
+    """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way."""
+    screening: Screening = Screening()
+    """How it screens."""
+    warm_start: str | None = None
+    """The saved predictor from which the strategy's own goes on (nao, seminas)."""
+    save_predictor: str | None = None
+    """Save what the strategy's predictor has learned from all trials, under this name."""
     training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
     """The recipe of the supernet."""
     final: Recipe = Recipe(steps=1000, batch_size=64)
@@ -89,7 +104,15 @@ class Config:
     """How many random architectures of no greater cost than the best are trained beside them."""
 
     def __post_init__(self):
-        least = {"trials": 1, "seed": 0, "workers": 0, "concurrency": 1, "trial_seconds": 0, "cost_bins": 1}
+        least = {
+            "trials": 1,
+            "epochs": 1,
+            "seed": 0,
+            "workers": 0,
+            "concurrency": 1,
+            "trial_seconds": 0,
+            "cost_bins": 1,
+        }
         least |= {"calibration_images": 1, "finalists": 0, "baselines": 0}
         for field, low in least.items():
             if not getattr(self, field) >= low:
@@ -97,7 +120,14 @@ class Config:
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
+        if self.evaluator == "zero-cost" and self.task.startswith("table:"):
+            raise ValueError(f"evaluator='zero-cost' needs images, and task={self.task!r} has none")
         _ = self.limits
+
+    @property
+    def objective(self) -> str:
+        """The first: what finalists are chosen by."""
+        return self.objectives.split(",")[0]
 
     @property
     def limits(self) -> tuple[tuple[str, float], ...]:
@@ -114,8 +144,12 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
     return tuple((name, most) for name, _, most in conditions)
 
 
+# The recipe of shared weights in a mixture, as in the code of DARTS; how many steps follows from the epochs.
+MIXTURES = Recipe(batch_size=64, learning_rate=0.025, weight_decay=3e-4, warmup=0.0, label_smoothing=0.0)
 # What the task and the objectives decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
+# Fields with fields of their own.
+NESTED = ("table", "zero_cost", "screening", "training", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
 RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
 
@@ -131,20 +165,36 @@ def build(data: Data) -> Config:
         if name.replace("-", "_") in BOUND:
             raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
     data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
-    config = _replace(Config(), data, "")
+    if data.get("evaluator") == "zero-cost":
+        data.setdefault("objectives", "minus_naswot")
+    config = _replace(_defaults(data["strategy"]), data, "")
     if hasattr(config.strategy, "num_objectives"):
         count = len(config.objectives.split(","))
         config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
     return config
 
 
+def _defaults(strategy: Any) -> Config:
+    return Config(training=MIXTURES if hasattr(strategy, "mixture") else Config.training)
+
+
 def build_strategy(data: Any) -> Any:
-    from strategies import STRATEGIES, strategy_class
+    from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
 
     name, fields = _named(data, "strategy")
-    if name not in STRATEGIES:
-        raise unknown("strategy", name, STRATEGIES)
+    known = (*STRATEGIES, *GRADIENT_STRATEGIES)
+    if name not in known:
+        raise unknown("strategy", name, known)
     return _replace(strategy_class(name)(), fields, "strategy.")
+
+
+def build_predictor(data: Any) -> Any:
+    from predictors import PREDICTORS, predictor_class
+
+    name, fields = _named(data, "predictor")
+    if name not in PREDICTORS:
+        raise unknown("predictor", name, PREDICTORS)
+    return _replace(predictor_class(name)(), fields, "predictor.")
 
 
 def build_space(data: Any) -> Any:
@@ -172,15 +222,17 @@ def to_data(config: Config, given: Data) -> Data:
 def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
     space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
+    strategy = strategy if data.get("architecture") is None else "retrain"
     return {"space": space.partition(":")[0], "strategy": strategy, "task": data.get("task", Config.task)}
 
 
 def _named(data: Any, part: str) -> tuple[str, Data]:
     if isinstance(data, str):
         return data, {}
-    if isinstance(data, Mapping) and isinstance(data.get("name", getattr(Config, part)), str):
+    default = getattr(Config, part, None)
+    if isinstance(data, Mapping) and isinstance(data.get("name", default), str):
         fields = dict(data)
-        return fields.pop("name", getattr(Config, part)), fields
+        return fields.pop("name", default), fields
     raise UsageError(f"{part}={data!r} must be a name, or a mapping with a name and fields")
 
 
@@ -261,10 +313,16 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
             continue
         if part in ("space", "strategy"):
             chosen_name, fields = _named(data.get(part, getattr(Config, part)), part)
-            data[part] = {"name": chosen_name, **fields, name: value}
+            data[part] = {"name": chosen_name, **_with(fields, name, value)}
         else:
-            data[part] = {**_mapping(data.get(part, {}), part), name: value}
+            data[part] = _with(_mapping(data.get(part, {}), part), name, value)
     return data, resume
+
+
+def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
+    """The mapping with one field set; a dot leads into a field with fields of its own."""
+    outer, dot, inner = name.partition(".")
+    return {**data, outer: _with(_mapping(data.get(outer, {}), outer), inner, value) if dot else value}
 
 
 def read_yaml(path: str) -> Data:
@@ -288,8 +346,9 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
-    _add_fields(parser, Config(), "", skip=("table", "training", "final"))
-    nested = {"table": Config.table, "training": Config.training, "final": Config.final}
+    _add_fields(parser, Config(), "", skip=NESTED)
+    defaults = _defaults(parts.get("strategy"))
+    nested = {name: getattr(defaults, name) for name in NESTED}
     for name, value in {**nested, **parts}.items():
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
     return parser
@@ -301,6 +360,9 @@ def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) 
         if field.name in skip:
             continue
         flag, default = "--" + (prefix + field.name).replace("_", "-"), getattr(value, field.name)
+        if dataclasses.is_dataclass(default):
+            _add_fields(parser, default, f"{prefix}{field.name}.", skip)
+            continue
         text = f"{help_texts.get(field.name, '')} [{default}]".strip().replace("%", "%%")
         options: Data = {"dest": prefix + field.name, "default": None, "help": text}
         if isinstance(default, bool):

@@ -7,15 +7,14 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from nas import checkpoint, config, loop
+from nas import checkpoint, config, gradient_job, loop
 from nas.compilation import use_cache
 from nas.config import Config, Data
 from nas.errors import RunError, UsageError, unknown
@@ -23,11 +22,15 @@ from nas.evaluators.base import Evaluator, Job, Report
 from nas.evaluators.supernet import SupernetEvaluator, costs
 from nas.evaluators.table import TableEvaluator
 from nas.evaluators.train import TrainEvaluator
+from nas.evaluators.train import check as check_recipe
+from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
 from nas.executors import Executor, InProcess
 from nas.inference import flatten, split
+from nas.learning import Learning
+from nas.predictor_files import described
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
-from nas.store import Store
+from nas.store import Store, files_of
 from nas.streams import BASELINE, PATHS, SEARCH, WEIGHTS, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
@@ -46,10 +49,11 @@ class Outcome:
 
     name: str
     store: str
-    best: list[Row]  # of the search, by validation error
+    objective: str  # the first
+    best: list[Row]  # of the search, by the objective
     finals: list[Row]  # trained from scratch: the best, then the baselines
 
-    def top(self, by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
+    def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         with Store(self.store) as store:
             return store.top(self.name, by, limit, where)
 
@@ -78,19 +82,30 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
     use_cache()
     subject = load_subject(settings, config.names(given)["space"])
     space = subject.space
+    learning = Learning.of(settings, subject.named, resume)
     with _usage():
-        loop_state = loop.Search(
-            settings.strategy,
-            space,
-            settings.limits,
-            stream(settings.seed, SEARCH),
-            settings.trials,
-            settings.concurrency,
-            ordered=not settings.unordered,
-        )
+        loop_state = None
+        if settings.architecture is not None:
+            _given_row(settings, subject)
+        elif gradient_job.is_gradient(settings.strategy):
+            gradient_job.check(settings, space, subject.task)
+        else:
+            loop_state = loop.Search(
+                learning.strategy,
+                space,
+                settings.limits,
+                stream(settings.seed, SEARCH),
+                settings.trials,
+                settings.concurrency,
+                ordered=not settings.unordered,
+            )
+            if learning.start is not None:
+                loop_state.state = learning.strategy.warm(loop_state.state, learning.start.params)
     with Store(url, create=True) as store:
         if resume is not None:
             run = store.run(resume)
+            if run.config.get("start") != learning.digest:
+                raise UsageError(f"the predictor that {run.name} began with is another now")
             if run.config["task"] != subject.fingerprint():
                 raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
         else:
@@ -101,13 +116,15 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
                     "given": config.to_data(settings, given),
                     "task": subject.fingerprint(),
                     "space": fingerprint(subject.named),
+                    "architectures": described(config.names(given)["space"], subject.named),
+                    "start": learning.digest,
                 },
                 code_version=importlib.metadata.version("nas-engine"),
                 seed=settings.seed,
             )
         with _locked(run, store.url):
             store.set_status(run.id, "running")
-            job = _Job(settings, subject, store, run, progress)
+            job = _Job(settings, subject, learning, store, run, progress)
             try:
                 outcome = job.run(loop_state)
             except KeyboardInterrupt:
@@ -155,14 +172,21 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     task = load_task(settings)
     space = bind(settings.space, task)
     _check_objectives(settings, space)
+    check_recipe(space, settings.final)
+    for field in ("drop_path", "auxiliary"):
+        if getattr(settings.training, field):
+            raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
     return Subject(space, space, task, None)
 
 
 def _check_objectives(settings: Config, space: Space) -> None:
-    known = ["error", *space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))]
+    costs = space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))
+    known, field = ["error", *costs], "objectives"
+    if settings.evaluator == "zero-cost":
+        known, field = [*METRICS, *costs], "evaluator='zero-cost': objectives"
     for name in settings.objectives.split(","):
         if name not in known:
-            raise unknown("objectives", name, known)
+            raise unknown(field, name, known)
 
 
 def table_evaluator(settings: Config, table: Table, tests: bool = False) -> TableEvaluator:
@@ -193,16 +217,11 @@ def bind(space: Any, task: Task) -> Space:
     )
 
 
-def files_of(url: str, run: str) -> Path:
-    """The folder of a run's files: beside a SQLite store, else in the working folder."""
-    name = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else "nas"
-    return Path(name).absolute().with_suffix(".files") / run
-
-
 @dataclasses.dataclass
 class _Job:
     settings: Config
     subject: Subject
+    learning: Learning
     store: Store
     run_: Run
     progress: Progress
@@ -212,26 +231,43 @@ class _Job:
         self.space = self.subject.space
         self._pools = contextlib.ExitStack()
 
-    def run(self, state: loop.Search) -> Outcome:
-        self._search(state)
-        trials = [t for t in self.store.trials(self.run_.id) if t.state == "finished"]
+    def run(self, state: loop.Search | None) -> Outcome:
+        """Without a state of the loop the search is by gradients, or there is none."""
+        if self.settings.architecture is not None:
+            trials = []
+        elif state is None:
+            place = (self.store, self.run_, self.folder)
+            space: Any = self.space
+            trials = gradient_job.search(self.settings, space, self.subject.images, *place, self.progress)
+        else:
+            trials = self._searched(state)
+        rows = [tuple(trial.encoding) for trial in _distinct(trials)[: self.settings.finalists]]
         if not trials:
-            reasons = {t.error for t in self.store.trials(self.run_.id)}
-            raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
-        # Among equal errors the cheaper one, then the earlier one.
-        trials.sort(key=lambda t: (t.measurements["error"], t.measurements.get("macs", 0.0), t.number))
-        finalists = _distinct(trials)[: self.settings.finalists]
-        self._train_finals(finalists, trials[0])
+            rows = [_given_row(self.settings, self.subject)]
+        self._train_finals(rows, tuple(trials[0].encoding) if trials else rows[0])
         finals = [
             {
-                "role": "found" if t.number < len(finalists) else "random",
+                "role": "random" if t.number >= len(rows) else "found" if trials else "given",
                 "architecture": t.architecture,
                 **t.measurements,
             }
             for t in self.store.trials(self.run_.id, "final")
         ]
-        best = self.store.top(self.run_.name, limit=5)
-        return Outcome(self.run_.name, self.store.url, best, finals)
+        best = self.store.top(self.run_.name, limit=len(trials)) if trials else []
+        best.sort(key=lambda row: row["architecture"] != trials[0].architecture)  # what was found comes first
+        return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals)
+
+    def _searched(self, state: loop.Search) -> list[Trial]:
+        """The finished trials, best first."""
+        self._search(state)
+        trials = [t for t in self.store.trials(self.run_.id) if t.state == "finished"]
+        if not trials:
+            reasons = {t.error for t in self.store.trials(self.run_.id)}
+            raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
+        self._save_predictor()
+        # Among equal ones the cheaper one, then the earlier one.
+        objective = self.settings.objective
+        return sorted(trials, key=lambda t: (t.measurements[objective], t.measurements.get("macs", 0.0), t.number))
 
     def close(self) -> None:
         self._pools.close()
@@ -258,6 +294,21 @@ class _Job:
         self._keep("supernet", saved)
         return flatten(weights)
 
+    def _save_predictor(self) -> None:
+        """What the strategy's predictor learns from all trials; unless that was done before a stop."""
+        name = self.settings.save_predictor
+        if name is None or name in {row["name"] for row in self.store.predictors()}:
+            return
+        from nas import predictor_jobs
+
+        self.progress("Fitting the predictor", 0, 1, name)
+        objective = self.settings.objective
+        rows, targets = predictor_jobs.measured(self.store, self.run_, objective)
+        predictor, start = self.learning.strategy.predictor, self.learning.start
+        fitted = predictor_jobs.fit_on(predictor, [self.run_], rows, targets, objective, start)
+        predictor_jobs.save(self.store, name, fitted)
+        self.progress("Fitting the predictor", 1, 1, name)
+
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
         log = _RunLog(self.store, self.run_, self.subject.named, settings.seed, tuple(settings.objectives.split(",")))
@@ -265,12 +316,13 @@ class _Job:
 
         def on_report(number: int, report: Report | None) -> None:
             done = self.store.trials(self.run_.id) if report is None else None
-            error = report.evaluation.metrics["error"] if report and report.evaluation else float("inf")
+            metrics = report.evaluation.metrics if report and report.evaluation else {}
             if done is not None:
-                error = done[number].measurements.get("error", float("inf"))
-            best[0] = min(best[0], error)
+                metrics = done[number].measurements
+            best[0] = min(best[0], metrics.get(settings.objective, float("inf")))
             count[0] += 1
-            self.progress("Searching", count[0], settings.trials, f"best error {best[0]:.2%}")
+            value = f"{best[0]:.2%}" if settings.objective == "error" else f"{best[0]:.4g}"
+            self.progress("Searching", count[0], settings.trials, f"best {settings.objective} {value}")
 
         count = [0]
         if not log.complete(settings.trials):
@@ -282,6 +334,10 @@ class _Job:
             return table_evaluator(self.settings, self.subject.table)
         if self.settings.evaluator == "train":
             return TrainEvaluator(self.space, self.subject.images, self.settings.final)
+        if self.settings.evaluator == "zero-cost":
+            return ZeroCostEvaluator(
+                self.space, self.subject.images, self.settings.zero_cost, objective=self.settings.objective
+            )
         weights = self.train_supernet()
         return SupernetEvaluator(
             self.space,
@@ -292,12 +348,11 @@ class _Job:
             affine=self.settings.affine,
         )
 
-    def _train_finals(self, finalists: Sequence[Trial], best: Trial) -> None:
+    def _train_finals(self, finalists: Sequence[tuple[int, ...]], best: tuple[int, ...]) -> None:
         """The best and, beside them, random architectures of no greater cost than the best one's."""
-        settings = self.settings
-        rows = [tuple(trial.encoding) for trial in finalists]
+        settings, rows = self.settings, list(finalists)
         if settings.baselines:
-            price = costs(self.space, tuple(best.encoding))
+            price = costs(self.space, best)
             cheaper = region(self.space, tuple(sorted(price.items())))
             drawn = draw(cheaper, stream(settings.seed, BASELINE), settings.baselines)
             rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
@@ -314,10 +369,11 @@ class _Job:
         else:
             task, folder = self.subject.images, str(self.folder)
             evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, folder=folder)
+        budget = settings.epochs if settings.architecture is not None else 0
         self.progress("Training from scratch", len(done), len(rows), "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
             for number in waiting:
-                executor.submit(Job(number, rows[number], 0, settings.seed))
+                executor.submit(Job(number, rows[number], budget, settings.seed))
             for count in range(len(waiting)):
                 report = executor.wait()
                 self._record_final(report, rows[report.number])
@@ -350,7 +406,7 @@ class _Job:
         return {
             "format": 1,
             "architecture": architecture_id(self.space, np.asarray(encoding)),
-            "space": {"name": self.run_.space, **json.loads(json.dumps(dataclasses.asdict(cast(Any, self.space))))},
+            "space": described(self.run_.space, self.space),
             "encoding": list(encoding),
             "description": self.space.describe(np.asarray(encoding)),
             "task": self.run_.task,
@@ -445,6 +501,13 @@ def _new_trials(
         )
         for i, (row, budget) in enumerate(zip(rows, budgets, strict=True))
     ]
+
+
+def _given_row(settings: Config, subject: Subject) -> tuple[int, ...]:
+    """The architecture to train. Raises ValueError or UsageError where there is none of that description."""
+    if subject.task is None:
+        raise UsageError(f"task={settings.task!r} is a table, on which nothing is trained; name images")
+    return tuple(int(choice) for choice in subject.space.parse(str(settings.architecture)))
 
 
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:

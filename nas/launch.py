@@ -69,21 +69,22 @@ def _print(outcome: "Outcome") -> None:
     from nas.output import render
     from nas.query import IDENTITY
 
-    print(f"\nBest architectures of {outcome.name}, by validation error in the search:\n")
-    print(render(outcome.best, ("architecture", "trial", "error", "test_error", "macs", "params"), "table"))
+    by = outcome.objective
+    if outcome.best:
+        said = "validation error in the search" if by == "error" else f"{by} (least is best)"
+        print(f"\nBest architectures of {outcome.name}, by {said}:\n")
+        columns = dict.fromkeys(("architecture", "trial", by, "error", "test_error", "macs", "params"))
+        print(render(outcome.best, columns, "table"))
     if outcome.finals:
         print("Fully trained (`test_error` is measured once, after the last step):\n")
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         print(render(rows, columns, "table"))
-    where, first = _store(outcome.store), outcome.best[0][IDENTITY[0]]
+    where, first = _store(outcome.store), (outcome.best or outcome.finals)[0][IDENTITY[0]]
     print(f"All of it is in {outcome.store}. Ask it with:\n")
-    for command in (
-        f"nas top {outcome.name} --limit 10",
-        f"nas pareto {outcome.name} --objectives error,macs",
-        f"nas show {first}",
-        f"nas export {first} --out best/",
-    ):
+    front = ",".join(dict.fromkeys((by, "macs")))
+    asked = (f"nas top {outcome.name} --limit 10", f"nas pareto {outcome.name} --objectives {front}")
+    for command in (*(asked if outcome.best else ()), f"nas show {first}", f"nas export {first} --out best/"):
         print(f"  {command}{where}")
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from nas.errors import unknown
 from nas.query import Row
 
 FORMATS = ("table", "json", "csv")
@@ -16,6 +17,13 @@ COUNTS = ("macs", "params", "flops")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = ("sha256", "seed", "budget", "space", "description", "strategy", "task", "started", "seconds")
+
+
+def known_format(name: str) -> str:
+    """Raises UsageError for what is none."""
+    if name not in FORMATS:
+        raise unknown("format", name, FORMATS)
+    return name
 
 
 def render(

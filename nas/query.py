@@ -57,6 +57,11 @@ class Run:
     started: str  # ISO 8601, UTC
     finished: str | None
 
+    @property
+    def objective(self) -> str:
+        """The first of what it minimises."""
+        return self.config.get("given", {}).get("objectives", "error").split(",")[0]
+
 
 @dataclasses.dataclass(frozen=True)
 class NewTrial:
@@ -157,15 +162,16 @@ def top(rows: list[Row], by: str = "error", limit: int = 10, where: str | None =
 
 
 def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
-    """The architectures that no other dominates, each by its best row, sorted by the first objective."""
+    """The architectures that no other dominates, each by a row that none dominates, by the first objective."""
     objectives = list(objectives)
     if not objectives:
         raise UsageError("objectives must name at least one metric, such as error,macs")
     _check_metrics("objectives", objectives, rows)
     front: list[Row] = []
     # In lexicographic order whatever dominates a row comes before it: the front so far decides.
-    for row in _best_rows(rows, objectives):
-        if not any(dominates(other, row, objectives) for other in front):
+    for row in _ranked(rows, objectives):
+        known = any(other["architecture"] == row["architecture"] for other in front)
+        if not known and not any(dominates(other, row, objectives) for other in front):
             front.append(row)
     return front
 
@@ -219,11 +225,16 @@ def pick(field: str, value: str, names: Iterable[str], place: str) -> str:
     raise UsageError(f"{field}={value!r} is not in {place}{hint}")
 
 
+def _ranked(rows: list[Row], objectives: list[str]) -> list[Row]:
+    """The rows that have all objectives, in lexicographic order."""
+    ranked = [row for row in rows if all(_is_number(row[name]) for name in objectives)]
+    return sorted(ranked, key=lambda row: [row[name] for name in objectives])
+
+
 def _best_rows(rows: list[Row], objectives: list[str]) -> list[Row]:
     """In order of the objectives, one row an architecture, of those where all the objectives are numbers."""
     best: dict[str, Row] = {}
-    ranked = [row for row in rows if all(_is_number(row[name]) for name in objectives)]
-    for row in sorted(ranked, key=lambda row: [row[name] for name in objectives]):
+    for row in _ranked(rows, list(objectives)):
         best.setdefault(row["architecture"], row)
     return list(best.values())
 

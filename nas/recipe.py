@@ -1,4 +1,4 @@
-"""How a network is trained, or looked up, as values. Nothing heavy is imported: `--help` shows them."""
+"""How a network is trained, looked up or scored, as values. Nothing heavy is imported: `--help` shows them."""
 
 import dataclasses
 from typing import Literal
@@ -34,10 +34,17 @@ class Recipe:
     """Side of the square that is blanked, in pixels."""
     mixup: float = 0.0
     """Alpha of mixup; 0 switches it off."""
+    drop_path: float = 0.0
+    """In cells: the probability with which operations are left out, which rises from 0 over the steps."""
+    auxiliary: float = 0.0
+    """In cells: weight of the loss of a second classifier, after the second reduction, that is trained alongside."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations; weights, statistics and optimiser stay in float32."""
     checkpoint_seconds: float = 30.0
     """Least time between two checkpoints."""
+
+    def with_steps(self, steps: int) -> "Recipe":
+        return dataclasses.replace(self, steps=steps)
 
     def __post_init__(self):
         for name in ("steps", "batch_size"):
@@ -46,10 +53,10 @@ class Recipe:
         for name in ("learning_rate", "weight_decay", "clip", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("warmup", "momentum", "label_smoothing"):
+        for name in ("warmup", "momentum", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
-        for name in ("crop", "cutout", "mixup"):
+        for name in ("crop", "cutout", "mixup", "auxiliary"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
 
@@ -70,3 +77,40 @@ class Lookup:
             raise ValueError(f"epochs={self.epochs} must be at least 1")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise={self.noise} must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class ZeroCost:
+    """How networks are scored without training."""
+
+    batch_size: int = 64
+    """Training images that the network is shown."""
+    initialisations: int = 1
+    """Draws of the initial weights, over which a score is the mean."""
+
+    def __post_init__(self):
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size={self.batch_size} must be at least 2")
+        if self.initialisations < 1:
+            raise ValueError(f"initialisations={self.initialisations} must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Screening:
+    """How a predictor screens proposals (`--prescreen`)."""
+
+    candidates: int = 200
+    """Proposals of which a batch is chosen."""
+    initial: int = 20
+    """Evaluations before the first fit; with a saved predictor, none."""
+    batch_size: int = 5
+    """Architectures asked for between two fits, of a strategy that asks for one at a time."""
+    optimism: float = 1.0
+    """Standard deviations by which a prediction is lowered."""
+    memory: int = 512
+    """Most observations that are fitted; of more, the best are."""
+
+    def __post_init__(self):
+        for name, least in (("candidates", 1), ("initial", 2), ("batch_size", 1), ("optimism", 0), ("memory", 2)):
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")

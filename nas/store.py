@@ -49,6 +49,12 @@ ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor",
 MEASUREMENT = _table("measurement", ["trial_id", "name", "value"])
 
 
+def files_of(url: str, run: str) -> Path:
+    """The folder of a run's files: beside a SQLite store, else in the working folder."""
+    name = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else "nas"
+    return Path(name).absolute().with_suffix(".files") / run
+
+
 class Store:
     def __init__(self, url: str = "sqlite:///nas.db", create: bool = False) -> None:
         """Opens what is there; only `create` makes a store. What is not one is refused and not touched."""
@@ -242,6 +248,9 @@ class Store:
                 wanted = wanted.where(ARTIFACT.c[name] == value)
         return [Artifact(**row) for row in self._rows(wanted)]
 
+    def predictors(self) -> list[Row]:
+        return self._rows(sa.select(PREDICTOR).order_by(PREDICTOR.c.id))
+
     def predictor(self, name: str) -> Predictor:
         rows = {row["name"]: row for row in self._rows(sa.select(PREDICTOR))}
         return Predictor(**rows[query.pick("predictor", name, rows, f"store={self.url}")])
@@ -260,8 +269,9 @@ class Store:
             .order_by(RUN.c.id)
         )
 
-    def top(self, run: str, by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
-        return query.top(self._query_rows(run), by, limit, where)
+    def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
+        """By default, by the run's first objective."""
+        return query.top(self._query_rows(run), by or self.run(run).objective, limit, where)
 
     def pareto(self, run: str, objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
         return query.pareto(self._query_rows(run), objectives)

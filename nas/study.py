@@ -101,6 +101,9 @@ def _search(
         found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
         return tuple(each.reshape(generations * n) for each in found)
 
+    if len(keys) == 1:
+        # A batch of one matrix is not multiplied as a matrix is, but several times more slowly.
+        return jax.tree.map(lambda each: each[None], search(keys[0]))
     # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
     # done now and then (an update of a policy, a new generation) stays a branch.
     return jax.vmap(search)(keys)

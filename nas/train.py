@@ -72,6 +72,15 @@ def train_step(
     program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step
 ) -> tuple[TrainState, Array]:
     """One step of SGD with coupled weight decay. With shared weights, whatever is off the path keeps its bits."""
+    chosen = select(state, path) if program.shared else state
+    loss = loss_of(program, statistics, data, indices, key, step)
+    value, gradient = jax.value_and_grad(loss)(chosen.weights, path)
+    new = descend(program, chosen, gradient, path, rate)
+    return (put(state, new, path) if program.shared else new), value
+
+
+def loss_of(program: Program, statistics, data, indices, key, step) -> Callable[[nnx.State, Any], Array]:
+    """The loss of a step's images, augmented, as a function of the weights and the path."""
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
     images = normalise(data[0][indices], *program.scaling, jnp.float32)
@@ -79,21 +88,30 @@ def train_step(
     how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
     images, labels = augment(how, images, labels, key_augment)
     images = images.astype(PRECISIONS[recipe.precision])
-    chosen = select(state, path) if program.shared else state
 
-    def loss(weights) -> Array:
+    def loss(weights, path) -> Array:
         logits, _ = forward(program.graph, weights, statistics, images, path, train=True, key=key_dropout)
         return cross_entropy(logits, labels)
 
-    value, gradient = jax.value_and_grad(loss)(chosen.weights)
-    decayed = jax.tree.map(jnp.multiply, chosen.weights, decay_mask(chosen.weights, path))
-    updates, momentum = program.optimiser().update(gradient, chosen.momentum, decayed)
-    weights = jax.tree.map(lambda w, update: w - rate * update, chosen.weights, updates)
-    new = TrainState(weights, momentum)
-    return (put(state, new, path) if program.shared else new), value
+    def loss_in_cells(weights, path) -> Array:
+        network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
+        drop = recipe.drop_path * step / recipe.steps
+        logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=drop)
+        value = cross_entropy(logits.astype(jnp.float32), labels)
+        if extra is None:
+            return value
+        return value + recipe.auxiliary * cross_entropy(extra.astype(jnp.float32), labels)
+
+    return loss_in_cells if recipe.drop_path or recipe.auxiliary else loss
 
 
-def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
+def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate) -> TrainState:
+    decayed = jax.tree.map(jnp.multiply, state.weights, decay_mask(state.weights, path))
+    updates, momentum = program.optimiser().update(gradient, state.momentum, decayed)
+    return TrainState(jax.tree.map(lambda w, update: w - rate * update, state.weights, updates), momentum)
+
+
+def batch_indices(seed: int | tuple[int, ...], step: int, size: int, batch: int) -> np.ndarray:
     """The images of a step: each pass over the data is a new permutation; what a batch lacks comes from the next."""
     first, last = step * batch // size, (step * batch + batch - 1) // size
     order = [_order(seed, epoch, size) for epoch in range(first, last + 1)]
@@ -102,8 +120,9 @@ def batch_indices(seed: int, step: int, size: int, batch: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(size)
+def _order(seed: int | tuple[int, ...], epoch: int, size: int) -> np.ndarray:
+    entropy = seed if isinstance(seed, tuple) else (seed,)
+    return np.random.default_rng((*entropy, epoch)).permutation(size)
 
 
 def fit(
@@ -133,7 +152,7 @@ def fit(
     state, start = TrainState(weights, program.optimiser().init(weights)), 0
     note = {**(note or {}), "seed": seed, "steps": recipe.steps}
     if saved is not None and saved.exists():
-        state, start = _resume(saved, state, note)
+        state, start = resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
     state = jax.tree.map(jnp.array, state)  # the step gives its buffers away, and the caller keeps the network
@@ -162,7 +181,8 @@ def fit(
     return state.weights
 
 
-def _resume(saved: Path, state: TrainState, note: dict) -> tuple[TrainState, int]:
+def resume(saved: Path, state: Any, note: dict) -> tuple[Any, int]:
+    """The state in a checkpoint and its step. Raises UsageError where it is not of this training."""
     arrays, found = checkpoint.read(saved)
     odd = [name for name, value in json.loads(json.dumps(note)).items() if found.get(name) != value]
     if odd:

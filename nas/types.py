@@ -6,7 +6,7 @@ import jax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from spaces.base import Encodings, Limits, Space
+from spaces.base import Encodings, Limits, Mixing, Space
 
 
 @struct.dataclass
@@ -54,4 +54,55 @@ class Strategy(Protocol):
 
     def tell(self, state: Any, observed: Observations) -> Any:
         """The state that has also observed these."""
+        ...
+
+
+@runtime_checkable
+class GradientStrategy(Protocol):
+    """A frozen dataclass that says how logits become a mixture, and how they learn; `nas.bilevel` runs it.
+
+    Laws, for every gradient strategy:
+
+    1. All randomness comes from the key.
+    2. `mixture` has a gradient by every logit of operations.
+    3. Weights are not negative, and any of them derive a legal architecture.
+    """
+
+    @property
+    def along_paths(self) -> bool:
+        """Whether mixtures are one-hot, so that weights are trained on a path."""
+        ...
+
+    order: str
+    partial: int
+    warmup: float
+    bilevel: bool
+    max_skips: int | None
+    stop_growth: float
+    cost_weight: float
+
+    def init(self, key: jax.Array, mixing: Mixing) -> Any:
+        """Logits."""
+        ...
+
+    def optimiser(self) -> Any:
+        """Of the logits, as an optax.GradientTransformation."""
+        ...
+
+    def mixture(
+        self, logits: Any, mixing: Mixing, key: jax.Array, progress: Float[Array, ""] | float
+    ) -> Float[Array, "edges ops"]:
+        """What a step trains with; `progress` goes from 0 in the first epoch to 1 in the last."""
+        ...
+
+    def weights(self, logits: Any, mixing: Mixing) -> Float[Array, "edges ops"]:
+        """What an architecture is derived from."""
+        ...
+
+    def tracked(self, logits: Any, mixing: Mixing) -> Float[Array, "edges ops"]:
+        """The mixture of which the validation error is tracked."""
+        ...
+
+    def penalty(self, logits: Any) -> Float[Array, ""]:
+        """What is added to the loss by which logits learn."""
         ...

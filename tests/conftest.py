@@ -27,6 +27,13 @@ def key() -> jax.Array:
     return jax.random.key(0)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_module():
+    """Compiled programs are dropped with their module: each maps memory, which Linux lets a process do 65,530 times."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compile():
     """Programs compiled without optimisation: for tests in which compiling takes longer than running."""
@@ -85,6 +92,19 @@ class Toy:
 
     def build(self, encoding, key):
         raise NotImplementedError
+
+
+def small_strategy(name: str):
+    """A strategy with its defaults; of those that train networks, with ones that train in no time."""
+    from predictors import predictor_class
+    from strategies import strategy_class
+
+    networks = {"nao": {}, "seminas": {"unlabelled": 60}}
+    if name not in networks:
+        return strategy_class(name)()
+    predictor = predictor_class(name)(hidden=8, members=1, steps=10, batch_size=8, **networks[name])
+    pool = {"pool": 60} if name == "seminas" else {}
+    return strategy_class(name)(initial=4, num_seeds=8, draws=3, memory=64, predictor=predictor, **pool)
 
 
 @pytest.fixture(scope="session")

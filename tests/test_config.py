@@ -13,7 +13,7 @@ import yaml
 from nas import config
 from nas.config import Config, build, parse, to_data
 from nas.errors import UsageError
-from nas.recipe import Lookup, Recipe
+from nas.recipe import Lookup, Recipe, Screening, ZeroCost
 from nas.tasks import check_name
 from spaces import SPACES, presets
 from spaces.shufflenet import PRESETS
@@ -184,7 +184,7 @@ WRONG_FLAGS = {
     "word for a number": (["--max-macs", "many"], ["max_macs='many' must be a valid number"]),
     "list for a number": (["--trials", "[1]"], ["trials=[1] must be a valid integer"]),
     "number for a list": (["--space.widths", "5"], ["space.widths='5' must be a valid tuple"]),
-    "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet' or 'train'"]),
+    "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet', 'train' or 'zero-cost'"]),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
     "negative": (["--seed", "-1"], ["seed=-1 must be at least 0"]),
@@ -328,13 +328,10 @@ def helped(*argv: str) -> str:
 def test_help_lists_every_field_and_does_not_import_jax():
     text = helped()
     flags = {"--config", "--resume"}
-    flags |= {"--" + field.name.replace("_", "-") for field in dataclasses.fields(Config)} - {
-        "--table",
-        "--training",
-        "--final",
-    }
-    for part, kind in (("table", Lookup), ("training", Recipe), ("final", Recipe)):
-        flags |= {f"--{part}.{field.name}".replace("_", "-") for field in dataclasses.fields(kind)}
+    nested = {"table": Lookup, "zero_cost": ZeroCost, "screening": Screening, "training": Recipe, "final": Recipe}
+    plain = [field.name for field in dataclasses.fields(Config) if field.name not in nested]
+    owned = [f"{part}.{field.name}" for part, kind in nested.items() for field in dataclasses.fields(kind)]
+    flags |= {"--" + name.replace("_", "-") for name in plain + owned}
     assert flags <= set(text.replace(",", " ").split())
     assert "[200]" in text  # the default of --trials
 
@@ -348,9 +345,10 @@ def test_help_of_a_strategy_lists_its_own_fields():
 @pytest.mark.parametrize("kind", [Config, Recipe, Evolution, RandomSearch, RegularizedEvolution])
 def test_every_field_has_a_help_text(kind):
     parser = argparse.ArgumentParser()
-    config._add_fields(parser, kind(), "")
+    skipped = config.NESTED if kind is Config else ()
+    config._add_fields(parser, kind(), "", skip=skipped)
     texts = {action.dest: action.help for action in parser._actions if action.dest != "help"}
-    assert texts.keys() == {field.name for field in dataclasses.fields(kind)}
+    assert texts.keys() == {field.name for field in dataclasses.fields(kind)} - {*skipped}
     assert all(text.partition(" [")[0] for text in texts.values())
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Toy
+from conftest import Toy, small_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -32,8 +32,7 @@ CELLS = NasBench201()
 
 
 def make(name: str):
-    kind = strategy_class(name)
-    return kind(num_objectives=1) if name == "nsga2" else kind()
+    return strategy_class(name)(num_objectives=1) if name == "nsga2" else small_strategy(name)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +81,9 @@ class Memory:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("nao", "seminas") else []) for n in STRATEGIES]
+)
 def test_a_study_and_the_loop_give_the_same_trials(name, noise, table, quick_compile):
     if noise and name not in ("random", "local-search"):
         pytest.skip("noise is the same code for all")
@@ -142,7 +143,14 @@ def deceptive() -> np.ndarray:
 
 
 TABLES = {"chain": lambda: chain(0), "deceptive": deceptive}
-SLOW = ("bayesian", "evolution")
+SLOW = {
+    "bayesian": 100,
+    "evolution": 100,
+    "ppo": 100,
+    "local-search": 100,
+    "nao": 8,
+    "seminas": 8,
+}  # and by how many seeds they are judged
 
 
 @pytest.fixture(scope="module", params=TABLES)
@@ -155,12 +163,11 @@ def scores(request) -> np.ndarray:
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STRATEGIES if name != "random"],
 )
 def test_every_strategy_beats_random_search_on_tables_it_was_not_made_for(name, scores):
-    space = TabularSpace(dataclasses.replace(WIDE), {})
-    ours, random = (
-        study.run(strategy, space, scores, range(100), 150).scores.min(1) for strategy in (make(name), RandomSearch())
-    )
-    gain = random - ours
-    assert gain.mean() > 2 * gain.std() / 10, f"{gain.mean():.3f} ± {gain.std() / 10:.3f}"
+    space, seeds = TabularSpace(dataclasses.replace(WIDE), {}), range(SLOW.get(name, 100))
+    strategy = strategy_class(name)() if name in SLOW else make(name)
+    ours, random = (study.run(each, space, scores, seeds, 150).scores.min(1) for each in (strategy, RandomSearch()))
+    gain, error = random - ours, (random - ours).std() / len(seeds) ** 0.5
+    assert gain.mean() > 2 * error, f"{gain.mean():.3f} ± {error:.3f}"
 
 
 # Several objectives

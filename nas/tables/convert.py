@@ -48,12 +48,6 @@ def _show(options: argparse.Namespace) -> str:
     return source + output.render(rows, COLUMN, options.format)
 
 
-def _format(name: str) -> str:
-    if name not in output.FORMATS:
-        raise unknown("format", name, output.FORMATS)
-    return name
-
-
 def _parser() -> Parser:
     parser = Parser("nas table", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -69,5 +63,5 @@ def _parser() -> Parser:
     show = commands.add_parser("show", help=text, description=text, allow_abbrev=False)
     show.set_defaults(answer=_show)
     show.add_argument("file", metavar="FILE", help="the table, an npz")
-    show.add_argument("--format", type=_format, default="table", metavar="|".join(output.FORMATS))
+    show.add_argument("--format", type=output.known_format, default="table", metavar="|".join(output.FORMATS))
     return parser

@@ -82,14 +82,16 @@ class Table:
     def most_epochs(self, dataset: str) -> int:
         return max(c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset)
 
-    def searchable(self) -> "TabularSpace":
-        """The space with the costs of this table, of which those that have gaps are left out."""
+    def searchable(self, scores: str | None = None) -> "TabularSpace":
+        """The space with the costs of this table, of which those that have gaps are left out, and where `scores` names
+        a dataset with what the table tells of it without training, for predictors."""
         costs = {
             name: np.asarray(self.values[name], np.float32)
             for name, column in self.columns.items()
             if column.kind == "cost" and not np.isnan(self.values[name]).any()
         }
-        return TabularSpace(self.space, costs)
+        told = {name for name, column in self.columns.items() if column.kind == "score" and column.dataset == scores}
+        return TabularSpace(self.space, costs, {name: ranked(self.values[name]) for name in sorted(told)})
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.space_name.encode())
@@ -107,10 +109,12 @@ class TabularSpace:
 
     space: Space
     costs: Mapping[str, np.ndarray]
+    scores: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def _key(self) -> tuple:
-        return self.space, tuple((name, hash(values.tobytes())) for name, values in sorted(self.costs.items()))
+        both = (*sorted(self.costs.items()), *sorted(self.scores.items()))
+        return self.space, tuple((name, hash(values.tobytes())) for name, values in both)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -138,11 +142,23 @@ class TabularSpace:
         rows = indices(self, encodings)
         return {name: jnp.asarray(values)[rows] for name, values in self.costs.items()}
 
+    def scores_of(self, encodings: Encodings) -> Float[Array, "n scores"]:
+        rows = indices(self, encodings)
+        return jnp.stack([jnp.asarray(values)[rows] for values in self.scores.values()], 1)
+
     def supernet(self, key: Any, *, affine: bool = False) -> Any:
         raise UsageError("a table holds no weights; name a task with images instead")
 
     def build(self, encoding: np.ndarray, key: Any) -> Any:
         return self.space.build(encoding, key)
+
+
+def ranked(values: np.ndarray) -> np.ndarray:
+    """The ranks of the numbers, from -1 to 1; 0 where there is none."""
+    known = np.isfinite(values)
+    found = np.zeros(len(values), np.float32)
+    found[known] = 2 * values[known].argsort().argsort() / max(known.sum() - 1, 1) - 1
+    return found
 
 
 def open_arrays(path: str) -> dict[str, np.ndarray]:

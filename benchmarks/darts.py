@@ -1,0 +1,194 @@
+"""A search step of DARTS against the PyTorch code it was published with: agreement, time, start and memory.
+
+    git clone https://github.com/quark0/darts DIR
+    python benchmarks/darts.py --reference DIR [--torch-python PYTHON] [--batch 16] [--cores 2]
+
+A few minutes on 2 cores. Nothing of the reference is part of this library: it is imported from DIR, in a process of
+its own, by a Python that has PyTorch. Both sides have the same weights, logits, images and cores; a step is one on the
+logits, of first order, and one on the weights. Compared are the loss, its gradient by the logits, and the losses of
+successive steps. Start is the time from the start of a process to the end of its first search step, with an empty
+cache of compiled programs and with a full one.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import report
+from flax import nnx
+
+from nas.bilevel import Rule, drawn, logits_step
+from nas.compilation import use_cache
+from nas.config import MIXTURES
+from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients, hypergradient, weight_step
+from nas.inference import split
+from nas.train import Program, TrainState
+from spaces.darts import EDGES, Darts
+from spaces.layers import BatchNorm
+from strategies.differentiable import Differentiable
+
+HERE = Path(__file__).parent
+SPACE = Darts()
+RATE = 0.025
+SCALING = ((0.5,) * 3, (0.25,) * 3)
+
+
+def main() -> None:
+    options = _options()
+    if options.child is not None:
+        return child(options.child, options.rounds)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
+    machine = report.machine(["jax", "flax"])
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        save(data, options.batch)
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
+        ours = []
+        for name in ("cold", "warm"):
+            report.say(f"ours, cache {name} ...")
+            line = [sys.executable, __file__, "--child", str(data), "--rounds", str(options.rounds)]
+            start = time.time()
+            ours.append(_answer(line, environment))
+            ours[-1]["start"] = ours[-1]["first"] - start
+        report.say("PyTorch ...")
+        line = [options.torch_python, str(HERE / "darts_torch.py"), options.reference, str(data)]
+        theirs = _answer([*line, str(options.cores), str(options.rounds)], dict(os.environ))
+    cold, warm = ours
+    gradient = np.abs(np.array(warm["gradient"]) - theirs["gradient"]).max() / np.abs(theirs["gradient"]).max()
+    apart = [abs(a - b) for a, b in zip(warm["losses"], theirs["losses"], strict=True)]
+    print(report.line({**machine, "torch": theirs["torch"]}), end="\n\n")
+    rows = [
+        ["loss apart", f"{abs(warm['loss'] - theirs['loss']):.1e}", ""],
+        ["gradient by the logits apart, as a share of its largest entry", f"{gradient:.1e}", ""],
+        [f"losses of {options.rounds} steps apart", " ".join(f"{each:.0e}" for each in apart), ""],
+        ["search step, seconds", report.spread(warm["seconds"][1:]), report.spread(theirs["seconds"][1:])],
+        ["start to the end of the first step, seconds, cold", f"{cold['start']:.1f}", ""],
+        ["the same, cache warm", f"{warm['start']:.1f}", ""],
+        ["most memory, GiB (cold, warm)", f"{cold['memory']:.2f}, {warm['memory']:.2f}", f"{theirs['memory']:.2f}"],
+    ]
+    print(report.table([f"batch {options.batch}", "ours", "PyTorch"], rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--reference", metavar="DIR", help="a checkout of quark0/darts")
+    parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.reference is None and options.child is None:
+        parser.error("--reference DIR is needed")
+    return options
+
+
+def _answer(line: list[str], environment: dict[str, str]) -> dict:
+    done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def network():
+    return SPACE.supernet(jax.random.key(0))
+
+
+def save(path: Path, batch: int) -> None:
+    """Images, logits, and the weights in the order of the reference's parameters."""
+    draw = np.random.default_rng(0)
+    arrays: dict[str, np.ndarray] = {f"p{i}": each for i, each in enumerate(parameters(network()))}
+    arrays |= {"count": np.array(len(arrays)), "width": np.array(SPACE.width), "cells": np.array(SPACE.cells)}
+    arrays |= {name: draw.normal(0, 0.5, (len(EDGES), 8)).astype(np.float32) for name in ("normal", "reduce")}
+    for part in "tv":
+        images = draw.integers(0, 256, (batch, 32, 32, 3)).astype(np.uint8)
+        scaled = (images / 255 - SCALING[0]) / np.array(SCALING[1])
+        arrays[f"{part}_images"], arrays[f"{part}_y"] = images, draw.integers(0, 10, batch)
+        arrays[f"{part}_x"] = np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), np.float32)
+    np.savez(path, **arrays)
+
+
+def parameters(supernet) -> list[np.ndarray]:
+    found = [*kernels(supernet.stem.convs), *affine(supernet.stem.norms[0])]
+    for run in supernet.runs:
+        count = run.length
+        for i in range(count):
+            before = [run.enter[0], *run.second, *run.far][i]
+            last = [run.enter[1], *run.near][i]
+            found += kernels(before) + kernels(last)
+            edges: dict[int, list[np.ndarray]] = {}
+            for choice in run.core.choices:
+                decisions = choice.weights.decisions
+                each = len(decisions) // count
+                for place in range(i * each, (i + 1) * each):
+                    ops = [kernels(choice.branch(place, op)) for op in range(8)]
+                    edges[decisions[place] % len(EDGES)] = [kernel for op in ops for kernel in op]
+            found += [kernel for edge in range(len(EDGES)) for kernel in edges[edge]]
+    return [*found, np.asarray(supernet.head.kernel.get_value()).T.copy(), np.asarray(supernet.bias.get_value())]
+
+
+def kernels(module) -> list[np.ndarray]:
+    """In the layout of PyTorch."""
+    forms = {4: lambda k: k.transpose(3, 2, 0, 1), 3: lambda k: k.transpose(2, 0, 1)[:, None]}
+    forms[2] = lambda k: k.T[:, :, None, None]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(module, nnx.Param))]
+    return [np.ascontiguousarray(forms[leaf.ndim](leaf)) for leaf in leaves]
+
+
+def affine(norm: BatchNorm) -> list[np.ndarray]:
+    assert norm.scale is not None
+    assert norm.bias is not None
+    return [np.asarray(norm.scale.get_value()), np.asarray(norm.bias.get_value())]
+
+
+def child(data: str, rounds: int) -> None:
+    use_cache()
+    arrays = np.load(data)
+    graph, weights, statistics = split(network())
+    batch = len(arrays["t_y"])
+    program = Program(graph, dataclasses.replace(MIXTURES, batch_size=batch, crop=0), 10, SCALING, shared=False)
+    images = jnp.asarray(np.concatenate([arrays["t_images"], arrays["v_images"]]))
+    labels = jnp.asarray(np.concatenate([arrays["t_y"], arrays["v_y"]]), jnp.int32)
+    key = jax.random.key(0)
+    train, valid = (
+        Batch(statistics, (images, labels), np.arange(batch, dtype=np.int32) + at, key, 0) for at in (0, batch)
+    )
+    rule = Rule(Differentiable(), SPACE, ())
+    logits = rule.strategy.init(key, SPACE.mixing())  # pyright: ignore
+    logits = logits.replace(ops=jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]])))
+    optimiser = rule.strategy.optimiser().init(logits)
+    weights = jax.tree.map(jnp.asarray, weights)
+    state = TrainState(jax.tree.map(jnp.array, weights), program.optimiser().init(weights))  # steps give buffers away
+    losses, seconds, first = [], [], 0.0
+    answer: dict = {}
+    for i in range(rounds):
+        start = time.perf_counter()
+        mixture = drawn(rule, logits, key, 0.0)
+        by_mixture = hypergradient(program, "first", state, mixture, train, valid, RATE)
+        if i == 0:
+            pulled = jax.vjp(jax.nn.softmax, logits.ops)[1](by_mixture)[0]
+            answer["gradient"] = np.asarray(pulled).tolist()
+        logits, optimiser = logits_step(rule, logits, optimiser, by_mixture, key, 0.0)
+        mixture = drawn(rule, logits, key, 0.0)
+        loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), state.weights, mixture, train)
+        state = jax.block_until_ready(weight_step(program, state, gradient, mixture, RATE))
+        losses.append(float(loss))
+        seconds.append(time.perf_counter() - start)
+        first = first or time.time()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    logits = logits.replace(ops=jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]])))
+    mixture = drawn(rule, logits, key, 0.0)
+    answer["loss"] = float(gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)[0])
+    print(json.dumps({**answer, "losses": losses, "seconds": seconds, "first": first, "memory": memory}))
+
+
+if __name__ == "__main__":
+    main()

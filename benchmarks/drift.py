@@ -1,0 +1,146 @@
+"""Does differentiable search drift to skip connections, and what keeps it from it? On the space of NAS-Bench-201.
+
+    python benchmarks/drift.py --table nb201.npz --data-dir CIFAR10                     about 50 minutes on 2 cores
+
+Searches on images of CIFAR-10; the architecture that is derived after each epoch is looked up in the table, by its
+test accuracy there after 200 epochs. DARTS is known to end in cells of nothing but skips (Dong & Yang, "NAS-Bench-201",
+2020, https://arxiv.org/abs/2001.00326, table 5: 54.30 %). The network, the images and their number are small here, and
+logits learn as much faster.
+"""
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import report
+
+from nas.bilevel import Epoch, Rule, search
+from nas.compilation import use_cache
+from nas.config import MIXTURES
+from nas.tables import read_table
+from nas.tasks import load
+from spaces.base import indices
+from spaces.nasbench201 import NasBench201
+from strategies import strategy_class
+
+# Name, preset, what is changed of it.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "darts": ("darts", {}),
+    "darts, auxiliary skip": ("darts", {"auxiliary_skip": 1.0}),
+    "darts, early stop": ("darts", {"stop_growth": 1.3}),
+    "darts, one skip": ("darts", {"max_skips": 1}),
+    "fair-darts": ("fair-darts", {}),
+    "gumbel-darts": ("gumbel-darts", {}),
+}
+SKIP = "skip_connect"
+
+
+def main() -> None:
+    options = _options()
+    machine = report.machine(("jax", "jaxlib", "flax"))
+    use_cache()
+    table = read_table(options.table)
+    accuracies = 100 * (1 - table.error("cifar10", "test", 200))
+    size = {"image_size": options.image_size}
+    task = load("cifar10", data_dir=options.data_dir, limit=options.images, **size)
+    space = NasBench201(width=options.width, cells=options.cells, **size)
+    recipe = dataclasses.replace(MIXTURES, crop=options.image_size // 8, flip=True)
+    found: dict[str, list[dict]] = {}
+    for name in options.variants:
+        preset, changes = VARIANTS[name]
+        strategy = dataclasses.replace(strategy_class(preset)(), learning_rate=options.learning_rate, **changes)
+        for seed in range(options.seeds):
+            run: dict[str, list] = {"accuracy": [], "skips": [], "error": []}
+
+            def on_epoch(epoch: Epoch, run=run, name=name) -> None:
+                place = indices(space, jnp.asarray(epoch.encoding)[None])[0]
+                run["accuracy"].append(float(accuracies[place]))
+                run["skips"].append(space.describe(epoch.encoding).count(SKIP))
+                run["error"].append(epoch.metrics["error"])
+                report.say(
+                    f"{name}, epoch {epoch.number}: {run['accuracy'][-1]:.2f} %, {run['skips'][-1]} skips, "
+                    f"error {epoch.metrics['error']:.3f}, {epoch.seconds:.1f} s"
+                )
+
+            start = time.perf_counter()
+            with tempfile.TemporaryDirectory() as folder:
+                saved = Path(folder) / "search.safetensors"
+                rule = Rule(strategy, space, ())
+                taken, _ = search(rule, task, recipe, seed=seed, epochs=options.epochs, saved=saved, on_epoch=on_epoch)
+            found.setdefault(name, []).append({**run, "taken": taken, "seconds": time.perf_counter() - start})
+    print(report.line(machine), "", summary(found, options.epochs), sep="\n")
+    report.write(options.json, {"machine": machine, "options": _plain(options), "found": found})
+    if options.plot is not None:
+        plot(found, options.plot)
+
+
+def summary(found: dict[str, list[dict]], epochs: int) -> str:
+    """The test accuracy of what is derived after some epochs, and in brackets its skips, of six edges."""
+    shown = sorted({*range(0, epochs, max(1, epochs // 6)), epochs - 1})
+
+    def cell(runs: list[dict], epoch: int) -> str:
+        there = [run for run in runs if epoch < len(run["accuracy"])]
+        if not there:
+            return ""
+        accuracy, skips = (np.mean([run[field][epoch] for run in there]) for field in ("accuracy", "skips"))
+        return f"{accuracy:.2f} ({skips:.1f})"
+
+    rows = [
+        [
+            name,
+            *(cell(runs, epoch) for epoch in shown),
+            f"{np.mean([run['accuracy'][run['taken']] for run in runs]):.2f}",
+            f"{np.mean([run['seconds'] for run in runs]) / 60:.0f} min",
+        ]
+        for name, runs in found.items()
+    ]
+    return report.table(["strategy", *(f"epoch {epoch + 1}" for epoch in shown), "found", "time"], rows)
+
+
+def plot(found: dict[str, list[dict]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6))
+    for name, runs in found.items():
+        longest = max(len(run["accuracy"]) for run in runs)
+        for axis, field in ((above, "accuracy"), (below, "skips")):
+            line = [np.mean([r[field][epoch] for r in runs if epoch < len(r[field])]) for epoch in range(longest)]
+            axis.plot(range(1, longest + 1), line, label=name)
+    above.set_ylabel("test accuracy in the table, %")
+    below.set_ylabel("skips of 6 edges")
+    below.set_xlabel("epoch")
+    above.legend()
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+def _plain(options: argparse.Namespace) -> dict:
+    return {name: str(value) for name, value in vars(options).items()}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", required=True, metavar="FILE", help="measurements of NAS-Bench-201")
+    parser.add_argument("--data-dir", required=True, metavar="DIR", help="where CIFAR-10 lies")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--images", type=int, default=6000, help="for training and validation [%(default)s]")
+    parser.add_argument("--image-size", type=int, default=16)
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--cells", type=int, default=1, help="a stage, of three [%(default)s]")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="of the logits [%(default)s]")
+    parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A differentiable search as a part of a job: each epoch's derived architecture is a trial of the run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas import bilevel, checkpoint
+from nas.config import Config
+from nas.errors import UsageError
+from nas.evaluators.supernet import costs
+from nas.query import NewTrial, Run, Trial
+from nas.store import Store
+from nas.tasks.base import Task
+from nas.types import GradientStrategy
+from spaces.base import Mixable, Space, architecture_id, fingerprint
+from strategies.region import region
+
+
+def is_gradient(strategy: Any) -> bool:
+    return isinstance(strategy, GradientStrategy)
+
+
+def check(settings: Config, space: Space, task: Task | None) -> None:
+    """Raises UsageError, or ValueError, for what a gradient strategy cannot search."""
+    strategy = settings.strategy
+    if task is None:
+        raise UsageError(f"task={settings.task!r} is a table, by which nothing has gradients; name images")
+    if not isinstance(space, Mixable):
+        raise UsageError("strategy: this space has no network that mixes operations; darts and nasbench201 have")
+    mixing = space.mixing()
+    if strategy.partial > 1 and not mixing.partial:
+        raise UsageError(f"strategy.partial={strategy.partial} must be 1 in this space")
+    if settings.objectives != "error":
+        raise UsageError(f"objectives={settings.objectives!r} must be error: set limits on other costs")
+    region(space, settings.limits)
+    priced = [name for name, _ in settings.limits if name not in mixing.costs]
+    if priced:
+        raise UsageError(f"limit on {priced[0]!r}: gradients know {', '.join(sorted(mixing.costs))}")
+
+
+def search(
+    settings: Config,
+    space: Mixable,
+    task: Task,
+    store: Store,
+    run: Run,
+    folder: Path,
+    progress: Callable[[str, int, int, str], None],
+) -> list[Trial]:
+    """The finished trials, first the one of the architecture that was found, then the later ones before the earlier."""
+    saved = folder / "search.safetensors"
+    best = [float("inf")]
+
+    def on_epoch(epoch: bilevel.Epoch) -> None:
+        known = {trial.number for trial in store.trials(run.id)}
+        if epoch.number not in known:
+            store.add_trials(run.id, [_new_trial(space, run.space, epoch, settings.seed)])
+        row = tuple(int(choice) for choice in epoch.encoding)
+        metrics = {**epoch.metrics, **costs(space, row)}
+        store.finish_trial(run.id, epoch.number, metrics=metrics, error=None, seconds=epoch.seconds)
+        best[0] = epoch.metrics["error"]
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        tracked = f", error {best[0]:.2%}" if best[0] <= 1 else ""
+        progress("Searching", step, steps, f"loss {loss:.3f}{tracked}")
+
+    found, _ = bilevel.search(
+        bilevel.Rule(settings.strategy, space, settings.limits),
+        task,
+        settings.training,
+        seed=settings.seed,
+        epochs=settings.epochs,
+        saved=saved,
+        note={"space": fingerprint(space), **json.loads(json.dumps(space.identity()))},
+        on_step=on_step,
+        on_epoch=on_epoch,
+    )
+    if saved.exists():
+        store.add_artifact(run.id, kind="search", path=saved, sha256=checkpoint.digest(saved))
+    trials = sorted(store.trials(run.id), key=lambda trial: (trial.number != found, -trial.number))
+    return [trial for trial in trials if trial.state == "finished"]
+
+
+def _new_trial(space: Space, name: str, epoch: bilevel.Epoch, seed: int) -> NewTrial:
+    row = np.asarray(epoch.encoding)
+    return NewTrial(
+        number=epoch.number,
+        architecture=architecture_id(space, row),
+        encoding=tuple(int(choice) for choice in row),
+        description=space.describe(row),
+        space=name,
+        budget=epoch.number + 1,
+        seed=seed,
+    )

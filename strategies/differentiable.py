@@ -1,0 +1,154 @@
+"""Differentiable search: every edge mixes all operations, by weights that are learned with gradients.
+
+One value holds what the methods differ in; its defaults are DARTS of first order.
+
+DARTS: Liu et al., 2019, https://arxiv.org/abs/1806.09055. GDAS: Dong & Yang, 2019, https://arxiv.org/abs/1910.04465.
+SNAS: Xie et al., 2019, https://arxiv.org/abs/1812.09926. PC-DARTS: Xu et al., 2020, https://arxiv.org/abs/1907.05737.
+FairDARTS: Chu et al., 2020, https://arxiv.org/abs/1911.12126. DARTS-: Chu et al., 2021,
+https://arxiv.org/abs/2009.01027. RobustDARTS: Zela et al., 2020, https://arxiv.org/abs/1909.09656.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float
+
+from spaces.base import Mixing
+
+Mixture = Float[Array, "edges ops"]
+
+
+@struct.dataclass
+class Logits:
+    ops: Float[Array, "edges ops"]
+    edges: Float[Array, "edges"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Differentiable:
+    """How logits become a mixture, and how they are updated."""
+
+    order: Literal["first", "second", "second-finite"] = "first"
+    """Of the gradient: at the weights as they are, or after one more step of theirs, exactly or by differences."""
+    gate: Literal["softmax", "sigmoid"] = "softmax"
+    """Whether operations of an edge compete."""
+    sample: Literal["none", "soft", "hard"] = "none"
+    """Gumbel noise on the logits; `hard` takes the best operation alone, and trains weights of no other."""
+    temperature: float = 10.0
+    """Of the noisy softmax, in the first epoch."""
+    last_temperature: float = 0.1
+    """In the last epoch; it falls by the same amount each epoch."""
+    edges: bool = False
+    """Whether edges into a node compete too, by logits of their own (edge normalisation)."""
+    partial: int = 1
+    """Operations see one channel in so many while the search lasts; the others go by."""
+    warmup: float = 0.0
+    """The share of the epochs in which logits rest."""
+    learning_rate: float = 3e-4
+    """Of the logits, by Adam."""
+    weight_decay: float = 1e-3
+    """Of the logits, added to their gradient."""
+    bilevel: bool = True
+    """Whether logits learn from a half of the training data that weights never see; else both from all."""
+    zero_one: float = 0.0
+    """Weight of a loss that pulls sigmoid gates to 0 or 1."""
+    auxiliary_skip: float = 0.0
+    """What is added to the weights of skips at first, and falls to 0 over the epochs."""
+    max_skips: int | None = None
+    """How many skips the derived normal cell may have."""
+    stop_growth: float = 0.0
+    """Stop when the curvature of the validation loss has grown by this factor (RobustDARTS: 1.3); 0 never stops."""
+    cost_weight: float = 1.0
+    """Weight of the expected costs, as shares of their limits, while the architecture to derive exceeds these."""
+
+    def __post_init__(self):
+        for name in ("temperature", "last_temperature", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
+        for name in ("weight_decay", "zero_one", "auxiliary_skip", "stop_growth", "cost_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup={self.warmup} must lie in [0, 1)")
+        if self.partial < 1:
+            raise ValueError(f"partial={self.partial} must be at least 1")
+        if self.max_skips is not None and self.max_skips < 0:
+            raise ValueError(f"max_skips={self.max_skips} must be at least 0")
+        if self.gate == "sigmoid" and self.sample != "none":
+            raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
+        if self.zero_one and self.gate != "sigmoid":
+            raise ValueError(f"zero_one={self.zero_one} needs gate='sigmoid'")
+        if not self.bilevel and self.order != "first":
+            raise ValueError(f"order={self.order!r} needs bilevel=True")
+        # Weights are then trained along a path, which has no weights of its own.
+        for name, plain in (("order", "first"), ("edges", False), ("auxiliary_skip", 0.0)):
+            if self.sample == "hard" and getattr(self, name) != plain:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be {plain!r} with sample='hard'")
+
+    @property
+    def along_paths(self) -> bool:
+        return self.sample == "hard"
+
+    def init(self, key: jax.Array, mixing: Mixing) -> Logits:
+        key_ops, key_edges = jr.split(key)
+        n = len(mixing.nodes)
+        return Logits(1e-3 * jr.normal(key_ops, (n, len(mixing.ops))), 1e-3 * jr.normal(key_edges, (n,)))
+
+    def optimiser(self) -> optax.GradientTransformation:
+        decay = optax.add_decayed_weights(self.weight_decay)
+        return optax.chain(decay, optax.adam(self.learning_rate, b1=0.5, b2=0.999))
+
+    def weights(self, logits: Logits, mixing: Mixing) -> Mixture:
+        gate = jax.nn.softmax if self.gate == "softmax" else jax.nn.sigmoid
+        return gate(logits.ops) * self._edge_weights(logits, mixing)
+
+    def tracked(self, logits: Logits, mixing: Mixing) -> Mixture:
+        weights = self.weights(logits, mixing)
+        return jax.nn.one_hot(weights.argmax(1), weights.shape[1]) if self.along_paths else weights
+
+    def mixture(self, logits: Logits, mixing: Mixing, key: jax.Array, progress: Float[Array, ""] | float) -> Mixture:
+        if self.sample == "none":
+            more = self.auxiliary_skip * (1 - progress)
+            skip = np.array([op == "skip_connect" for op in mixing.ops], np.float32)
+            return self.weights(logits, mixing) + more * skip[None]
+        temperature = self.temperature + (self.last_temperature - self.temperature) * progress
+        noisy = jax.nn.log_softmax(logits.ops) + jr.gumbel(key, logits.ops.shape)
+        soft = jax.nn.softmax(noisy / temperature)
+        if self.sample == "soft":
+            return soft * self._edge_weights(logits, mixing)
+        # Exactly one-hot: what is added is a difference of equal numbers, that has a gradient.
+        return jax.nn.one_hot(noisy.argmax(1), noisy.shape[1]) + (soft - jax.lax.stop_gradient(soft))
+
+    def penalty(self, logits: Logits) -> Float[Array, ""]:
+        """FairDARTS, eq. 5."""
+        return -self.zero_one * ((jax.nn.sigmoid(logits.ops) - 0.5) ** 2).mean()
+
+    def _edge_weights(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges 1"]:
+        if not self.edges:
+            return jnp.ones((len(logits.edges), 1))
+        same = np.equal.outer(mixing.nodes, mixing.nodes)
+        rows = jnp.where(same, logits.edges[None], -jnp.inf)
+        return jnp.exp(logits.edges - jax.nn.logsumexp(rows, axis=1))[:, None]
+
+
+def pc_darts() -> Differentiable:
+    return Differentiable(edges=True, partial=4, warmup=0.3, learning_rate=6e-4)
+
+
+def fair_darts() -> Differentiable:
+    return Differentiable(gate="sigmoid", zero_one=10.0, learning_rate=3e-3)
+
+
+def gumbel_darts() -> Differentiable:
+    """GDAS, with the gradient of all operations on the sampled point, of which GDAS takes the sampled one's alone."""
+    return Differentiable(sample="hard")
+
+
+def snas() -> Differentiable:
+    return Differentiable(sample="soft", temperature=1.0, last_temperature=0.03, bilevel=False)

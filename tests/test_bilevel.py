@@ -1,0 +1,483 @@
+"""Differentiable search: laws of its strategies, exact gradients, legal architectures, and a search that goes on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from flax import nnx
+
+import nas
+from nas import bilevel, cli, job
+from nas.bilevel import Rule, logits_step, search, stopped
+from nas.config import MIXTURES
+from nas.discretise import discretise
+from nas.errors import UsageError
+from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
+from nas.inference import flatten, split
+from nas.recipe import Recipe
+from nas.train import Program, TrainState, descend
+from nas.types import GradientStrategy
+from spaces import cell_ops
+from spaces.base import Mixable, feasible, smallest
+from spaces.darts import PRESETS as DARTS
+from spaces.darts import Darts
+from spaces.darts import _in_part as in_part
+from spaces.nasbench201 import PRESETS as NASBENCH201
+from spaces.nasbench201 import NasBench201
+from spaces.single_path import OneHot
+from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
+from strategies.differentiable import Differentiable, Logits, gumbel_darts
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
+MINI = NasBench201(width=2, cells=1, image_size=8, image_channels=1, num_classes=3)
+SMALL = Darts(width=4, cells=3, stem_multiplier=1, image_size=8, image_channels=1, num_classes=3)
+SPACES = {"darts": DARTS["search"], "nasbench201": NASBENCH201["paper"]}
+EDGES = Differentiable(edges=True)
+ALL = {**{name: strategy_class(name)() for name in GRADIENT_STRATEGIES}, "edges": EDGES}
+each = pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
+spaces = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+
+
+def some_logits(space: Mixable, seed: int = 0) -> Logits:
+    mixing = space.mixing()
+    keys = jr.split(jr.key(seed))
+    return Logits(jr.normal(keys[0], (len(mixing.nodes), len(mixing.ops))), jr.normal(keys[1], (len(mixing.nodes),)))
+
+
+# Laws
+
+
+def test_the_two_kinds_of_strategies_are_told_apart():
+    assert not STRATEGIES.keys() & GRADIENT_STRATEGIES.keys()
+    assert all(isinstance(strategy, GradientStrategy) for strategy in ALL.values())
+    assert not any(isinstance(strategy_class(name)(), GradientStrategy) for name in STRATEGIES)
+    assert all(isinstance(space, Mixable) for space in SPACES.values())
+
+
+@each
+@spaces
+def test_a_mixture_is_a_function_of_logits_key_and_progress(strategy, space, key):
+    mixing, logits = space.mixing(), strategy.init(key, space.mixing())
+    drawn = [strategy.mixture(logits, mixing, jr.key(seed), 0.5) for seed in (1, 1, 2)]
+    assert drawn[0].shape == (len(mixing.nodes), len(mixing.ops))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] == drawn[2]).all() == (strategy.sample == "none")
+
+
+@each
+@spaces
+def test_every_logit_of_an_operation_has_a_gradient(strategy, space, key):
+    mixing, logits = space.mixing(), some_logits(space)
+    which = jr.normal(key, (len(mixing.nodes), len(mixing.ops)))
+    gradient = jax.grad(lambda logits: (which * strategy.mixture(logits, mixing, key, 0.5)).sum())(logits)
+    assert (np.asarray(gradient.ops) != 0).all()
+    shared = np.bincount(mixing.nodes)[np.array(mixing.nodes)] > 1  # an edge alone has nothing to compete with
+    np.testing.assert_array_equal(np.asarray(gradient.edges) != 0, strategy.edges & shared)
+
+
+@each
+@spaces
+def test_weights_derive_legal_architectures(strategy, space):
+    for seed in range(20):
+        row = discretise(space, strategy.weights(some_logits(space, seed), space.mixing()))
+        assert ((row >= 0) & (row < np.array(space.cardinalities))).all()
+
+
+def test_edges_into_a_node_share_one(key):
+    mixing = DARTS["search"].mixing()
+    sums = np.zeros(8)
+    np.add.at(sums, np.array(mixing.nodes), np.asarray(EDGES.weights(some_logits(SMALL), mixing)).sum(1))
+    np.testing.assert_allclose(sums, 1, rtol=1e-5)
+
+
+WRONG = {
+    "temperature=0.0 must be more than 0": {"temperature": 0.0},
+    "warmup=1.0 must lie in": {"warmup": 1.0},
+    "partial=0 must be at least 1": {"partial": 0},
+    "zero_one=1.0 needs gate='sigmoid'": {"zero_one": 1.0},
+    "sample='soft' needs gate='softmax'": {"sample": "soft", "gate": "sigmoid"},
+    "order='second' must be 'first' with": {"order": "second", "sample": "hard"},
+    "order='second' needs bilevel": {"order": "second", "bilevel": False},
+}
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_fields_that_do_not_go_together_are_refused(reason):
+    with pytest.raises(ValueError, match=reason[:20]):
+        Differentiable(**WRONG[reason])
+
+
+# Gumbel
+
+
+@pytest.mark.parametrize("temperature", [10.0, 1.0, 0.1])
+def test_operations_are_drawn_as_often_as_softmax_says(temperature, key):
+    strategy = dataclasses.replace(gumbel_darts(), temperature=temperature, last_temperature=temperature)
+    mixing, logits = MINI.mixing(), some_logits(MINI)
+    draws = jax.vmap(lambda key: strategy.mixture(logits, mixing, key, 0.0))(jr.split(key, 20_000))
+    np.testing.assert_allclose(draws.mean(0), jax.nn.softmax(logits.ops), atol=0.015)
+
+
+def test_a_hard_sample_is_exactly_one_operation():
+    mixing, logits = MINI.mixing(), some_logits(MINI)
+    draws = np.stack([gumbel_darts().mixture(logits, mixing, jr.key(seed), seed / 50) for seed in range(51)])
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    assert (draws.sum(-1) == 1).all()
+
+
+def test_the_temperature_falls_evenly(key):
+    mixing, logits = MINI.mixing(), some_logits(MINI)
+    soft = dataclasses.replace(gumbel_darts(), sample="soft")
+    noisy = jax.nn.log_softmax(logits.ops) + jr.gumbel(key, logits.ops.shape)
+    for progress, temperature in ((0.0, 10.0), (0.5, 5.05), (1.0, 0.1)):
+        found = soft.mixture(logits, mixing, key, progress)
+        np.testing.assert_allclose(found, jax.nn.softmax(noisy / temperature), rtol=1e-4, atol=1e-7)
+
+
+# The gradient
+
+
+class Toy(nnx.Module):
+    """Two layers, each a mixture of three."""
+
+    def __init__(self, key: jax.Array):
+        self.layers = nnx.Param(0.3 * jr.normal(key, (2, 3, 4, 4)))
+
+    def __call__(self, images, mixture, *, train, key):
+        x = images.reshape(len(images), -1)
+        for layer, weights in zip(self.layers.get_value(), mixture, strict=True):
+            x = jnp.tanh(x @ jnp.einsum("o,oij->ij", weights, layer))
+        return x
+
+
+@pytest.fixture(scope="module")
+def toy():
+    graph, weights, statistics = split(Toy(jr.key(0)))
+    recipe = Recipe(batch_size=8, weight_decay=0.1, crop=0)
+    program = Program(graph, recipe, 4, ((0.5,), (0.3,)), shared=False)
+    draw = np.random.default_rng(0)
+    data = jnp.asarray(draw.integers(0, 255, (16, 2, 2, 1)), jnp.uint8), jnp.asarray(draw.integers(0, 4, 16))
+    train, valid = (Batch(statistics, data, np.arange(8) + start, jr.key(1), 0) for start in (0, 8))
+    momentum = program.optimiser().init(weights)
+    state = descend(program, TrainState(weights, momentum), weights, (), 0.0)  # some momentum
+    mixture = jax.nn.softmax(jr.normal(jr.key(2), (2, 3)))
+    return lambda order, rate: hypergradient(program, order, state, mixture, train, valid, rate), (
+        program,
+        state,
+        mixture,
+        train,
+        valid,
+    )
+
+
+def test_the_second_order_is_the_gradient_through_a_step(toy):
+    found, (program, state, mixture, train, valid) = toy
+    rate, velocity = 0.5, state.momentum[-1].trace
+
+    def after_a_step(mixture):
+        gradient = jax.grad(train.loss(program))(state.weights, mixture)
+        ahead = jax.tree.map(lambda w, g, b: w - rate * (0.9 * b + g + 0.1 * w), state.weights, gradient, velocity)
+        return valid.loss(program)(ahead, mixture)
+
+    np.testing.assert_allclose(found("second", rate), jax.grad(after_a_step)(mixture), rtol=1e-4, atol=1e-7)
+
+
+def test_differences_agree_with_the_exact_second_order(toy):
+    first, exact, finite = (toy[0](order, 0.5) for order in ("first", "second", "second-finite"))
+    np.testing.assert_allclose(finite, exact, atol=1e-4 * float(jnp.abs(exact).max()))
+    assert float(jnp.abs(exact - first).max()) > 1e-2 * float(jnp.abs(exact).max())
+
+
+@pytest.mark.parametrize("order", ["second", "second-finite"])
+def test_without_a_step_the_second_order_is_the_first(toy, order):
+    np.testing.assert_allclose(toy[0](order, 0.0), toy[0]("first", 0.0), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("space", [MINI, SMALL], ids=["nasbench201", "darts"])
+def test_one_hot_mixtures_have_the_gradient_of_the_sampled_operations(task, space):
+    graph, weights, statistics = split(space.supernet(jr.key(0)))
+    program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
+    data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
+    batch, mixing = Batch(statistics, data, np.arange(16), jr.key(1), 0), space.mixing()
+    mixture = gumbel_darts().mixture(some_logits(space), mixing, jr.key(2), 0.5)
+    wanted = (WEIGHTS, MIXTURE)
+    loss, (by_weights, by_mixture) = gradients(program, wanted, weights, mixture, batch)
+    same, (by_rows, by_gates) = gradients(program, wanted, weights, OneHot(mixture), batch)
+    assert float(same) == pytest.approx(float(loss), rel=1e-5)
+    taken, size = np.asarray(mixture) == 1, float(jnp.abs(by_mixture).max())
+    np.testing.assert_allclose(np.asarray(by_gates.weights)[taken], by_mixture[taken], atol=1e-3 * size)
+    for few, all_ in zip(jax.tree.leaves(by_rows), jax.tree.leaves(by_weights), strict=True):
+        np.testing.assert_allclose(few, all_, atol=1e-3 * max(float(jnp.abs(all_).max()), 1e-6))
+    others = np.asarray(by_gates.weights)[~taken].reshape(len(mixing.nodes), -1)
+    assert (others == others[:, :1]).all()  # that of a constant added to the edge
+    assert others.any()
+
+
+def test_power_iteration_finds_the_dominant_eigenvalue(key):
+    basis = jnp.linalg.qr(jr.normal(key, (4, 4)))[0]
+    matrix = basis @ jnp.diag(jnp.array([-3.0, 1.0, 0.5, 0.1])) @ basis.T
+    assert dominant(lambda v: matrix @ v, jnp.ones(4), 30) == pytest.approx(3.0, rel=1e-4)
+
+
+def test_a_search_stops_when_the_curvature_grows():
+    strategy = Differentiable(stop_growth=1.3)
+    flat = np.full(30, 2.0)
+    assert all(stopped(strategy, flat, epochs) is None for epochs in range(31))
+    grown = np.where(np.arange(30) < 20, 2.0, 9.0)
+    assert [stopped(strategy, grown, epochs) for epochs in (20, 21)] == [None, 16]
+    assert stopped(Differentiable(), grown, 25) is None
+
+
+# Architectures within limits
+
+
+def test_a_thousand_random_mixtures_derive_legal_architectures():
+    for seed in range(1000):
+        weights = np.random.default_rng(seed).dirichlet(np.ones(8), 28)
+        row = discretise(SMALL, weights, max_skips=2)
+        assert ((row >= 0) & (row < np.array(SMALL.cardinalities))).all()
+        assert sum(op == "skip_connect" for op, _ in SMALL.genotype(row).normal.edges) <= 2
+
+
+@spaces
+def test_derived_architectures_keep_the_limits(space):
+    costs = space.cost(
+        jnp.asarray(np.random.default_rng(0).integers(0, space.cardinalities, (500, len(space.cardinalities))))
+    )
+    for share in (1, 10, 50):
+        limits = tuple((name, float(np.percentile(costs[name], share))) for name in ("params", "macs"))
+        for seed in range(10):
+            weights = jax.nn.softmax(3 * some_logits(space, seed).ops)
+            assert feasible(space, jnp.asarray(discretise(space, weights, limits))[None], limits)[0]
+    least = smallest(space, (("params", 1.0),))
+    limits = (("params", float(space.cost(jnp.asarray(least)[None])["params"][0])),)
+    assert feasible(space, jnp.asarray(discretise(space, weights, limits))[None], limits)[0]
+
+
+@spaces
+def test_limits_that_are_kept_anyhow_change_nothing(space):
+    weights = jax.nn.softmax(some_logits(space).ops)
+    np.testing.assert_array_equal(discretise(space, weights, (("params", 1e12),)), discretise(space, weights))
+
+
+@spaces
+def test_expected_costs_of_a_certain_mixture_are_its_costs(space):
+    mixing = space.mixing()
+    weights = jax.nn.one_hot(np.full(len(mixing.nodes), 3), len(mixing.ops))
+    for name, (fixed, table) in mixing.costs.items():
+        expected = fixed + (np.array(mixing.kept) * table[:, 3]).sum()
+        assert float(mixing.expected(weights)[name]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_costs_count_while_the_architecture_exceeds_the_limits(key):
+    strategy = Differentiable(weight_decay=0.0)
+    dear, cheap = (jnp.zeros((6, 5)).at[:, op].set(1.0) for op in (3, 1))
+    limits = (("params", float(MINI.cost(jnp.full((1, 6), 3))["params"][0]) - 1),)
+
+    def move(ops):
+        logits = Logits(ops, jnp.zeros(6))
+        optimiser = strategy.optimiser().init(logits)
+        new, _ = logits_step(Rule(strategy, MINI, limits), logits, optimiser, jnp.zeros((6, 5)), key, 0.0)
+        return np.asarray(new.ops - ops)
+
+    assert (move(dear)[:, 3] < 0).all()  # the 3x3 convolution, dearest of all
+    assert (move(dear)[:, 0] > 0).all()
+    assert (move(cheap) == 0).all()
+
+
+# Searches
+
+# As a job's, so that its programs are these.
+RECIPE = dataclasses.replace(MIXTURES, batch_size=40, checkpoint_seconds=0.0, crop=0)
+Stop = type("Stop", (Exception,), {})
+
+
+def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=()):
+    heard = []
+
+    def on_epoch(epoch):
+        heard.append((epoch.number, epoch.encoding.tolist(), epoch.metrics["error"]))
+
+    def on_step(step, steps, loss):
+        if step == stop_at:
+            raise Stop
+
+    rule = Rule(strategy, space, limits)
+    found, state = search(rule, task, RECIPE, seed=0, epochs=epochs, saved=saved, on_step=on_step, on_epoch=on_epoch)
+    return heard, flatten(state), found
+
+
+def test_halves_are_of_the_training_split_and_apart(task):
+    first, second = bilevel.halves(task, 0)
+    assert sorted([*first, *second]) == list(range(len(task.train)))
+    assert not np.array_equal(first, bilevel.halves(task, 1)[0])
+
+
+@pytest.mark.parametrize("name", ["darts", pytest.param("gumbel-darts", marks=pytest.mark.slow)])
+def test_a_search_that_was_killed_ends_as_the_uninterrupted_one(task, name, tmp_path):
+    strategy, saved = ALL[name], tmp_path / "search.safetensors"
+    expected, state, _ = run(strategy, task)
+    with pytest.raises(Stop):
+        run(strategy, task, saved=saved, stop_at=6)
+    assert saved.exists()
+    heard, resumed, _ = run(strategy, task, saved=saved)
+    assert heard == expected[-len(heard) :]
+    assert all(resumed[each].tobytes() == state[each].tobytes() for each in state)
+    assert (state["logits.ops"] != 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fair-darts", "snas", "pc-darts"])
+def test_every_strategy_searches(task, name):
+    space = SMALL if ALL[name].partial > 1 else MINI
+    heard, _, found = run(ALL[name], task, space)
+    assert [number for number, _, _ in heard] == [0, 1]
+    assert found == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"order": "second"},
+        {"order": "second-finite"},
+        {"auxiliary_skip": 1.0, "max_skips": 0},
+        {"edges": True, "sample": "soft"},
+        {"stop_growth": 1e-9},
+    ],
+    ids=str,
+)
+def test_options_search_to_their_end(task, fields):
+    stops = "stop_growth" in fields
+    heard, state, found = run(Differentiable(**fields), task, epochs=12 if stops else 2)
+    assert (len(heard), found) == ((10, 5) if stops else (2, 1))
+    assert stops == np.isfinite(state["curvature"][:10]).all()
+    assert "max_skips" not in fields or all(1 not in row for _, row, _ in heard)
+
+
+@pytest.mark.slow
+def test_differences_agree_with_the_exact_second_order_in_cells(task, monkeypatch):
+    # Where a step passes a kink the gradient jumps: so rectifiers are smooth here, and pools are means.
+    monkeypatch.setattr(jax.nn, "relu", jax.nn.softplus)
+    monkeypatch.setattr(cell_ops, "max_pool", cell_ops.mean_pool)
+    graph, weights, statistics = split(SMALL.supernet(jr.key(0)))
+    program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
+    data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
+    train, valid = (Batch(statistics, data, np.arange(16) + start, jr.key(1), 0) for start in (0, 16))
+    state = TrainState(weights, program.optimiser().init(weights))
+    mixture = jax.nn.softmax(some_logits(SMALL).ops)
+    orders = ("first", "second", "second-finite")
+    first, exact, finite = (hypergradient(program, order, state, mixture, train, valid, 0.1) for order in orders)
+    more = float(jnp.abs(exact - first).max())
+    print("second order", more, float(jnp.abs(first).max()), float(jnp.abs(finite - exact).max()))
+    np.testing.assert_allclose(finite, exact, atol=0.01 * more)
+
+
+def test_logits_rest_while_the_weights_warm_up(task):
+    _, first, _ = run(Differentiable(warmup=0.9), task)
+    _, moved, _ = run(Differentiable(), task)
+    assert np.abs(first["logits.ops"]).max() < 5e-3  # as they were drawn
+    assert np.abs(moved["logits.ops"] - first["logits.ops"]).min() > 1e-5
+    assert not first["optimiser.1.0.count"]
+
+
+def test_partial_channels_go_by_and_change_places(key):
+    network = SMALL.supernet(key, partial=2)
+    whole = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(SMALL.supernet(key), nnx.Param)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))) < whole
+    x, nothing = jnp.arange(2 * 4 * 4 * 4.0).reshape(2, 4, 4, 4), jnp.zeros(0)
+
+    def tenfold(x, rows, statistics, pick):
+        return 10 * x[:, :: 4 // x.shape[1]], statistics
+
+    y, _ = in_part(tenfold, 2, 1, x[:, :4], nothing, nothing, jnp.array([0.25, 0.25]))
+    np.testing.assert_array_equal(y, jnp.stack([10 * x[..., 0], x[..., 2] / 2, 10 * x[..., 1], x[..., 3] / 2], -1))
+    with pytest.raises(ValueError, match="partial=3 must divide width=4"):
+        SMALL.supernet(key, partial=3)
+
+
+# Jobs
+
+JOB = {
+    "space": {"name": "nasbench201:tiny", "width": 2},
+    "strategy": "darts",
+    "epochs": 2,
+    "training": {"batch_size": 40, "checkpoint_seconds": 0, "crop": 0},
+    "final": {"steps": 5, "batch_size": 40, "crop": 0},
+    "finalists": 0,
+    "baselines": 0,
+}
+
+
+@pytest.fixture
+def given(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "load_task", lambda settings: task)
+    return {**JOB, "store": f"sqlite:///{tmp_path / 'nas.db'}"}
+
+
+def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given):
+    expected = job.search({**given, "name": "whole"})
+
+    def interrupt(stage, done, total, remark):
+        if "error" in remark:  # of an epoch that is over
+            raise KeyboardInterrupt
+
+    with pytest.raises(job.Stopped):
+        job.search({**given, "name": "stopped"}, progress=interrupt)
+    with nas.Store(given["store"]) as store:
+        assert len(store.top("stopped")) == 1
+    found = job.search({"store": given["store"]}, resume="stopped")
+    names = ("architecture", "trial", "error", "params")
+    ended, wanted = ([[row[name] for name in names] for row in outcome.best] for outcome in (found, expected))
+    assert ended == wanted
+
+
+@pytest.mark.slow
+def test_what_was_found_last_is_trained_beside_a_random_one(given):
+    outcome = job.search({**given, "finalists": 1, "baselines": 1, "workers": 0, "max_params": 2000})
+    assert [row["role"] for row in outcome.finals] == ["found", "random"]
+    assert outcome.best[0]["test_error"] is not None
+    with nas.Store(given["store"]) as store:
+        last = store.trials(store.run("latest").id)[-1]
+    assert (outcome.finals[0]["architecture"], last.number) == (last.architecture, 1)
+    assert max(row["params"] for row in [*outcome.best, *outcome.finals]) <= 2000
+
+
+@pytest.mark.slow
+def test_what_was_found_is_trained_again(given, capsys):
+    outcome = job.search({**given, "name": "first"})
+    found = outcome.best[0]["architecture"]
+    words = [found, "--preset", "tiny", "--epochs", "2", "--store", given["store"], "--final.batch-size", "40"]
+    assert cli.main(["retrain", *words]) == 0
+    assert "given" in capsys.readouterr().out
+    with nas.Store(given["store"]) as store:
+        run = store.run("latest")
+        (trial,) = store.trials(run.id, "final")
+        assert (run.strategy, trial.budget, "test_error" in trial.measurements) == ("retrain", 0, True)
+
+
+REFUSED = {
+    "auxiliary=0.4 needs a network of cells": {"final": {"auxiliary": 0.4}},
+    "drop_path=0.2 needs a network of cells": {"final": {"drop_path": 0.2}},
+    "training.drop_path=0.2 must be 0": {"training": {"drop_path": 0.2}},
+    "needs 7 or 8 pixels": {"space": "darts:tiny", "final": {"auxiliary": 0.4}},
+    "is not a cell such as": {"architecture": "nothing"},
+    "no network that mixes": {"space": "shufflenet"},
+    "partial=4 must be 1": {"strategy": "pc-darts"},
+    "must be error": {"objectives": "error,macs"},
+    "excludes every architecture": {"max_params": 1.0},
+    "epochs=0 must be at least 1": {"epochs": 0},
+    "did you mean 'darts'": {"strategy": "dart"},
+    "prescreen='gp' needs a strategy that proposes": {"prescreen": "gp"},
+    "save-predictor='mine' needs a strategy that proposes": {"save_predictor": "mine"},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_job_that_gradients_cannot_do_is_refused(given, reason):
+    with pytest.raises(UsageError, match=reason):
+        job.search({**given, **REFUSED[reason]})
