@@ -20,22 +20,24 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import report
 from flax import nnx
 
-from nas.bilevel import Rule, drawn, logits_step
+from nas.bilevel import Rule, SearchState, search_step
 from nas.compilation import use_cache
 from nas.config import MIXTURES
-from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients, hypergradient, weight_step
+from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
 from nas.train import Program, TrainState
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
-from strategies.differentiable import Differentiable
+from strategies.differentiable import Differentiable, Logits, gumbel_darts
 
 HERE = Path(__file__).parent
 SPACE = Darts()
@@ -72,6 +74,7 @@ def main() -> None:
         ["gradient by the logits apart, as a share of its largest entry", f"{gradient:.1e}", ""],
         [f"losses of {options.rounds} steps apart", " ".join(f"{each:.0e}" for each in apart), ""],
         ["search step, seconds", report.spread(warm["seconds"][1:]), report.spread(theirs["seconds"][1:])],
+        ["the same, one sampled operation an edge", report.spread(warm["gumbel"][2:]), ""],
         ["start to the end of the first step, seconds, cold", f"{cold['start']:.1f}", ""],
         ["the same, cache warm", f"{warm['start']:.1f}", ""],
         ["most memory, GiB (cold, warm)", f"{cold['memory']:.2f}, {warm['memory']:.2f}", f"{theirs['memory']:.2f}"],
@@ -153,41 +156,48 @@ def child(data: str, rounds: int) -> None:
     use_cache()
     arrays = np.load(data)
     graph, weights, statistics = split(network())
-    batch = len(arrays["t_y"])
-    program = Program(graph, dataclasses.replace(MIXTURES, batch_size=batch, crop=0), 10, SCALING, shared=False)
+    batch, key = len(arrays["t_y"]), jax.random.key(0)
     images = jnp.asarray(np.concatenate([arrays["t_images"], arrays["v_images"]]))
     labels = jnp.asarray(np.concatenate([arrays["t_y"], arrays["v_y"]]), jnp.int32)
-    key = jax.random.key(0)
     train, valid = (
         Batch(statistics, (images, labels), np.arange(batch, dtype=np.int32) + at, key, 0) for at in (0, batch)
     )
-    rule = Rule(Differentiable(), SPACE, ())
-    logits = rule.strategy.init(key, SPACE.mixing())  # pyright: ignore
-    logits = logits.replace(ops=jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]])))
-    optimiser = rule.strategy.optimiser().init(logits)
-    weights = jax.tree.map(jnp.asarray, weights)
-    state = TrainState(jax.tree.map(jnp.array, weights), program.optimiser().init(weights))  # steps give buffers away
-    losses, seconds, first = [], [], 0.0
+    recipe = dataclasses.replace(MIXTURES, batch_size=batch, crop=0)
     answer: dict = {}
-    for i in range(rounds):
-        start = time.perf_counter()
-        mixture = drawn(rule, logits, key, 0.0)
-        by_mixture = hypergradient(program, "first", state, mixture, train, valid, RATE)
-        if i == 0:
-            pulled = jax.vjp(jax.nn.softmax, logits.ops)[1](by_mixture)[0]
-            answer["gradient"] = np.asarray(pulled).tolist()
-        logits, optimiser = logits_step(rule, logits, optimiser, by_mixture, key, 0.0)
-        mixture = drawn(rule, logits, key, 0.0)
-        loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), state.weights, mixture, train)
-        state = jax.block_until_ready(weight_step(program, state, gradient, mixture, RATE))
-        losses.append(float(loss))
-        seconds.append(time.perf_counter() - start)
-        first = first or time.time()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    logits = logits.replace(ops=jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]])))
-    mixture = drawn(rule, logits, key, 0.0)
-    answer["loss"] = float(gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)[0])
-    print(json.dumps({**answer, "losses": losses, "seconds": seconds, "first": first, "memory": memory}))
+
+    def steps(name: str, strategy: Differentiable, count: int) -> list[float]:
+        """Leaves the losses in the answer, and when the first step was over."""
+        rule = Rule(strategy, SPACE, ())
+        program = Program(graph, recipe, 10, SCALING, shared=strategy.along_paths)
+        started = jax.tree.map(jnp.array, weights)  # steps give buffers away
+        state = SearchState(TrainState(started, program.optimiser().init(started)), *_learning(rule, arrays), None)
+        losses, seconds, key = [], [], jax.random.key(0)
+        for i in range(count):
+            start = time.perf_counter()
+            state, loss = search_step(rule, program, state, train, valid, jr.fold_in(key, i), 0.0, RATE)
+            losses.append(float(jax.block_until_ready((state.train, loss))[1]))
+            seconds.append(time.perf_counter() - start)
+            answer.setdefault("first", time.time())
+        answer[f"{name} losses"] = losses
+        return seconds
+
+    answer["seconds"] = steps("darts", Differentiable(), rounds)
+    answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    answer["gumbel"] = steps("gumbel", gumbel_darts(), 4 * rounds)
+    rule = Rule(Differentiable(), SPACE, ())
+    program = Program(graph, recipe, 10, SCALING, shared=False)
+    logits = _learning(rule, arrays)[0]
+    mixture, pull = jax.vjp(jax.nn.softmax, logits.ops)
+    loss, (_, by_mixture) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)
+    answer |= {"loss": float(loss), "gradient": np.asarray(pull(by_mixture)[0]).tolist()}
+    print(json.dumps({**answer, "losses": answer["darts losses"]}))
+
+
+def _learning(rule: Rule, arrays) -> tuple[Logits, Any]:
+    """Logits, and the state of their optimiser."""
+    ops = jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]]))
+    logits = Logits(ops, jnp.zeros(len(ops)))
+    return logits, rule.strategy.optimiser().init(logits)
 
 
 if __name__ == "__main__":

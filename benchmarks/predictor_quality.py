@@ -39,6 +39,7 @@ PUBLISHED = {
 }
 GOAL = (0.72, 0.76, 0.82, 0.84, 0.86)
 ON_FEATURES = ("gp", "boosted-trees", "mlp-ensemble")
+TRANSFERRED = ("gp", "gates", "nao", "mlp-ensemble")
 TRIALS = {"nao": 150, "random": 150, "regularized-evolution": 150, "local-search": 150}  # of others 100
 
 
@@ -62,10 +63,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=10, help="of `tau` and `transfer` [%(default)s]")
     parser.add_argument("--seeds", type=int, default=50, help="of `queries` [%(default)s]")
     parser.add_argument("--datasets", default="cifar100,cifar10,imagenet16_120", help="of `queries` [%(default)s]")
+    parser.add_argument("--predictors", default=",".join(PREDICTORS), help="of all but `queries` [%(default)s]")
     strategies = "random,regularized-evolution,local-search,bayesian,prescreened,nao,seminas"
     parser.add_argument("--strategies", default=strategies, help="of `queries` [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.predictors = options.predictors.split(",")
+    return options
 
 
 fit = jax.jit(
@@ -84,7 +88,8 @@ def tau(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
     valid, test = (table.error("cifar10", split, 200) for split in ("valid", "test"))
     plain, scored = table.space, table.searchable(scores="cifar10")
     lines, found = [], {}
-    for name, space in [*((name, plain) for name in PREDICTORS), *((name, scored) for name in ON_FEATURES)]:
+    kinds = [*((name, plain) for name in PREDICTORS), *((name, scored) for name in ON_FEATURES)]
+    for name, space in (each for each in kinds if each[0] in options.predictors):
         label, predictor, rows = name + " + zero-cost" * (space is scored), predictor_class(name)(), every(plain)
         means = []
         for size in SIZES:
@@ -142,7 +147,7 @@ def transfer(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
     old, new = (table.error(name, "valid", 200) for name in ("cifar10", "imagenet16_120"))
     test = table.error("imagenet16_120", "test", 200)
     lines, found = [], {}
-    for name in ("gp", "gates", "nao", "mlp-ensemble"):
+    for name in (name for name in TRANSFERRED if name in options.predictors):
         predictor, cells_text = predictor_class(name)(), []
         for size in (20, 50, 100):
             taus = []
@@ -167,7 +172,7 @@ def rate(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
     chosen = next(cells(space, 1, 300))
     million = np.asarray(sample(space, jax.random.key(0), 10**6))
     lines, found = [], {}
-    for name in PREDICTORS:
+    for name in options.predictors:
         described = predictor_files.described("nasbench201", space)
         fitted = predictor_files.fit(name, predictor_class(name)(), described, rows[chosen], errors[chosen])
         with tempfile.TemporaryDirectory() as folder:

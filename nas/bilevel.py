@@ -116,23 +116,8 @@ def search(
             return found, state
         train = batch(for_weights, 0, key_train, step)
         valid = batch(for_logits, 1, key_valid, step) if strategy.bilevel else train
-        key_before, key_after = jr.split(jr.fold_in(key_noise, step))
-        if epoch >= round(strategy.warmup * epochs):
-            mixture = drawn(rule, state.logits, key_before, progress)
-            if strategy.along_paths:
-                by_mixture = gradients(program, (MIXTURE,), state.train.weights, OneHot(mixture), valid)[1][0].weights
-            else:
-                by_mixture = hypergradient(program, strategy.order, state.train, mixture, train, valid, rate)
-            logits, optimiser = logits_step(rule, state.logits, state.optimiser, by_mixture, key_before, progress)
-            state = state.replace(logits=logits, optimiser=optimiser)
-        mixture = drawn(rule, state.logits, key_after, progress)
-        if strategy.along_paths:
-            path = OneHot(mixture).choices()
-            new, loss = train_step(program, state.train, *_as_arguments(train, path, rate))
-        else:
-            loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), state.train.weights, mixture, train)
-            new = weight_step(program, state.train, gradient, mixture, rate)
-        state = state.replace(train=new)
+        learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
+        state, loss = search_step(rule, program, state, train, valid, key, progress, rate, learns=learns)
         if step % 20 == 0 or (step + 1) % per_epoch == 0:
             value = float(loss)
             if not np.isfinite(value):
@@ -153,15 +138,48 @@ def search(
     return epochs - 1 if found is None else found, state
 
 
+def search_step(
+    rule: Rule,
+    program: Program,
+    state: SearchState,
+    train: Batch,
+    valid: Batch,
+    key: jax.Array,
+    progress,
+    rate,
+    *,
+    learns: bool = True,
+) -> tuple[SearchState, Array]:
+    """A step on the logits, if they learn, then one on the weights; and the loss of the latter.
+
+    `progress` is how much of the search is over, from 0 to 1, `rate` the learning rate of the weights.
+    """
+    strategy, weights = rule.strategy, state.train.weights
+    key_before, key_after = jr.split(key)
+    if learns:
+        mixture = drawn(rule, state.logits, key_before, progress)
+        if strategy.along_paths:
+            by_mixture = gradients(program, (MIXTURE,), weights, OneHot(mixture), valid)[1][0].weights
+        else:
+            by_mixture = hypergradient(program, strategy.order, state.train, mixture, train, valid, rate)
+        logits, optimiser = logits_step(rule, state.logits, state.optimiser, by_mixture, key_before, progress)
+        state = state.replace(logits=logits, optimiser=optimiser)
+    mixture = drawn(rule, state.logits, key_after, progress)
+    if strategy.along_paths:
+        path = OneHot(mixture).choices()
+        how = train.statistics, train.data, train.indices, path, rate, train.key, train.step
+        new, loss = train_step(program, state.train, *how)
+    else:
+        loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, train)
+        new = weight_step(program, state.train, gradient, mixture, rate)
+    return state.replace(train=new), loss
+
+
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The training images of weights, and those of logits."""
     order = np.random.default_rng(seed).permutation(len(task.train))
     middle = -(-len(order) // 2)
     return order[:middle], order[middle:]
-
-
-def _as_arguments(batch: Batch, path: np.ndarray, rate) -> tuple:
-    return batch.statistics, batch.data, batch.indices, path, rate, batch.key, batch.step
 
 
 @functools.partial(jax.jit, static_argnums=0)

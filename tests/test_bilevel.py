@@ -1,6 +1,11 @@
 """Differentiable search: laws of its strategies, exact gradients, legal architectures, and a search that goes on."""
 
 import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +15,7 @@ import pytest
 from flax import nnx
 
 import nas
-from nas import bilevel, cli, job
+from nas import bilevel, checkpoint, cli, job
 from nas.bilevel import Rule, logits_step, search, stopped
 from nas.config import MIXTURES
 from nas.discretise import discretise
@@ -197,7 +202,7 @@ def test_without_a_step_the_second_order_is_the_first(toy, order):
     np.testing.assert_allclose(toy[0](order, 0.0), toy[0]("first", 0.0), rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("space", [MINI, SMALL], ids=["nasbench201", "darts"])
+@pytest.mark.parametrize("space", [MINI, pytest.param(SMALL, marks=pytest.mark.slow)], ids=["nasbench201", "darts"])
 def test_one_hot_mixtures_have_the_gradient_of_the_sampled_operations(task, space):
     graph, weights, statistics = split(space.supernet(jr.key(0)))
     program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
@@ -434,6 +439,37 @@ def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given):
     names = ("architecture", "trial", "error", "params")
     ended, wanted = ([[row[name] for name in names] for row in outcome.best] for outcome in (found, expected))
     assert ended == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["darts", "gumbel-darts"])
+def test_killed_three_times_at_random_it_ends_as_the_uninterrupted_job(strategy, tmp_path):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    how: dict = {"cwd": tmp_path, "env": {**os.environ, **cache}, "stderr": subprocess.DEVNULL}
+    line = [sys.executable, str(Path(__file__).parent.parent / "run_search.py")]
+    words = ["--space", "nasbench201:tiny", "--strategy", strategy, "--task", "digits", "--max-images", "600"]
+    words += ["--epochs", "6", "--training.checkpoint-seconds", "0", "--finalists", "0", "--baselines", "0"]
+    subprocess.run([*line, *words, "--name", "whole"], check=True, timeout=300, **how)
+    files = {name: tmp_path / "nas.files" / name / "search.safetensors" for name in ("whole", "killed")}
+    expected, note = checkpoint.read(files["whole"])
+    for step in sorted(np.random.default_rng(0).integers(1, note["step"] - 1, 3)):
+        begun = ["--resume", "killed"] if files["killed"].exists() else [*words, "--name", "killed"]
+        job, deadline = subprocess.Popen([*line, *begun], **how), time.monotonic() + 200
+        while not files["killed"].exists() or checkpoint.read(files["killed"])[1]["step"] < step:
+            assert time.monotonic() < deadline
+            assert job.poll() is None
+        job.kill()
+        job.wait()
+        assert checkpoint.read(files["killed"])[1]["step"] < note["step"]
+    subprocess.run([*line, "--resume", "killed"], check=True, timeout=300, **how)
+    found, _ = checkpoint.read(files["killed"])
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        name: array.tobytes() for name, array in expected.items()
+    }
+    with nas.Store(f"sqlite:///{tmp_path / 'nas.db'}") as store:
+        trials = [store.trials(store.run(name).id) for name in files]
+    whole, killed = ([(t.number, t.encoding, t.measurements) for t in each] for each in trials)
+    assert killed == whole
 
 
 @pytest.mark.slow
