@@ -4,6 +4,7 @@ One for every gradient strategy and every space whose network takes a mixture. B
 functions of (seed, step), so a search that was killed goes on from its checkpoint bit for bit.
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -126,7 +127,7 @@ def search(
         if (step + 1) % per_epoch == 0:
             if strategy.stop_growth:
                 value = curvature(rule, program, state, batch(for_logits, 1, key_valid, 0))
-                state = state.replace(curvature=state.curvature.at[epoch].set(value))
+                state = dataclasses.replace(state, curvature=state.curvature.at[epoch].set(value))
             on_epoch(_measured(rule, program, task, state, statistics, epoch, time.monotonic() - began))
             began = time.monotonic()
             save(step + 1)
@@ -163,7 +164,7 @@ def search_step(
         else:
             by_mixture = hypergradient(program, strategy.order, state.train, mixture, train, valid, rate)
         logits, optimiser = logits_step(rule, state.logits, state.optimiser, by_mixture, key_before, progress)
-        state = state.replace(logits=logits, optimiser=optimiser)
+        state = dataclasses.replace(state, logits=logits, optimiser=optimiser)
     mixture = drawn(rule, state.logits, key_after, progress)
     if strategy.along_paths:
         path = OneHot(mixture).choices()
@@ -172,7 +173,7 @@ def search_step(
     else:
         loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, train)
         new = weight_step(program, state.train, gradient, mixture, rate)
-    return state.replace(train=new), loss
+    return dataclasses.replace(state, train=new), loss
 
 
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:

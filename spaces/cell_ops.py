@@ -14,6 +14,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from spaces.dense import dense_conv
 from spaces.layers import BatchNorm, Depthwise, Pointwise, normal
 
 
@@ -93,10 +94,7 @@ class Dense(nnx.Module):
         self.kernel = nnx.Param(normal(draw, shape, spread(math.prod(shape[:3]))))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel = jnp.asarray(self.kernel.get_value(), x.dtype)
-        padding = [(k // 2 * self.dilation, k // 2 * self.dilation) for k in kernel.shape[:2]]
-        dilation, form = (self.dilation, self.dilation), ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(x, kernel, self.strides, padding, rhs_dilation=dilation, dimension_numbers=form)
+        return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.strides, self.dilation)
 
 
 def spread(fan_in: int) -> float:

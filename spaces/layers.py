@@ -12,6 +12,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from spaces.dense import dense_conv
 from spaces.depthwise import depthwise_conv
 
 EPSILON = 1e-5
@@ -37,10 +38,7 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param(normal(draw, (k, k, width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel = jnp.asarray(self.kernel.get_value(), x.dtype)
-        pad = kernel.shape[0] // 2
-        strides, padding = (self.stride, self.stride), [(pad, pad), (pad, pad)]
-        return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), (self.stride, self.stride))
 
 
 class Pointwise(nnx.Module):
