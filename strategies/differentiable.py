@@ -39,7 +39,7 @@ class Differentiable:
     gate: Literal["softmax", "sigmoid"] = "softmax"
     """Whether operations of an edge compete."""
     sample: Literal["none", "soft", "hard"] = "none"
-    """Gumbel noise on the logits; `hard` takes the best operation alone, and trains weights of no other."""
+    """Gumbel noise on the logits; `hard` takes the best operation alone, and runs no other."""
     temperature: float = 10.0
     """Of the noisy softmax, in the first epoch."""
     last_temperature: float = 0.1
@@ -146,7 +146,7 @@ def fair_darts() -> Differentiable:
 
 
 def gumbel_darts() -> Differentiable:
-    """GDAS, with the gradient of all operations on the sampled point, of which GDAS takes the sampled one's alone."""
+    """GDAS: neither half of a step runs any operation but the sampled ones."""
     return Differentiable(sample="hard")
 
 
