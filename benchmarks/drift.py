@@ -1,6 +1,6 @@
 """Does differentiable search drift to skip connections, and what keeps it from it? On the space of NAS-Bench-201.
 
-    python benchmarks/drift.py --table nb201.npz --data-dir CIFAR10                     about 15 minutes a seed on 2 cores
+    python benchmarks/drift.py --table nb201.npz --data-dir CIFAR10                about 15 minutes a seed on 2 cores
 
 Searches on images of CIFAR-10; the architecture that is derived after each epoch is looked up in the table, by its
 test accuracy there after 200 epochs. DARTS is known to end in cells of nothing but skips (Dong & Yang, "NAS-Bench-201",
@@ -81,17 +81,19 @@ def main() -> None:
         plot(found, options.plot)
 
 
+def derived(run: dict, field: str, epoch: int) -> float:
+    """What there is after an epoch: of a search that was stopped before, what it found."""
+    return run[field][epoch if epoch < len(run[field]) else run["taken"]]
+
+
 def summary(found: dict[str, list[dict]], epochs: int) -> str:
     """The test accuracy of what is derived after some epochs (of the first strategy; the others' are as many times as
     many), and in brackets its skips, of six edges."""
-    shown = sorted({*range(0, epochs, max(1, epochs // 6)), epochs - 1})
+    shown = [*range(0, epochs - 1, max(1, epochs // 5)), epochs - 1]
 
     def cell(name: str, runs: list[dict], epoch: int) -> str:
         epoch = VARIANTS[name][2] * (epoch + 1) - 1
-        there = [run for run in runs if epoch < len(run["accuracy"])]
-        if not there:
-            return ""
-        accuracy, skips = (np.mean([run[field][epoch] for run in there]) for field in ("accuracy", "skips"))
+        accuracy, skips = (np.mean([derived(run, field, epoch) for run in runs]) for field in ("accuracy", "skips"))
         return f"{accuracy:.2f} ({skips:.1f})"
 
     rows = [
@@ -99,10 +101,11 @@ def summary(found: dict[str, list[dict]], epochs: int) -> str:
             name,
             *(cell(name, runs, epoch) for epoch in shown),
             f"{np.mean([run['accuracy'][run['taken']] for run in runs]):.2f}",
+            ", ".join(f"{run['accuracy'][run['taken']]:.2f}" for run in runs),
         ]
         for name, runs in found.items()
     ]
-    return report.table(["strategy", *(f"epoch {epoch + 1}" for epoch in shown), "found"], rows)
+    return report.table(["strategy", *(f"epoch {epoch + 1}" for epoch in shown), "found", "by seed"], rows)
 
 
 def plot(found: dict[str, list[dict]], path: Path) -> None:
@@ -113,14 +116,14 @@ def plot(found: dict[str, list[dict]], path: Path) -> None:
 
     figure, (above, below) = pyplot.subplots(2, 1, sharex=True, figsize=(7, 6))
     for name, runs in found.items():
-        longest = max(len(run["accuracy"]) for run in runs)
+        times, longest = VARIANTS[name][2], max(len(run["accuracy"]) for run in runs)
         for axis, field in ((above, "accuracy"), (below, "skips")):
-            line = [np.mean([r[field][epoch] for r in runs if epoch < len(r[field])]) for epoch in range(longest)]
-            axis.plot(np.arange(1, longest + 1) / VARIANTS[name][2], line, label=name)
+            line = [np.mean([derived(run, field, epoch) for run in runs]) for epoch in range(longest)]
+            axis.plot(np.arange(1, longest + 1) / times, line, label=name)
     above.set_ylabel("test accuracy in the table, %")
     below.set_ylabel("skips of 6 edges")
     below.set_xlabel("epoch of darts")
-    above.legend()
+    above.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 

@@ -32,6 +32,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=RECIPES / "gumbel_darts_fashion.yaml", metavar="FILE")
+    parser.add_argument("--found", nargs="+", default=[], metavar="TEXT", help="of earlier searches; none is run then")
     parser.add_argument("--random", type=int, default=8, help="architectures beside the one found [%(default)s]")
     parser.add_argument("--searches", type=int, default=1, help="with different seeds [%(default)s]")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each [%(default)s]")
@@ -45,15 +46,16 @@ def main() -> None:
     task = job.load_task(settings)
     space = job.bind(settings.space, task)
     start = time.perf_counter()
-    rows = [found(data, seed) for seed in range(options.searches)]
-    seconds = {"search": (time.perf_counter() - start) / options.searches}
+    rows = [tuple(map(int, space.parse(text))) for text in options.found]
+    rows = rows or [found(data, seed) for seed in range(options.searches)]
+    seconds = {"search": (time.perf_counter() - start) / len(rows)}
     chance = draw(region(space, settings.limits), jax.random.key(0), options.random)
     rows += [tuple(int(choice) for choice in row) for row in np.asarray(chance)]
     start = time.perf_counter()
     evaluator = TrainEvaluator(space, task, settings.final, tests=True)
     errors = np.array(stand_alone(evaluator, rows, options.seeds, options.workers))
     seconds["trainings"] = time.perf_counter() - start
-    names = [f"found, seed {i}" for i in range(options.searches)]
+    names = [f"found, seed {i}" for i in range(len(rows) - options.random)]
     names += [f"random {i + 1}" for i in range(options.random)]
     print(report.line(machine), "", summary(names, errors, [costs(space, row) for row in rows]), sep="\n")
     print(f"\nA search took {seconds['search'] / 60:.0f} minutes, all trainings {seconds['trainings'] / 60:.0f}.")

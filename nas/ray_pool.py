@@ -79,6 +79,7 @@ class RayPool:
 
     def wait(self) -> Report:
         while True:
+            self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
@@ -88,7 +89,6 @@ class RayPool:
                     self._started(reference)
                 elif report := self._collect(reference, finished=bool(ready)):
                     return report
-            self._assign()
 
     def close(self) -> None:
         for worker in self._workers:

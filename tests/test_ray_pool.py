@@ -44,8 +44,9 @@ TROUBLES = [
     lambda: time.sleep(60),
     _exhaust,
     _fail,
+    lambda: time.sleep(1.5),
 ]
-KILL, HANG, EXHAUST, FAIL = range(4)
+KILL, HANG, EXHAUST, FAIL, PAUSE = range(5)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,6 +108,11 @@ def test_lasting_trouble_fails_its_trial_with_the_reason_and_no_other(pool, trou
     failed = reports.pop(0)
     assert (failed.evaluation, failed.error) == (None, reason)
     assert errors(reports) == [0.02, 0.03]
+
+
+def test_a_slow_job_holds_up_no_other(pool):
+    reports = outcomes(pool, (1, PAUSE, 1), *[(score, KILL, 0) for score in range(2, 8)])
+    assert list(reports)[-1] == 0
 
 
 def test_the_data_are_shared_not_copied(pool):
