@@ -113,7 +113,7 @@ def search(
     for step in range(start, steps):
         epoch, rate = step // per_epoch, rates[step]
         progress = np.float32(epoch / max(epochs - 1, 1))
-        if (found := stopped(strategy, np.asarray(state.curvature), epoch)) is not None:
+        if step % per_epoch == 0 and (found := stopped(strategy, np.asarray(state.curvature), epoch)) is not None:
             return found, state
         train = batch(for_weights, 0, key_train, step)
         valid = batch(for_logits, 1, key_valid, step) if strategy.bilevel else train

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,13 +13,8 @@ from nas.evaluators.supernet import costs
 from nas.query import NewTrial, Run, Trial
 from nas.store import Store
 from nas.tasks.base import Task
-from nas.types import GradientStrategy
 from spaces.base import Mixable, Space, architecture_id, fingerprint
 from strategies.region import region
-
-
-def is_gradient(strategy: Any) -> bool:
-    return isinstance(strategy, GradientStrategy)
 
 
 def check(settings: Config, space: Space, task: Task | None) -> None:

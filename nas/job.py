@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nas import checkpoint, config, gradient_job, loop
+from nas import checkpoint, config, gradient_job, loop, predictor_jobs
 from nas.compilation import use_cache
 from nas.config import Config, Data
 from nas.errors import RunError, UsageError, unknown
@@ -37,6 +37,7 @@ from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
+from nas.types import GradientStrategy
 from spaces.base import Space, architecture_id, fingerprint
 from strategies.region import draw, region
 
@@ -87,7 +88,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
         loop_state = None
         if settings.architecture is not None:
             _given_row(settings, subject)
-        elif gradient_job.is_gradient(settings.strategy):
+        elif isinstance(settings.strategy, GradientStrategy):
             gradient_job.check(settings, space, subject.task)
         else:
             loop_state = loop.Search(
@@ -299,8 +300,6 @@ class _Job:
         name = self.settings.save_predictor
         if name is None or name in {row["name"] for row in self.store.predictors()}:
             return
-        from nas import predictor_jobs
-
         self.progress("Fitting the predictor", 0, 1, name)
         objective = self.settings.objective
         rows, targets = predictor_jobs.measured(self.store, self.run_, objective)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from nas import config
+from nas import config, predictor_jobs
 from nas.config import Config
 from nas.errors import UsageError
 from nas.predictor_files import check_space
@@ -11,6 +11,7 @@ from nas.store import Store
 from nas.types import GradientStrategy
 from predictors import PREDICTORS
 from spaces.base import Space
+from strategies.prescreened import Prescreened
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,14 +39,10 @@ class Learning:
         screens = kind is not None and kind not in PREDICTORS
         field, name = ("prescreen", kind) if screens else ("warm-start", warm)
         if name is not None:
-            from nas import predictor_jobs
-
             with Store(settings.store) as store:
                 start, digest = predictor_jobs.open_saved(store, name), store.predictor(name).sha256
             check_space(start.card, space, f"{field}={name!r}")
         if kind is not None:
-            from strategies.prescreened import Prescreened
-
             predictor = config.build_predictor(kind) if start is None else start.predictor
             strategy = Prescreened(strategy, predictor, settings.screening)
         elif start is not None:
@@ -54,8 +51,6 @@ class Learning:
             if not hasattr(strategy, "predictor"):
                 raise UsageError(f"save-predictor={settings.save_predictor!r} {NEEDS}")
             if resume is None:
-                from nas import predictor_jobs
-
                 with Store(settings.store, create=True) as store:
                     predictor_jobs.check_name(store, settings.save_predictor)
         return Learning(strategy, start, digest)

@@ -21,20 +21,21 @@ def lstm(
     return _forward(inputs, weights, start)[0]
 
 
-def _gates(sums: Array) -> tuple[Array, Array, Array, Array]:
-    size = sums.shape[-1] // 4
-    let_in, keep, let_out = jnp.split(jax.nn.sigmoid(sums[..., : 3 * size]), 3, -1)
-    return let_in, keep, let_out, jnp.tanh(sums[..., 3 * size :])
+def cell(sums: Float[Array, "n four_hidden"], memory: Float[Array, "n hidden"]) -> tuple[Array, Array, tuple]:
+    """The state and the memory after a step whose gates have these inputs, and what its gradient needs."""
+    size = memory.shape[1]
+    let_in, keep, let_out = jnp.split(jax.nn.sigmoid(sums[:, : 3 * size]), 3, 1)
+    new = jnp.tanh(sums[:, 3 * size :])
+    memory = keep * memory + let_in * new
+    squashed = jnp.tanh(memory)
+    return let_out * squashed, memory, (squashed, let_in, keep, let_out, new)
 
 
 def _forward(inputs: Array, weights: Array, start: Array):
     def step(carry, x):
         state, memory = carry
-        gates = let_in, keep, let_out, new = _gates(x + state @ weights)
-        memory = keep * memory + let_in * new
-        squashed = jnp.tanh(memory)
-        state = let_out * squashed
-        return (state, memory), (state, memory, squashed, *gates)
+        state, memory, kept = cell(x + state @ weights, memory)
+        return (state, memory), (state, memory, *kept)
 
     kept = jax.lax.scan(step, (start, start), inputs)[1]
     return kept[0], (weights, start, kept)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from predictors.features import features, groups
-from predictors.lstm import lstm
+from predictors.lstm import cell, lstm
 from predictors.training import Weights
 from spaces.base import Encodings, Space
 
@@ -114,11 +114,7 @@ def decode(
 
     def decide(carry, decision: Array):
         token, state, memory = carry
-        sums = inputs[token] + state @ weights["write_on"]
-        first, new = jnp.split(sums, [3 * state.shape[1]], 1)
-        let_in, keep, let_out = jnp.split(jax.nn.sigmoid(first), 3, 1)
-        memory = keep * memory + let_in * jnp.tanh(new)
-        state = let_out * jnp.tanh(memory)
+        state, memory, _ = cell(inputs[token] + state @ weights["write_on"], memory)
         mixed = (state + weights["written"][token]) * HALF
         logp = _choose(weights, space, mixed[None], outputs, decision[None])[0]
         if noise is not None:
