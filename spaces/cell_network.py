@@ -16,8 +16,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.cell_ops import Conv, Dense, FactorizedReduce, relu_conv_norm, spread
-from spaces.layers import BatchNorm, Pointwise, normal
+from spaces.cell_ops import FactorizedReduce, relu_conv_norm, spread
+from spaces.layers import BatchNorm, Conv, Pointwise, normal
 
 LOOPED = True  # whether equal cells are one loop; written out they are the same, and take longer to compile
 
@@ -247,7 +247,7 @@ class Stem(nnx.Module):
         else:
             widths = [(channels, frame.stem_multiplier * width)]
         strides = (2, 2) if self.large else (1, 1)
-        self.convs = nnx.List([Dense(Conv(3, 3), i, o, strides, draw) for i, o in widths])
+        self.convs = nnx.List([Conv((3, 3), i, o, draw, strides=strides, scale=spread(9 * i)) for i, o in widths])
         self.norms = nnx.List([BatchNorm(o, affine=True) for _, o in widths])
 
     def __call__(self, images: Array, train: bool) -> tuple[Array, Array]:

@@ -4,7 +4,6 @@ Liu et al., "DARTS: Differentiable Architecture Search", 2019, https://arxiv.org
 Transferable Architectures for Scalable Image Recognition", 2018, https://arxiv.org/abs/1707.07012.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
@@ -12,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from spaces.dense import dense_conv
-from spaces.layers import BatchNorm, Depthwise, Pointwise, normal
+from spaces import layers
+from spaces.layers import BatchNorm, Depthwise, Pointwise
 
 
 class Conv(NamedTuple):
@@ -85,18 +84,6 @@ def _strides(conv: Conv, stride: int, place: int) -> tuple[int, int]:
     return (stride, stride) if place == 0 else (1, 1)
 
 
-class Dense(nnx.Module):
-    """A dense convolution of any shape."""
-
-    def __init__(self, conv: Conv, width_in: int, width_out: int, strides: tuple[int, int], draw: np.random.Generator):
-        self.strides, self.dilation = strides, conv.dilation
-        shape = (conv.rows, conv.columns, width_in, width_out)
-        self.kernel = nnx.Param(normal(draw, shape, spread(math.prod(shape[:3]))))
-
-    def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.strides, self.dilation)
-
-
 def spread(fan_in: int) -> float:
     """The deviation of PyTorch's initial weights."""
     return (1 / (3 * fan_in)) ** 0.5
@@ -108,7 +95,9 @@ def _conv(conv: Conv, width: int, strides: tuple[int, int], draw: np.random.Gene
         return Depthwise(conv.rows, width, draw, stride=strides[0], dilation=conv.dilation, scale=scale)
     if conv == POINT and strides == (1, 1):
         return Pointwise(width, width, draw, scale=spread(width))
-    return Dense(conv, width, width, strides, draw)
+    taps = conv.rows, conv.columns
+    scale = spread(conv.rows * conv.columns * width)
+    return layers.Conv(taps, width, width, draw, strides=strides, dilation=conv.dilation, scale=scale)
 
 
 class Convolutions(nnx.Module):

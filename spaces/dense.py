@@ -37,6 +37,16 @@ def _pads(kernel: Kernel, dilation: int) -> Pair:
     return kernel.shape[0] // 2 * dilation, kernel.shape[1] // 2 * dilation
 
 
+def spread(gradient: Images, images: Images, strides: Pair) -> Images:
+    """The gradient with zeros between its rows and columns, as large as the images: that by them is then a convolution
+    of stride 1."""
+    if strides == (1, 1):
+        return gradient
+    sides = zip(images.shape[1:3], gradient.shape[1:3], strides, strict=True)
+    between = [(0, size - ((out - 1) * stride + 1), stride - 1) for size, out, stride in sides]
+    return lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images: Images, kernel: Kernel, strides: Pair, dilation: int) -> Images:
     return library_conv(images, kernel, strides, dilation)
@@ -49,11 +59,9 @@ def _forward(images: Images, kernel: Kernel, strides: Pair, dilation: int):
 def _backward(strides: Pair, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     sides = list(zip(images.shape[1:3], gradient.shape[1:3], strides, strict=True))
-    spread = gradient
-    if strides != (1, 1):  # zeros between the rows and columns make a convolution of stride 1 of it
-        between = [(0, size - ((out - 1) * stride + 1), stride - 1) for size, out, stride in sides]
-        spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *between, (0, 0, 0)])
-    by_images = library_conv(spread, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), dilation)
+    by_images = library_conv(
+        spread(gradient, images, strides), jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), dilation
+    )
     # Each channel of the images as an image, each channel of the gradient as a kernel of its size.
     spans = [
         (k - 1) * dilation + (out - 1) * stride + 1 for k, (_, out, stride) in zip(kernel.shape, sides, strict=False)

@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from spaces.dense import spread
+
 Images = Float[Array, "n _ _ channels"]  # height and width change with the stride
 Kernel = Float[Array, "k k channels"]
 
@@ -52,13 +54,7 @@ def _forward(images: Images, kernel: Kernel, stride: int, dilation: int):
 def _backward(stride: int, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     gradient = lax.optimization_barrier(gradient)
-    height, width = images.shape[1:3]
-    spread = gradient
-    if stride > 1:  # put zeros between the rows and columns, so that the input gradient is a stride-1 convolution
-        zero = jnp.zeros((), gradient.dtype)
-        high = [size - ((out - 1) * stride + 1) for size, out in zip((height, width), gradient.shape[1:3], strict=True)]
-        spread = lax.pad(gradient, zero, [(0, 0, 0), (0, high[0], stride - 1), (0, high[1], stride - 1), (0, 0, 0)])
-    by_images = _sum_of_shifts(spread, kernel[::-1, ::-1], 1, dilation)
+    by_images = _sum_of_shifts(spread(gradient, images, (stride, stride)), kernel[::-1, ::-1], 1, dilation)
     return by_images, _kernel_gradient(images, gradient, kernel, stride, dilation)
 
 

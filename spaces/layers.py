@@ -29,16 +29,24 @@ def normal(draw: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0
 
 
 class Conv(nnx.Module):
-    """A dense k x k convolution."""
+    """A dense convolution of so many rows and columns of taps."""
 
     def __init__(
-        self, k: int, width_in: int, width_out: int, draw: np.random.Generator, *, stride: int = 1, scale: float
+        self,
+        taps: tuple[int, int],
+        width_in: int,
+        width_out: int,
+        draw: np.random.Generator,
+        *,
+        strides: tuple[int, int] = (1, 1),
+        dilation: int = 1,
+        scale: float,
     ):
-        self.stride = stride
-        self.kernel = nnx.Param(normal(draw, (k, k, width_in, width_out), scale))
+        self.strides, self.dilation = strides, dilation
+        self.kernel = nnx.Param(normal(draw, (*taps, width_in, width_out), scale))
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), (self.stride, self.stride))
+        return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.strides, self.dilation)
 
 
 class Pointwise(nnx.Module):

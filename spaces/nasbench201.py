@@ -248,7 +248,7 @@ class ConvNorm(nnx.Module):
         if k == 1:
             self.conv = Pointwise(width_in, width_out, draw, scale=scale)
         else:
-            self.conv = Conv(k, width_in, width_out, draw, stride=stride, scale=scale)
+            self.conv = Conv((k, k), width_in, width_out, draw, strides=(stride, stride), scale=scale)
         self.norm = BatchNorm(width_out, affine=affine)
 
     def __call__(self, x: Array, path, train: bool) -> Array:
@@ -297,7 +297,7 @@ class Network(nnx.Module):
 
     def __init__(self, space: NasBench201, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
         channels, width, last = space.image_channels, space.width, space.width * 2 ** (STAGES - 1)
-        self.stem = Conv(3, channels, width, draw, scale=(2 / (9 * channels)) ** 0.5)
+        self.stem = Conv((3, 3), channels, width, draw, scale=(2 / (9 * channels)) ** 0.5)
         self.stem_norm = BatchNorm(width, affine=affine)
         self.blocks = nnx.List(blocks)
         self.norm = BatchNorm(last, affine=affine)

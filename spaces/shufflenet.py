@@ -231,7 +231,7 @@ class Network(nnx.Module):
 
     def __init__(self, space: ShuffleNet, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
         channels, stride = space.image_channels, space.stem_stride
-        self.stem = Conv(3, channels, space.stem_width, draw, stride=stride, scale=0.01)
+        self.stem = Conv((3, 3), channels, space.stem_width, draw, strides=(stride, stride), scale=0.01)
         self.stem_norm = BatchNorm(space.stem_width, affine=affine)
         self.blocks = nnx.List(blocks)
         self.last = Pointwise(space.widths[-1], space.last_width, draw)
