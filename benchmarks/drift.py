@@ -10,7 +10,6 @@ logits learn as much faster.
 
 import argparse
 import dataclasses
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -55,30 +54,36 @@ def main() -> None:
         preset, changes, times = VARIANTS[name]
         strategy = dataclasses.replace(strategy_class(preset)(), learning_rate=options.learning_rate, **changes)
         for seed in range(options.seeds):
-            run: dict[str, list] = {"accuracy": [], "skips": [], "error": []}
-
-            def on_epoch(epoch: Epoch, run=run, name=name) -> None:
-                place = indices(space, jnp.asarray(epoch.encoding)[None])[0]
-                run["accuracy"].append(float(accuracies[place]))
-                run["skips"].append(space.describe(epoch.encoding).count(SKIP))
-                run["error"].append(epoch.metrics["error"])
-                report.say(
-                    f"{name}, epoch {epoch.number}: {run['accuracy'][-1]:.2f} %, {run['skips'][-1]} skips, "
-                    f"error {epoch.metrics['error']:.3f}, {epoch.seconds:.1f} s"
-                )
-
-            start = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                saved = Path(folder) / "search.safetensors"
-                rule = Rule(strategy, space, ())
-                taken, _ = search(
-                    rule, task, recipe, seed=seed, epochs=times * options.epochs, saved=saved, on_epoch=on_epoch
-                )
+            start, epochs = time.perf_counter(), []
+            taken, _ = search(
+                Rule(strategy, space, ()),
+                task,
+                recipe,
+                seed=seed,
+                epochs=times * options.epochs,
+                on_epoch=lambda epoch, epochs=epochs, name=name: epochs.append(met(epoch, name, space, accuracies)),
+            )
+            run = {field: [epoch[field] for epoch in epochs] for field in epochs[0]}
             found.setdefault(name, []).append({**run, "taken": taken, "seconds": time.perf_counter() - start})
     print(report.line(machine), "", summary(found, options.epochs), sep="\n")
     report.write(options.json, {"machine": machine, "options": _plain(options), "found": found})
     if options.plot is not None:
         plot(found, options.plot)
+
+
+def met(epoch: Epoch, name: str, space: NasBench201, accuracies: np.ndarray) -> dict[str, float]:
+    """What the table says of an epoch's architecture, its skips, and the tracked error."""
+    place = int(indices(space, jnp.asarray(epoch.encoding)[None])[0])
+    found = {
+        "accuracy": float(accuracies[place]),
+        "skips": space.describe(epoch.encoding).count(SKIP),
+        "error": epoch.metrics["error"],
+    }
+    report.say(
+        f"{name}, epoch {epoch.number}: {found['accuracy']:.2f} %, {found['skips']} skips, error {found['error']:.3f}, "
+        f"{epoch.seconds:.1f} s"
+    )
+    return found
 
 
 def derived(run: dict, field: str, epoch: int) -> float:

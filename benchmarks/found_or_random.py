@@ -79,7 +79,7 @@ def found(data: config.Data, seed: int) -> tuple[int, ...]:
 
 
 def _progress(stage: str, done: int, total: int, remark: str) -> None:
-    if done % max(1, total // 20) < 20:
+    if done % 200 == 1 or done == total:  # it is told of every twentieth step
         report.say(f"{stage}: {done} of {total} {remark}")
 
 

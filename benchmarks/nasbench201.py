@@ -11,6 +11,7 @@ counts evaluations a second of random search over many seeds, and of looking up 
 """
 
 import argparse
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,8 @@ def main() -> None:
     use_cache()
     table = read_table(options.table)
     parts = {"time": by_time, "queries": by_queries, "front": front, "rate": rate}
-    found: dict[str, Any] = {"machine": report.machine(["jax", "jaxlib", "numpy", "scipy"])}
-    texts = []
-    for name in options.only.split(","):
-        text, found[name] = parts[name](table, options)
-        texts.append(text)
-        print("\n" + text, flush=True)
-    print("\n" + report.line(found["machine"]))
-    report.write(options.json, found)
+    questions = {name: functools.partial(parts[name], table, options) for name in options.only.split(",")}
+    report.answer(questions, ("jax", "jaxlib", "numpy", "scipy"), options.json)
 
 
 def _options() -> argparse.Namespace:

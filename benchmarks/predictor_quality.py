@@ -12,6 +12,7 @@ best cell is met. `transfer`: from CIFAR-10 to ImageNet16-120. `rate`: a million
 """
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -48,12 +49,8 @@ def main() -> None:
     use_cache()
     table = read_table(options.table)
     parts = {"tau": tau, "queries": queries, "transfer": transfer, "rate": rate}
-    found: dict[str, Any] = {"machine": report.machine(["jax", "jaxlib", "numpy", "scipy", "lightgbm"])}
-    for name in options.only.split(","):
-        text, found[name] = parts[name](table, options)
-        print("\n" + text, flush=True)
-    print("\n" + report.line(found["machine"]))
-    report.write(options.json, found)
+    questions = {name: functools.partial(parts[name], table, options) for name in options.only.split(",")}
+    report.answer(questions, ("jax", "jaxlib", "numpy", "scipy", "lightgbm"), options.json)
 
 
 def _options() -> argparse.Namespace:

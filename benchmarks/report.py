@@ -7,8 +7,9 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def machine(packages: Sequence[str], **more: str) -> dict[str, str]:
@@ -53,6 +54,16 @@ def say(text: str) -> None:
 def write(path: Path | None, data: dict) -> None:
     if path is not None:
         path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def answer(questions: Mapping[str, Callable[[], tuple[str, Any]]], packages: Sequence[str], path: Path | None) -> None:
+    """Asks each question, prints its text, and at the end the machine; `path` takes all numbers."""
+    found: dict[str, Any] = {"machine": machine(packages)}
+    for name, question in questions.items():
+        text, found[name] = question()
+        print("\n" + text, flush=True)
+    print("\n" + line(found["machine"]))
+    write(path, found)
 
 
 def _cpu() -> str:

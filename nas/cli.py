@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(text)
     except (UsageError, RunError) as error:
         return _complain(str(error), error.exit_status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if str(stop):  # a training that can be gone on with
+            print(f"\n{stop}", file=sys.stderr)
         return 130
 
 

@@ -219,6 +219,11 @@ def to_data(config: Config, given: Data) -> Data:
     return data
 
 
+def store_flag(url: str) -> str:
+    """What must be typed for a command to ask this store."""
+    return "" if url == Config.store else f" --store {url}"
+
+
 def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
     space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
@@ -355,7 +360,8 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
 
 
 def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) -> None:
-    help_texts = dict(_docstrings(type(value)))
+    kinds = [kind for kind in reversed(type(value).__mro__) if dataclasses.is_dataclass(kind)]
+    help_texts = {name: text for kind in kinds for name, text in _docstrings(kind)}
     for field in dataclasses.fields(value):
         if field.name in skip:
             continue

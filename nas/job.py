@@ -63,8 +63,11 @@ class Stopped(KeyboardInterrupt):
     """Ctrl-C during a run that can be resumed."""
 
     def __init__(self, run: str, store: str):
-        super().__init__(run)
-        self.run, self.store = run, store
+        super().__init__(f"Interrupted; nothing is lost. Go on with: {_again(run, store)}")
+
+
+def _again(run: str, store: str) -> str:
+    return f"python run_search.py --resume {run}{config.store_flag(store)}"
 
 
 def search(data: Data, resume: str | None = None, progress: Progress = lambda *_: None) -> Outcome:
@@ -135,8 +138,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
                 with contextlib.suppress(UsageError):  # the store itself may be what failed
                     store.set_status(run.id, "failed", str(error))
                 if isinstance(error, UsageError | RunError):
-                    again = f"python run_search.py --resume {run.name} --store {store.url}"
-                    raise type(error)(f"{error}; then go on with {again}") from error
+                    raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
                 raise
             finally:
                 job.close()

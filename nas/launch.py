@@ -15,15 +15,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 1 for a run that failed, 2 for arguments that cannot be used, 130 for Ctrl-C."""
     try:
         data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
-        with _Bar() as bar:
+        with Bar() as bar:
             from nas import job
 
             try:
                 outcome = job.search(data, resume, bar.show)
             except job.Stopped as stop:
                 bar.close()
-                again = f"python run_search.py --resume {stop.run}{_store(stop.store)}"
-                print(f"\nInterrupted; nothing is lost. Go on with: {again}", file=sys.stderr)
+                print(f"\n{stop}", file=sys.stderr)
                 return 130
         _print(outcome)
         return 0
@@ -35,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-class _Bar:
+class Bar:
     """One progress bar a stage, on stderr."""
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "Bar":
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -80,13 +79,9 @@ def _print(outcome: "Outcome") -> None:
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         print(render(rows, columns, "table"))
-    where, first = _store(outcome.store), (outcome.best or outcome.finals)[0][IDENTITY[0]]
+    where, first = config.store_flag(outcome.store), (outcome.best or outcome.finals)[0][IDENTITY[0]]
     print(f"All of it is in {outcome.store}. Ask it with:\n")
     front = ",".join(dict.fromkeys((by, "macs")))
     asked = (f"nas top {outcome.name} --limit 10", f"nas pareto {outcome.name} --objectives {front}")
     for command in (*(asked if outcome.best else ()), f"nas show {first}", f"nas export {first} --out best/"):
         print(f"  {command}{where}")
-
-
-def _store(url: str) -> str:
-    return "" if url == "sqlite:///nas.db" else f" --store {url}"

@@ -1,10 +1,10 @@
 """`nas retrain`: the training of an architecture that is known already, from scratch, in a network of any size."""
 
-import sys
 from collections.abc import Sequence
 
 from nas import config, output
 from nas.errors import UsageError
+from nas.launch import Bar
 from nas.store import Store
 
 EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
@@ -20,13 +20,10 @@ def main(argv: Sequence[str]) -> str:
     data, _ = config.parse(["--architecture", text, "--store", options.store, *rest])
     from nas import job  # after the question whether there is anything to train: it imports jax
 
-    outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, progress=_say)
+    with Bar() as bar:
+        outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, progress=bar.show)
     columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
     return f"Run {outcome.name}:\n\n" + output.render(outcome.finals, columns, "table")
-
-
-def _say(stage: str, done: int, total: int, remark: str) -> None:
-    print(f"{stage}: {done} of {total} {remark}".rstrip(), file=sys.stderr, flush=True)
 
 
 def _found(architecture: str, preset: str | None, url: str) -> tuple[config.Data | str, str]:

@@ -95,7 +95,7 @@ def loss_of(program: Program, statistics, data, indices, key, step) -> Callable[
 
     def loss_in_cells(weights, path) -> Array:
         network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
-        drop = recipe.drop_path * step / recipe.steps
+        drop = recipe.drop_path * step / recipe.steps if recipe.drop_path else None
         logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=drop)
         value = cross_entropy(logits.astype(jnp.float32), labels)
         if extra is None:

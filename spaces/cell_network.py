@@ -6,7 +6,7 @@ loop (`Run`), so that what is compiled does not grow with depth.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +110,34 @@ class Frame:
                 macs, params = macs + weights * shape.size**2, params + weights + 4 * shape.width
         last = shapes[-1].width * outputs[shapes[-1].reduction]
         return macs + last * self.num_classes, params + last * self.num_classes + self.num_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a space of cells says of its networks beside the cells: a frame, with defaults."""
+
+    width: int = 16
+    """Channels of the operations in the first cell."""
+    cells: int = 8
+    """How many; the ones at a third and two thirds reduce the resolution and double the width."""
+    stem: Literal["cifar", "imagenet"] = "cifar"
+    """A convolution; or three, each of stride 2."""
+    stem_multiplier: int = 3
+    """Channels of the stem `cifar`, as a multiple of the width."""
+    image_size: int = 32
+    image_channels: int = 3
+    num_classes: int = 10
+
+    def __post_init__(self):
+        _ = self.frame  # which says what is wrong with it
+
+    @property
+    def frame(self) -> Frame:
+        return Frame(**dataclasses.asdict(self))
+
+    def own_sizes(self) -> dict:
+        """Those that no task decides."""
+        return {name: getattr(self, name) for name in ("width", "cells", "stem", "stem_multiplier")}
 
 
 class Drop(NamedTuple):
@@ -319,12 +347,12 @@ class Network(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        drop_path: Float[Array, ""] | float = 0.0,
+        drop_path: Float[Array, ""] | float | None = None,
     ) -> Float[Array, "n classes"]:
         """`path` is an encoding, or a mixture: a weight for each operation of each edge, of the normal cell and then
         of the reduction cell (`[28, 8]`, or a pair). A mixture is normalised by the batch, in evaluation too, and
-        leaves no statistics. A network of one architecture needs no path; with a key its operations are dropped with
-        the probability `drop_path` in training."""
+        leaves no statistics. A network of one architecture needs no path; in training its operations are dropped with
+        the probability `drop_path`, where there is one and a key."""
         return self.both(images, path, train=train, key=key, drop_path=drop_path)[0]
 
     def both(
@@ -334,12 +362,14 @@ class Network(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-        drop_path: Float[Array, ""] | float = 0.0,
+        drop_path: Float[Array, ""] | float | None = None,
     ) -> tuple[Array, Array | None]:
         """The logits, and in training those of the auxiliary head, if there is one."""
         if isinstance(path, tuple) and len(path) == 2:
             path = jnp.concatenate(path)
-        drop = Drop(key, drop_path, self.drop_cells) if train and key is not None else None
+        drop = None
+        if train and key is not None and drop_path is not None:
+            drop = Drop(key, drop_path, self.drop_cells)
         if np.ndim(path) == 2:
             return nnx.clone(self)._logits(images, path, True, drop)
         return self._logits(images, path, train, drop)

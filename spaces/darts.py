@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
 from spaces.base import Drawing, Encodings, Mixing, Published, additive_costs
-from spaces.cell_network import Drop, Frame, Network, Shape
+from spaces.cell_network import Drop, Network, Shape, Sizes
 from spaces.cell_ops import cost, operation
 from spaces.fixed_cells import Fixed, FixedCore, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
@@ -43,35 +43,19 @@ Mixture = Float[Array, "edges ops"]  # a weight for each operation of each edge
 
 
 @dataclasses.dataclass(frozen=True)
-class Darts:
+class Darts(Sizes):
     """`cells` cells, of which those at a third and two thirds reduce the resolution and double the width.
 
     The decisions of a cell are, for each node: which two earlier states it takes (not asked of the first node), and the
     operations on the one that is earlier and on the other, both in the order of `OPS` without `none`.
     """
 
-    width: int = 16
-    cells: int = 8
-    stem: str = "cifar"
-    stem_multiplier: int = 3
-    image_size: int = 32
-    image_channels: int = 3
-    num_classes: int = 10
-
-    def __post_init__(self):
-        _ = self.frame  # which says what is wrong with it
-
-    @property
-    def frame(self) -> Frame:
-        return Frame(**dataclasses.asdict(self))
-
     @property
     def cardinalities(self) -> tuple[int, ...]:
         return CELL * CELLS
 
     def identity(self) -> dict:
-        fields = ("width", "cells", "stem", "stem_multiplier")
-        return {"ops": OPS, "pairs": PAIRS, **{name: getattr(self, name) for name in fields}}
+        return {"ops": OPS, "pairs": PAIRS, **self.own_sizes()}
 
     def canonical(self, encodings: Encodings) -> Encodings:
         """The first, in lexicographic order, of the rows that number the nodes of each cell in another way.

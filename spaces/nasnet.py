@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
 from spaces.base import Drawing, Encodings, Published, additive_costs
-from spaces.cell_network import Frame, Network
+from spaces.cell_network import Network, Sizes
 from spaces.cell_ops import SKIP, cost
 from spaces.fixed_cells import fit_cost, fixed_network, genotype_cost
 from spaces.genotype import Cell, Genotype
@@ -37,7 +37,7 @@ WORD = re.compile(r"(add|concat)\((\w+)~(\d), (\w+)~(\d)\)")
 
 
 @dataclasses.dataclass(frozen=True)
-class NasNet:
+class NasNet(Sizes):
     """`cells` cells, of which those at a third and two thirds reduce the resolution and double the width.
 
     The output of a cell joins all states that no block takes. A block that joins its operations is brought back to the
@@ -46,26 +46,13 @@ class NasNet:
 
     width: int = 32
     cells: int = 20
-    stem: str = "cifar"
-    stem_multiplier: int = 3
-    image_size: int = 32
-    image_channels: int = 3
-    num_classes: int = 10
-
-    def __post_init__(self):
-        _ = self.frame  # which says what is wrong with it
-
-    @property
-    def frame(self) -> Frame:
-        return Frame(**dataclasses.asdict(self))
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
         return tuple(size for b in range(BLOCKS) for size in (2 + b, 2 + b, len(OPS), len(OPS), len(COMBINERS))) * CELLS
 
     def identity(self) -> dict:
-        fields = ("width", "cells", "stem", "stem_multiplier")
-        return {"ops": OPS, "blocks": BLOCKS, **{name: getattr(self, name) for name in fields}}
+        return {"ops": OPS, "blocks": BLOCKS, **self.own_sizes()}
 
     def canonical(self, encodings: Encodings) -> Encodings:
         """In each block the earlier state first, and of one state the earlier operation.
