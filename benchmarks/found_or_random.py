@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="Ray workers of the trainings [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     options = parser.parse_args()
+    if options.random < 1:
+        parser.error(f"--random {options.random} must be at least 1: there would be no chance to compare with")
     machine = report.machine(("jax", "jaxlib", "flax"))
     data, _ = config.parse(["--config", str(options.config)])
     settings = config.build(data)

@@ -40,6 +40,9 @@ class Differentiable:
     """Whether operations of an edge compete."""
     sample: Literal["none", "soft", "hard"] = "none"
     """Gumbel noise on the logits; `hard` takes the best operation alone, and runs no other."""
+    others: bool = False
+    """Whether those that a hard sample leaves out have a gradient too, as in the code of GDAS: that of a constant in
+    their place, which says nothing of them."""
     temperature: float = 10.0
     """Of the noisy softmax, in the first epoch."""
     last_temperature: float = 0.1
@@ -82,6 +85,8 @@ class Differentiable:
             raise ValueError(f"max_skips={self.max_skips} must be at least 0")
         if self.gate == "sigmoid" and self.sample != "none":
             raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
+        if self.others and self.sample != "hard":
+            raise ValueError(f"others={self.others} needs sample='hard'")
         if self.zero_one and self.gate != "sigmoid":
             raise ValueError(f"zero_one={self.zero_one} needs gate='sigmoid'")
         if not self.bilevel and self.order != "first":
@@ -122,8 +127,9 @@ class Differentiable:
         soft = jax.nn.softmax(noisy / temperature)
         if self.sample == "soft":
             return soft * self._edge_weights(logits, mixing)
-        # Exactly one-hot: what is added is a difference of equal numbers, that has a gradient.
-        return jax.nn.one_hot(noisy.argmax(1), noisy.shape[1]) + (soft - jax.lax.stop_gradient(soft))
+        # Exactly one-hot: `nothing` is a difference of equal numbers, that has a gradient.
+        hard, nothing = jax.nn.one_hot(noisy.argmax(1), noisy.shape[1]), soft - jax.lax.stop_gradient(soft)
+        return hard + nothing if self.others else hard * (1 + nothing)
 
     def penalty(self, logits: Logits) -> Float[Array, ""]:
         """FairDARTS, eq. 5."""

@@ -1,6 +1,7 @@
 """Strictness for every test: shapes checked at run time, no silent rank promotion, one key."""
 
 import dataclasses
+import functools
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -114,6 +115,18 @@ def task() -> Task:
     images = np.random.default_rng(0).integers(0, 100, (300, 8, 8, 1)).astype(np.uint8)
     bright = np.arange(8)[None, :, None, None] // 3 == labels[:, None, None, None]
     return split("easy", images + 120 * bright.astype(np.uint8), labels, 3)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measure_mixture(graph, weights, statistics, images, mixture):
+    """Logits in evaluation, the statistics that are left, and the gradients by weights and mixture."""
+
+    def loss(weights, mixture):
+        logits, left = inference.forward(graph, weights, statistics, images, mixture, train=False)
+        return (logits**2).sum(), (logits, left)
+
+    gradients, (logits, left) = jax.grad(loss, (0, 1), has_aux=True)(weights, mixture)
+    return logits, left, *gradients
 
 
 # A step is compiled for its recipe, so tests that train the supernet of MINI share this one.

@@ -106,6 +106,7 @@ WRONG = {
     "zero_one=1.0 needs gate='sigmoid'": {"zero_one": 1.0},
     "sample='soft' needs gate='softmax'": {"sample": "soft", "gate": "sigmoid"},
     "order='second' must be 'first' with": {"order": "second", "sample": "hard"},
+    "others=True needs sample='hard'": {"others": True},
     "order='second' needs bilevel": {"order": "second", "bilevel": False},
 }
 
@@ -132,6 +133,14 @@ def test_a_hard_sample_is_exactly_one_operation():
     draws = np.stack([gumbel_darts().mixture(logits, mixing, jr.key(seed), seed / 50) for seed in range(51)])
     assert set(np.unique(draws)) == {0.0, 1.0}
     assert (draws.sum(-1) == 1).all()
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_logits_learn_from_what_was_not_sampled_only_if_asked_to(key, others):
+    strategy, logits = dataclasses.replace(gumbel_darts(), others=others), some_logits(MINI)
+    drawn, pull = jax.vjp(lambda logits: strategy.mixture(logits, MINI.mixing(), key, 0.5), logits)
+    assert np.asarray(pull(1 - drawn)[0].ops).any() == others
+    assert np.asarray(pull(drawn)[0].ops).any()
 
 
 def test_the_temperature_falls_evenly(key):

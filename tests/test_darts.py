@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import measure_mixture
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -312,16 +313,6 @@ def measure(graph, weights, statistics, images, path):
 
     gradient, (trained, left) = jax.grad(loss, has_aux=True)(weights)
     return {"train": trained, "eval": forward(graph, weights, left, images, path, train=False)[0], "gradient": gradient}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def measure_mixture(graph, weights, statistics, images, mixture):
-    def loss(weights, mixture):
-        logits, left = forward(graph, weights, statistics, images, mixture, train=False)
-        return (logits**2).sum(), (logits, left)
-
-    gradients, (logits, left) = jax.grad(loss, (0, 1), has_aux=True)(weights, mixture)
-    return logits, left, *gradients
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from conftest import measure_mixture
 from flax import nnx
 
 from nas.inference import forward, split
@@ -186,18 +187,6 @@ def measure(graph, weights, statistics, images, path):
     """The logits in training, and those in evaluation with the statistics that training left."""
     trained, left = forward(graph, weights, statistics, images, path, train=True)
     return {"train": trained, "eval": forward(graph, weights, left, images, path, train=False)[0]}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def measure_mixture(graph, weights, statistics, images, mixture):
-    """Logits in evaluation, the statistics that are left, and the gradients by weights and mixture."""
-
-    def loss(weights, mixture):
-        logits, left = forward(graph, weights, statistics, images, mixture, train=False)
-        return (logits**2).sum(), (logits, left)
-
-    gradients, (logits, left) = jax.grad(loss, (0, 1), has_aux=True)(weights, mixture)
-    return logits, left, *gradients
 
 
 @pytest.fixture(scope="module")
