@@ -6,7 +6,7 @@ loop (`Run`), so that what is compiled does not grow with depth.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +120,8 @@ class Sizes:
     """Channels of the operations in the first cell."""
     cells: int = 8
     """How many; the ones at a third and two thirds reduce the resolution and double the width."""
-    stem: Literal["cifar", "imagenet"] = "cifar"
-    """A convolution; or three, each of stride 2."""
+    stem: str = "cifar"
+    """`cifar`, a convolution; or `imagenet`, three of stride 2."""
     stem_multiplier: int = 3
     """Channels of the stem `cifar`, as a multiple of the width."""
     image_size: int = 32
@@ -231,24 +231,22 @@ class Run(nnx.Module):
         far, far_states = (
             stack(self.far, self.length) if self.far else (near, jax.tree.map(jnp.zeros_like, near_states))
         )
-        shape = jax.eval_shape(run, first, next_, jax.tree.map(lambda leaf: leaf[0], parts))[0]
-        empty = jnp.zeros(shape.shape, shape.dtype)
 
         def cell(carry, part):
-            first, next_, ahead, _, last = carry
+            first, next_, ahead = carry
             part, near_state, far_state = part
             out, left = run(first, next_, part)
             next_, near_left = call(near, near_state, out, train)
             after, far_left = call(far, far_state, out, train)
-            return (ahead, next_, after, last, out), (left, near_left, far_left)
+            return (ahead, next_, after), (out, left, near_left, far_left)
 
-        carry = (first, next_, ahead, empty, empty)
-        carry, (left, near_left, far_left) = lax.scan(cell, carry, (parts, near_states, far_states))
+        parts = (parts, near_states, far_states)
+        _, (outs, left, near_left, far_left) = lax.scan(cell, (first, next_, ahead), parts)
         if train:
             self.core.keep(left)
             unstack(self.near, near_left)
             unstack(self.far, far_left)
-        return carry[-2:]
+        return outs[-2], outs[-1]
 
     def _written_out(self, run, parts, inputs, path, train: bool) -> tuple[Array, Array]:
         (first, next_, ahead), outs, lefts = inputs, [], []

@@ -100,7 +100,7 @@ def _conv(conv: Conv, width: int, strides: tuple[int, int], draw: np.random.Gene
     return layers.Conv(taps, width, width, draw, strides=strides, dilation=conv.dilation, scale=scale)
 
 
-class Convolutions(nnx.Module):
+class Convolutions(nnx.Module, pytree=False):
     """Units one after the other."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Convolutions(nnx.Module):
         return x
 
 
-class Unit(nnx.Module):
+class Unit(nnx.Module, pytree=False):
     """ReLU, convolutions, normalisation."""
 
     def __init__(self, convs: list[nnx.Module], norm: BatchNorm):
@@ -136,7 +136,7 @@ def relu_conv_norm(width_in: int, width_out: int, draw: np.random.Generator, aff
     return Unit([Pointwise(width_in, width_out, draw, scale=spread(width_in))], BatchNorm(width_out, affine=affine))
 
 
-class FactorizedReduce(nnx.Module):
+class FactorizedReduce(nnx.Module, pytree=False):
     """Half the resolution: two 1 x 1 convolutions of stride 2, of which one sees the even pixels, the other the odd.
 
     On odd sizes, which the code of DARTS has not, a row and a column of zeros follow.
@@ -154,7 +154,7 @@ class FactorizedReduce(nnx.Module):
         return self.norm(jnp.concatenate([even(x[:, ::2, ::2]), odd(x[:, 1::2, 1::2])], axis=-1), train)
 
 
-class Pool(nnx.Module):
+class Pool(nnx.Module, pytree=False):
     def __init__(self, name: str, stride: int, norm: BatchNorm | None):
         self.name, self.stride, self.norm = name, stride, norm
 
@@ -164,7 +164,7 @@ class Pool(nnx.Module):
         return y if self.norm is None else self.norm(y, train)
 
 
-class Stand(nnx.Module):
+class Stand(nnx.Module, pytree=False):
     """The input as it is, or nothing."""
 
     def __init__(self, there: bool, stride: int):

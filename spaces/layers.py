@@ -1,7 +1,8 @@
 """The building blocks of networks: convolutions without bias and batch normalisation, as Flax modules.
 
 Images are `[n, height, width, channels]`. Padding is symmetric (k // 2), as in the PyTorch code that published
-weights and counts come from. Kernels are kept in float32 and used in the precision of the images.
+weights and counts come from. Kernels are kept in float32 and used in the precision of the images. Layers are no
+pytrees: a supernet has thousands of them, and Flax's checks of pytrees take half of the time in which it is made.
 """
 
 import jax
@@ -28,7 +29,7 @@ def normal(draw: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0
     return np.float32(scale) * draw.standard_normal(shape, np.float32)
 
 
-class Conv(nnx.Module):
+class Conv(nnx.Module, pytree=False):
     """A dense convolution of so many rows and columns of taps."""
 
     def __init__(
@@ -49,7 +50,7 @@ class Conv(nnx.Module):
         return dense_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.strides, self.dilation)
 
 
-class Pointwise(nnx.Module):
+class Pointwise(nnx.Module, pytree=False):
     """A 1 x 1 convolution, or a linear layer without bias: it acts on the last axis."""
 
     def __init__(self, width_in: int, width_out: int, draw: np.random.Generator, *, scale: float | None = None):
@@ -60,7 +61,7 @@ class Pointwise(nnx.Module):
         return x @ jnp.asarray(self.kernel.get_value(), x.dtype)
 
 
-class Depthwise(nnx.Module):
+class Depthwise(nnx.Module, pytree=False):
     """A k x k convolution of each channel by itself."""
 
     def __init__(
@@ -80,7 +81,7 @@ class Depthwise(nnx.Module):
         return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride, self.dilation)
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(nnx.Module, pytree=False):
     """Batch normalisation whose statistics are those of one batch, never a moving average.
 
     In training it normalises by the batch and leaves the batch's mean and variance in `mean` and `var`; what is
