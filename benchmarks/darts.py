@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +28,12 @@ import numpy as np
 import report
 from flax import nnx
 
-from nas.bilevel import Rule, SearchState, search_step
+from nas.bilevel import Rule, begin, search_step
 from nas.compilation import use_cache
 from nas.config import MIXTURES
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
-from nas.train import Program, TrainState
+from nas.train import Program, own
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
 from strategies.differentiable import Differentiable, Logits, gumbel_darts
@@ -169,8 +168,7 @@ def child(data: str, rounds: int) -> None:
         """Leaves the losses in the answer, and when the first step was over."""
         rule = Rule(strategy, SPACE, ())
         program = Program(graph, recipe, 10, SCALING, shared=strategy.along_paths)
-        started = jax.tree.map(jnp.array, weights)  # steps give buffers away
-        state = SearchState(TrainState(started, program.optimiser().init(started)), *_learning(rule, arrays), None)
+        state = own(begin(rule, program, weights, given_logits(arrays), 1))
         losses, seconds, key = [], [], jax.random.key(0)
         for i in range(count):
             start = time.perf_counter()
@@ -184,20 +182,17 @@ def child(data: str, rounds: int) -> None:
     answer["seconds"] = steps("darts", Differentiable(), rounds)
     answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     answer["gumbel"] = steps("gumbel", gumbel_darts(), 4 * rounds)
-    rule = Rule(Differentiable(), SPACE, ())
     program = Program(graph, recipe, 10, SCALING, shared=False)
-    logits = _learning(rule, arrays)[0]
+    logits = given_logits(arrays)
     mixture, pull = jax.vjp(jax.nn.softmax, logits.ops)
     loss, (_, by_mixture) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)
     answer |= {"loss": float(loss), "gradient": np.asarray(pull(by_mixture)[0]).tolist()}
     print(json.dumps({**answer, "losses": answer["darts losses"]}))
 
 
-def _learning(rule: Rule, arrays) -> tuple[Logits, Any]:
-    """Logits, and the state of their optimiser."""
+def given_logits(arrays) -> Logits:
     ops = jnp.asarray(np.concatenate([arrays["normal"], arrays["reduce"]]))
-    logits = Logits(ops, jnp.zeros(len(ops)))
-    return logits, rule.strategy.optimiser().init(logits)
+    return Logits(ops, jnp.zeros(len(ops)))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from nas.recipe import Recipe
 from nas.streams import SEARCH, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
-from nas.train import Program, TrainState, batch_indices, learning_rates, resume, train_step
+from nas.train import Program, TrainState, batch_indices, learning_rates, own, resume, train_step
 from nas.types import GradientStrategy
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
@@ -91,13 +91,11 @@ def search(
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=strategy.along_paths)
     key_logits, key_noise, key_train, key_valid = jr.split(stream(seed, SEARCH), 4)
     logits = strategy.init(key_logits, space.mixing())
-    momentum = program.optimiser().init(weights)
-    optimiser = strategy.optimiser().init(logits)
-    state, start = SearchState(TrainState(weights, momentum), logits, optimiser, jnp.full(epochs, jnp.nan)), 0
+    state, start = begin(rule, program, weights, logits, epochs), 0
     note = {**(note or {}), "seed": seed, "epochs": epochs}
     if saved is not None and saved.exists():
         state, start = resume(saved, state, note)
-    state = jax.tree.map(jnp.array, state)  # a step gives its buffers away, and the caller keeps the network
+    state = own(state)
     data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
     last_saved = began = time.monotonic()
@@ -174,6 +172,12 @@ def search_step(
         loss, (gradient, _) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, train)
         new = weight_step(program, state.train, gradient, mixture, rate)
     return dataclasses.replace(state, train=new), loss
+
+
+def begin(rule: Rule, program: Program, weights: nnx.State, logits: Any, epochs: int) -> SearchState:
+    """The state before the first step."""
+    optimiser = jax.jit(rule.strategy.optimiser().init)(logits)
+    return SearchState(program.begin(weights), logits, optimiser, jnp.full(epochs, jnp.nan))
 
 
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:

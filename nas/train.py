@@ -63,8 +63,17 @@ class Program:
         decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
         return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
 
+    def begin(self, weights: nnx.State) -> TrainState:
+        """The state before the first step. One program makes it, not one for each shape."""
+        return TrainState(weights, jax.jit(self.optimiser().init)(weights))
+
     def _decayed(self, gradient: Array, weight: Array) -> Array:
         return gradient + self.recipe.weight_decay * weight
+
+
+def own(state: Any) -> Any:
+    """A copy: a step gives the buffers of its state away, and the caller keeps the network."""
+    return jax.device_put(state, may_alias=False)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -149,13 +158,13 @@ def fit(
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
-    state, start = TrainState(weights, program.optimiser().init(weights)), 0
+    state, start = program.begin(weights), 0
     note = {**(note or {}), "seed": seed, "steps": recipe.steps}
     if saved is not None and saved.exists():
         state, start = resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
-    state = jax.tree.map(jnp.array, state)  # the step gives its buffers away, and the caller keeps the network
+    state = own(state)
     key = jr.key(seed)
     rates = learning_rates(recipe)
     last_saved = time.monotonic()
