@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from nas import config
 from nas.errors import RunError, UsageError
+from nas.progress import Bar
 
 if TYPE_CHECKING:
     from nas.job import Outcome
@@ -32,36 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted before the run began.", file=sys.stderr)
         return 130
-
-
-class Bar:
-    """One progress bar a stage, on stderr."""
-
-    def __enter__(self) -> "Bar":
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (
-            TextColumn("{task.description:24}"),
-            BarColumn(30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, TextColumn("{task.fields[remark]}"), console=Console(stderr=True))
-        self._stages = {}
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._progress.stop()
-
-    def show(self, stage: str, done: int, total: int, remark: str) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._progress.add_task(stage, total=total, remark=remark)
-        self._progress.update(self._stages[stage], completed=done, remark=remark)
 
 
 def _print(outcome: "Outcome") -> None:

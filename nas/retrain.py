@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nas import config, output
 from nas.errors import UsageError
-from nas.launch import Bar
+from nas.progress import Bar
 from nas.store import Store
 
 EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
