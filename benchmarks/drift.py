@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], int]] = {
     "darts, one skip": ("darts", {"max_skips": 1}, 1),
     "fair-darts": ("fair-darts", {}, 1),
     "gumbel-darts": ("gumbel-darts", {"warmup": 0.2}, 4),
+    "gumbel-darts, sampled alone": ("gumbel-darts", {"warmup": 0.2, "others": False}, 4),
 }
 SKIP = "skip_connect"
 

@@ -40,9 +40,9 @@ class Differentiable:
     """Whether operations of an edge compete."""
     sample: Literal["none", "soft", "hard"] = "none"
     """Gumbel noise on the logits; `hard` takes the best operation alone, and runs no other."""
-    others: bool = False
-    """Whether those that a hard sample leaves out have a gradient too, as in the code of GDAS: that of a constant in
-    their place, which says nothing of them."""
+    others: bool = True
+    """Whether the operations that a hard sample leaves out have a gradient too, as in the code of GDAS: that of a
+    constant in their place. It says nothing of them, and is more than half of the noise."""
     temperature: float = 10.0
     """Of the noisy softmax, in the first epoch."""
     last_temperature: float = 0.1
@@ -85,8 +85,6 @@ class Differentiable:
             raise ValueError(f"max_skips={self.max_skips} must be at least 0")
         if self.gate == "sigmoid" and self.sample != "none":
             raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
-        if self.others and self.sample != "hard":
-            raise ValueError(f"others={self.others} needs sample='hard'")
         if self.zero_one and self.gate != "sigmoid":
             raise ValueError(f"zero_one={self.zero_one} needs gate='sigmoid'")
         if not self.bilevel and self.order != "first":

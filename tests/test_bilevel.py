@@ -106,7 +106,6 @@ WRONG = {
     "zero_one=1.0 needs gate='sigmoid'": {"zero_one": 1.0},
     "sample='soft' needs gate='softmax'": {"sample": "soft", "gate": "sigmoid"},
     "order='second' must be 'first' with": {"order": "second", "sample": "hard"},
-    "others=True needs sample='hard'": {"others": True},
     "order='second' needs bilevel": {"order": "second", "bilevel": False},
 }
 

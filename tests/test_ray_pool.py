@@ -96,7 +96,7 @@ def test_trouble_costs_one_retry(pool, trouble, folder):
     ("trouble", "reason"),
     [
         (KILL, "the worker died (2 attempts)"),
-        (EXHAUST, "the worker ran out of memory (2 attempts)"),
+        pytest.param(EXHAUST, "the worker ran out of memory (2 attempts)", marks=pytest.mark.slow),
         pytest.param(HANG, "past its time limit of 2 s (2 attempts)", marks=pytest.mark.slow),
         (FAIL, "ValueError: no such branch"),
     ],

@@ -144,6 +144,7 @@ def deceptive() -> np.ndarray:
 
 TABLES = {"chain": lambda: chain(0), "deceptive": deceptive}
 SLOW = {
+    "nsga2": 200,
     "bayesian": 100,
     "evolution": 100,
     "ppo": 100,
