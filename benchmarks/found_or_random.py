@@ -1,7 +1,7 @@
 """Is what a search found better than chance? It and random architectures within the same limits, trained alike.
 
     apt-get install dataset-fashion-mnist
-    python benchmarks/found_or_random.py                              under an hour on 2 cores
+    python benchmarks/found_or_random.py                              about an hour on 2 cores
     python benchmarks/found_or_random.py --config recipes/other.yaml
 
 The recipe's search runs as `run_search.py --config` would run it; then what it found and some random architectures
