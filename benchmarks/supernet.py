@@ -40,7 +40,7 @@ from nas.recipe import Recipe
 from nas.sampling import uniform_paths
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
-from nas.train import Program, own, train_step
+from nas.train import Program, TrainState, at_rest, own, train_step
 from spaces import presets
 from spaces.shufflenet import ShuffleNet
 
@@ -194,7 +194,7 @@ class Ours:
         )
         self._program = Program(self.graph, RECIPE, CLASSES, (task.mean, task.std), shared=True)
         self._data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
-        self.state = own(self._program.begin(self.weights))
+        self.state = own(TrainState(self.weights, at_rest(self._program, self.weights)))
         self._on_device = jax.tree.map(jnp.asarray, self.statistics)
         self._step = 0
 

@@ -27,7 +27,7 @@ from nas.recipe import Recipe
 from nas.streams import SEARCH, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
-from nas.train import Program, TrainState, batch_indices, learning_rates, own, resume, train_step
+from nas.train import Program, TrainState, at_rest, batch_indices, learning_rates, own, resume, train_step
 from nas.types import GradientStrategy
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
@@ -176,8 +176,8 @@ def search_step(
 
 def begin(rule: Rule, program: Program, weights: nnx.State, logits: Any, epochs: int) -> SearchState:
     """The state before the first step."""
-    optimiser = jax.jit(rule.strategy.optimiser().init)(logits)
-    return SearchState(program.begin(weights), logits, optimiser, jnp.full(epochs, jnp.nan))
+    train = TrainState(weights, at_rest(program, weights))
+    return SearchState(train, logits, at_rest(rule.strategy, logits), jnp.full(epochs, jnp.nan))
 
 
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,19 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Bar() as bar:
             from nas import job
 
-            try:
-                outcome = job.search(data, resume, bar.show)
-            except job.Stopped as stop:
-                bar.close()
-                print(f"\n{stop}", file=sys.stderr)
-                return 130
+            outcome = job.search(data, resume, bar.show)
         _print(outcome)
         return 0
     except (UsageError, RunError) as error:
         print(f"run_search.py: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("Interrupted before the run began.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop}" if str(stop) else "Interrupted before the run began.", file=sys.stderr)
         return 130
 
 

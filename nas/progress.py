@@ -20,9 +20,6 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
         self._progress.stop()
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:

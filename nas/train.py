@@ -63,12 +63,14 @@ class Program:
         decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
         return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
 
-    def begin(self, weights: nnx.State) -> TrainState:
-        """The state before the first step. One program makes it, not one for each shape."""
-        return TrainState(weights, jax.jit(self.optimiser().init)(weights))
-
     def _decayed(self, gradient: Array, weight: Array) -> Array:
         return gradient + self.recipe.weight_decay * weight
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def at_rest(learner: Any, values: Any) -> Any:
+    """The state of a learner's optimiser before the first step: one program for all shapes, and for all its starts."""
+    return learner.optimiser().init(values)
 
 
 def own(state: Any) -> Any:
@@ -158,7 +160,7 @@ def fit(
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
-    state, start = program.begin(weights), 0
+    state, start = TrainState(weights, at_rest(program, weights)), 0
     note = {**(note or {}), "seed": seed, "steps": recipe.steps}
     if saved is not None and saved.exists():
         state, start = resume(saved, state, note)

@@ -13,11 +13,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
-from spaces import layers
-from spaces.layers import BatchNorm, Depthwise, Pointwise
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
 
 
-class Conv(NamedTuple):
+class Kernel(NamedTuple):
     """A convolution of `rows` x `columns` taps: dense, or of each channel by itself."""
 
     rows: int
@@ -26,20 +25,20 @@ class Conv(NamedTuple):
     dilation: int = 1
 
 
-POINT = Conv(1, 1)
+POINT = Kernel(1, 1)
 
 
-def _separable(k: int, dilation: int = 1) -> tuple[Conv, Conv]:
-    return Conv(k, k, depthwise=True, dilation=dilation), POINT
+def _separable(k: int, dilation: int = 1) -> tuple[Kernel, Kernel]:
+    return Kernel(k, k, depthwise=True, dilation=dilation), POINT
 
 
 # The units of an operation. A unit is a ReLU, convolutions and a normalisation; the stride is that of the first unit.
-CONVOLUTIONS: dict[str, tuple[tuple[Conv, ...], ...]] = {
+CONVOLUTIONS: dict[str, tuple[tuple[Kernel, ...], ...]] = {
     **{f"sep_conv_{k}x{k}": (_separable(k), _separable(k)) for k in (3, 5, 7)},
     **{f"dil_conv_{k}x{k}": (_separable(k, 2),) for k in (3, 5)},
-    **{f"conv_{k}x1_1x{k}": ((Conv(1, k), Conv(k, 1)),) for k in (3, 7)},
-    **{f"conv_{k}x{k}": ((Conv(k, k),),) for k in (1, 3)},
-    "full_dil_conv_3x3": ((Conv(3, 3, dilation=2),),),
+    **{f"conv_{k}x1_1x{k}": ((Kernel(1, k), Kernel(k, 1)),) for k in (3, 7)},
+    **{f"conv_{k}x{k}": ((Kernel(k, k),),) for k in (1, 3)},
+    "full_dil_conv_3x3": ((Kernel(3, 3, dilation=2),),),
 }
 POOLS = {"avg_pool_3x3": 3, **{f"max_pool_{k}x{k}": k for k in (3, 5, 7)}}
 NONE, SKIP = "none", "skip_connect"
@@ -77,7 +76,7 @@ def cost(name: str, width: int, stride: int, size: int) -> tuple[int, int]:
     return macs, params
 
 
-def _strides(conv: Conv, stride: int, place: int) -> tuple[int, int]:
+def _strides(conv: Kernel, stride: int, place: int) -> tuple[int, int]:
     """The strides of a unit's convolution: all in the first, but that of a row or a column only along itself."""
     if (conv.rows == 1) != (conv.columns == 1):
         return (stride if conv.rows > 1 else 1), (stride if conv.columns > 1 else 1)
@@ -89,7 +88,7 @@ def spread(fan_in: int) -> float:
     return (1 / (3 * fan_in)) ** 0.5
 
 
-def _conv(conv: Conv, width: int, strides: tuple[int, int], draw: np.random.Generator) -> nnx.Module:
+def _conv(conv: Kernel, width: int, strides: tuple[int, int], draw: np.random.Generator) -> nnx.Module:
     if conv.depthwise:
         scale = spread(conv.rows * conv.columns)
         return Depthwise(conv.rows, width, draw, stride=strides[0], dilation=conv.dilation, scale=scale)
@@ -97,14 +96,14 @@ def _conv(conv: Conv, width: int, strides: tuple[int, int], draw: np.random.Gene
         return Pointwise(width, width, draw, scale=spread(width))
     taps = conv.rows, conv.columns
     scale = spread(conv.rows * conv.columns * width)
-    return layers.Conv(taps, width, width, draw, strides=strides, dilation=conv.dilation, scale=scale)
+    return Conv(taps, width, width, draw, strides=strides, dilation=conv.dilation, scale=scale)
 
 
 class Convolutions(nnx.Module, pytree=False):
     """Units one after the other."""
 
     def __init__(
-        self, units: tuple[tuple[Conv, ...], ...], width: int, stride: int, draw: np.random.Generator, affine: bool
+        self, units: tuple[tuple[Kernel, ...], ...], width: int, stride: int, draw: np.random.Generator, affine: bool
     ):
         self.units = nnx.List()
         for unit in units:

@@ -37,7 +37,7 @@ def _pads(kernel: Kernel, dilation: int) -> Pair:
     return kernel.shape[0] // 2 * dilation, kernel.shape[1] // 2 * dilation
 
 
-def spread(gradient: Images, images: Images, strides: Pair) -> Images:
+def spaced(gradient: Images, images: Images, strides: Pair) -> Images:
     """The gradient with zeros between its rows and columns, as large as the images: that by them is then a convolution
     of stride 1."""
     if strides == (1, 1):
@@ -60,7 +60,7 @@ def _backward(strides: Pair, dilation: int, saved: tuple[Images, Kernel], gradie
     images, kernel = saved
     sides = list(zip(images.shape[1:3], gradient.shape[1:3], strides, strict=True))
     by_images = library_conv(
-        spread(gradient, images, strides), jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), dilation
+        spaced(gradient, images, strides), jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), dilation
     )
     # Each channel of the images as an image, each channel of the gradient as a kernel of its size.
     spans = [

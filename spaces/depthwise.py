@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.dense import spread
+from spaces.dense import spaced
 
 Images = Float[Array, "n _ _ channels"]  # height and width change with the stride
 Kernel = Float[Array, "k k channels"]
@@ -54,7 +54,7 @@ def _forward(images: Images, kernel: Kernel, stride: int, dilation: int):
 def _backward(stride: int, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     gradient = lax.optimization_barrier(gradient)
-    by_images = _sum_of_shifts(spread(gradient, images, (stride, stride)), kernel[::-1, ::-1], 1, dilation)
+    by_images = _sum_of_shifts(spaced(gradient, images, (stride, stride)), kernel[::-1, ::-1], 1, dilation)
     return by_images, _kernel_gradient(images, gradient, kernel, stride, dilation)
 
 

@@ -270,7 +270,7 @@ def _sampled_backward(branches, saved, gradients):
 _sampled.defvjp(_sampled_forward, _sampled_backward, symbolic_zeros=True)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))  # traced once per shape, however many loops and runs share it
 def _call(branch, train: bool, x: Array, row: Array, statistics: Array) -> tuple[Array, Array]:
     graph, weights, layout = branch
     module = nnx.merge(graph, weights.unpack(row), layout.unpack(statistics), copy=True)

@@ -72,6 +72,11 @@ def searched(command, run):
     return [{name: row[name] for name in names} for row in rows(command, run)]
 
 
+def tested(command, run):
+    """The architectures that were trained from scratch; by Ray workers they round otherwise."""
+    return [row["architecture"] for row in rows(command, run) if row["test_error"] is not None]
+
+
 def test_the_commands_it_names_work_as_printed(reference, command):
     lines = [line.split() for line in reference.splitlines() if line.startswith("  nas ")]
     assert [line[1] for line in lines] == ["top", "pareto", "show", "export"]
@@ -153,6 +158,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_ray_workers_end_it_as_none_do(referenc
     assert status["stopped"] == "interrupted"
     command("search", "--resume", "stopped", "--workers", "2")
     assert searched(command, "stopped") == searched(command, "reference")
+    assert tested(command, "stopped") == tested(command, "reference")
 
 
 @pytest.mark.slow

@@ -128,7 +128,7 @@ def test_a_slow_job_holds_up_no_other(cluster, folder):
     pool = RayPool(Patient(str(folder)), 2)
     reports = outcomes(pool, *[(number,) for number in range(5)])
     pool.close()
-    assert len(reports) == 5
+    assert 0 in list(reports)[-2:]  # it and the last of the others may end before either is collected
     assert all(report.error is None for report in reports.values())
 
 
