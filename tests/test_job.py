@@ -72,7 +72,7 @@ def searched(command, run):
     return [{name: row[name] for name in names} for row in rows(command, run)]
 
 
-def tested(command, run):
+def finals(command, run):
     """The architectures that were trained from scratch; by Ray workers they round otherwise."""
     return [row["architecture"] for row in rows(command, run) if row["test_error"] is not None]
 
@@ -158,7 +158,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_ray_workers_end_it_as_none_do(referenc
     assert status["stopped"] == "interrupted"
     command("search", "--resume", "stopped", "--workers", "2")
     assert searched(command, "stopped") == searched(command, "reference")
-    assert tested(command, "stopped") == tested(command, "reference")
+    assert finals(command, "stopped") == finals(command, "reference")
 
 
 @pytest.mark.slow
