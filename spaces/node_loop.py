@@ -65,11 +65,17 @@ def through_nodes(
     kinds: Kinds, inputs: Float[Array, "2 n _ _ c"], edges: tuple[Inputs, ...]
 ) -> tuple[Float[Array, "4 n _ _ c"], tuple[Array, ...]]:
     """The four nodes, and the statistics that each kind of edges leaves, through which no gradient flows."""
-    return _loop(kinds, inputs, edges)
+    return _loop(kinds, _shape(kinds, inputs, edges), inputs, edges)
 
 
-def _loop(kinds: Kinds, inputs: Array, edges: tuple[Inputs, ...]) -> tuple[Array, tuple[Array, ...]]:
-    shape = jax.eval_shape(kinds[0].run, inputs[0], *_at(edges[0], 0))[0].shape
+def _shape(kinds: Kinds, inputs: Array, edges: tuple[Inputs, ...]) -> tuple[int, ...]:
+    """Of a node."""
+    return jax.eval_shape(kinds[0].run, inputs[0], *_at(edges[0], 0))[0].shape
+
+
+def _loop(
+    kinds: Kinds, shape: tuple[int, ...], inputs: Array, edges: tuple[Inputs, ...]
+) -> tuple[Array, tuple[Array, ...]]:
     empty = jnp.zeros(shape, inputs.dtype)
     states = tuple(_states(kind, inputs, jnp.zeros((NODES, *shape), inputs.dtype)) for kind in kinds)
 
@@ -100,7 +106,8 @@ def _forward(kinds: Kinds, inputs: Any, edges: Any) -> tuple:
     wanted = tuple({name: () for name in ("weights", "picks") if getattr(each, name).perturbed} for each in edges)
     inputs, edges = jax.tree.map(lambda leaf: leaf.value, (inputs, edges), is_leaf=is_primal)
     # By the rules of gradients, though no gradient is taken here: then a gradient has derivatives itself, forward.
-    nodes, left = _loop(tuple(kind._replace(run=_by_rules(kind.run)) for kind in kinds), inputs, edges)
+    ruled = tuple(kind._replace(run=_by_rules(kind.run)) for kind in kinds)
+    nodes, left = _loop(ruled, _shape(kinds, inputs, edges), inputs, edges)
     return (nodes, left), (inputs, nodes, edges, wanted)
 
 
