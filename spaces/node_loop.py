@@ -105,14 +105,21 @@ def _forward(kinds: Kinds, inputs: Any, edges: Any) -> tuple:
     # Of weights and picks, which gradients are asked for: known when this is traced, hence kept as a structure.
     wanted = tuple({name: () for name in ("weights", "picks") if getattr(each, name).perturbed} for each in edges)
     inputs, edges = jax.tree.map(lambda leaf: leaf.value, (inputs, edges), is_leaf=is_primal)
-    # By the rules of gradients, though no gradient is taken here: then a gradient has derivatives itself, forward.
     ruled = tuple(kind._replace(run=_by_rules(kind.run)) for kind in kinds)
     nodes, left = _loop(ruled, _shape(kinds, inputs, edges), inputs, edges)
     return (nodes, left), (inputs, nodes, edges, wanted)
 
 
 def _by_rules(run: Run) -> Run:
-    return lambda x, *inputs: jax.vjp(lambda x: run(x, *inputs), x)[0]
+    """`run`, and if derivatives are taken of it, forward, those of what the rules of its gradient start with: a
+    gradient then has derivatives itself."""
+    ruled = jax.custom_jvp(run)
+
+    def start(x: Array, *inputs: Array) -> tuple[Array, Array]:
+        return jax.vjp(lambda x: run(x, *inputs), x)[0]
+
+    ruled.defjvp(lambda primals, tangents: jax.jvp(start, primals, tangents))
+    return ruled
 
 
 def _backward(kinds: Kinds, saved: tuple, gradients: tuple) -> tuple:
