@@ -118,6 +118,7 @@ def normalise_by_batch(x: Float[Array, "n h w c"]) -> tuple[Array, Float[Array, 
     return _normalise(x)[0]
 
 
+@jax.jit  # traced once per shape, however many layers share it
 def _normalise(x: Array):
     wide = x.astype(jnp.float32)
     mean = wide.mean((0, 1, 2))
@@ -127,6 +128,7 @@ def _normalise(x: Array):
     return (y.astype(x.dtype), mean, var), (x, mean, scale)
 
 
+@jax.jit
 def _normalise_backward(saved, gradients):
     x, mean, scale = saved
     gradient = gradients[0].astype(jnp.float32)
