@@ -4,14 +4,16 @@
     python benchmarks/darts.py --reference DIR [--torch-python PYTHON] [--batch 16] [--cores 2]
 
 A few minutes on 2 cores. Nothing of the reference is part of this library: it is imported from DIR, in a process of
-its own, by a Python that has PyTorch. Both sides have the same weights, logits, images and cores; a step is one on the
-logits, of first order, and one on the weights. Compared are the loss, its gradient by the logits, and the losses of
-successive steps. Start is the time from the start of a process to the end of its first search step, with an empty
-cache of compiled programs and with a full one.
+its own, by a Python that has PyTorch. Both sides have the same weights, logits, images and cores, and take steps in
+turn; a step is one on the logits, of first order, and one on the weights. Compared are the loss, its gradient by the
+logits, and the losses of successive steps. Start is the time from the start of a process to the end of its first search
+step, with an empty cache of compiled programs and with a full one.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -42,6 +45,7 @@ HERE = Path(__file__).parent
 SPACE = Darts()
 RATE = 0.025
 WARM = 5  # starts with a warm cache
+GUMBEL = 4  # steps along a sampled path for each of DARTS
 SCALING = ((0.5,) * 3, (0.25,) * 3)
 
 
@@ -55,30 +59,41 @@ def main() -> None:
         data = Path(folder) / "data.npz"
         save(data, options.batch)
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
-        ours = []
+        starts, line = [], [sys.executable, __file__, "--child", str(data), "--rounds"]
         for name in ("cold", *["warm"] * WARM):
             report.say(f"ours, cache {name} ...")
-            line = [sys.executable, __file__, "--child", str(data), "--rounds", str(options.rounds)]
             start = time.time()
-            ours.append(_answer(line, environment))
-            ours[-1]["start"] = ours[-1]["first"] - start
-        report.say("PyTorch ...")
-        line = [options.torch_python, str(HERE / "darts_torch.py"), options.reference, str(data)]
-        theirs = _answer([*line, str(options.cores), str(options.rounds)], dict(os.environ))
-    cold, *_, warm = ours
-    starts = report.spread([each["start"] for each in ours[1:]])
-    gradient = np.abs(np.array(warm["gradient"]) - theirs["gradient"]).max() / np.abs(theirs["gradient"]).max()
-    apart = [abs(a - b) for a, b in zip(warm["losses"], theirs["losses"], strict=True)]
+            with _started([*line, "1"], environment) as process:
+                _step(process)
+                starts.append(_answer(process))
+            starts[-1]["start"] = starts[-1]["first"] - start
+        report.say("ours and PyTorch in turn ...")
+        line_torch = [options.torch_python, str(HERE / "darts_torch.py"), options.reference, str(data)]
+        line_torch += [str(options.cores), str(options.rounds)]
+        with (
+            _started([*line, str(options.rounds)], environment) as us,
+            _started(line_torch, dict(os.environ)) as them,
+        ):
+            for _ in range(options.rounds):
+                _step(us)
+                _step(them)
+            ours, theirs = _answer(us), _answer(them)
+    cold, *warm = starts
+    gradient = np.abs(np.array(ours["gradient"]) - theirs["gradient"]).max() / np.abs(theirs["gradient"]).max()
+    apart = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
+    steps, gumbel = ours["seconds"][1:], ours["gumbel"][GUMBEL:]
+    faster = [b / a for a, b in zip(steps, theirs["seconds"][1:], strict=True)]
     print(report.line({**machine, "torch": theirs["torch"]}), end="\n\n")
     rows = [
-        ["loss apart", f"{abs(warm['loss'] - theirs['loss']):.1e}", ""],
+        ["loss apart", f"{abs(ours['loss'] - theirs['loss']):.1e}", ""],
         ["gradient by the logits apart, as a share of its largest entry", f"{gradient:.1e}", ""],
         [f"losses of {options.rounds} steps apart", " ".join(f"{each:.0e}" for each in apart), ""],
-        ["search step, seconds", report.spread(warm["seconds"][1:]), report.spread(theirs["seconds"][1:])],
-        ["the same, one sampled operation an edge", report.spread(warm["gumbel"][2:]), ""],
+        ["search step, seconds", report.spread(steps), report.spread(theirs["seconds"][1:])],
+        ["PyTorch's as a multiple of ours, by rounds", report.spread(faster), ""],
+        ["search step with one sampled operation an edge, seconds", report.spread(gumbel), ""],
         ["start to the end of the first step, seconds, cold", f"{cold['start']:.1f}", ""],
-        ["the same, cache warm", starts, ""],
-        ["most memory, GiB (cold, warm)", f"{cold['memory']:.2f}, {warm['memory']:.2f}", f"{theirs['memory']:.2f}"],
+        ["the same, cache warm", report.spread([each["start"] for each in warm]), ""],
+        ["most memory, GiB (cold, warm)", f"{cold['memory']:.2f}, {warm[0]['memory']:.2f}", f"{theirs['memory']:.2f}"],
     ]
     print(report.table([f"batch {options.batch}", "ours", "PyTorch"], rows))
 
@@ -89,7 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--torch-python", metavar="PYTHON", default=sys.executable)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reference is None and options.child is None:
@@ -97,9 +112,20 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _answer(line: list[str], environment: dict[str, str]) -> dict:
-    done = subprocess.run(line, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+@contextlib.contextmanager
+def _started(line: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def _step(process: subprocess.Popen) -> None:
+    """Lets the process take its next step, and waits for its end."""
+    print(file=process.stdin, flush=True)
+    process.stdout.readline()
+
+
+def _answer(process: subprocess.Popen) -> dict:
+    return json.loads(process.stdout.readline())
 
 
 def network():
@@ -166,30 +192,34 @@ def child(data: str, rounds: int) -> None:
     recipe = dataclasses.replace(MIXTURES, batch_size=batch, crop=0)
     answer: dict = {}
 
-    def steps(name: str, strategy: Differentiable, count: int) -> list[float]:
-        """Leaves the losses in the answer, and when the first step was over."""
+    def steps(strategy: Differentiable) -> Iterator[tuple[float, float]]:
+        """The loss of each step, and its seconds."""
         rule = Rule(strategy, SPACE, ())
         program = Program(graph, recipe, 10, SCALING, shared=strategy.along_paths)
-        state = own(begin(rule, program, weights, given_logits(arrays), 1))
-        losses, seconds, key = [], [], jax.random.key(0)
-        for i in range(count):
+        state, key = own(begin(rule, program, weights, given_logits(arrays), 1)), jax.random.key(0)
+        for i in itertools.count():
             start = time.perf_counter()
             state, loss = search_step(rule, program, state, train, valid, jr.fold_in(key, i), 0.0, RATE)
-            losses.append(float(jax.block_until_ready((state.train, loss))[1]))
-            seconds.append(time.perf_counter() - start)
-            answer.setdefault("first", time.time())
-        answer[f"{name} losses"] = losses
-        return seconds
+            loss = float(jax.block_until_ready((state.train, loss))[1])
+            yield loss, time.perf_counter() - start
 
-    answer["seconds"] = steps("darts", Differentiable(), rounds)
+    darts, gumbel = steps(Differentiable()), steps(gumbel_darts())
+    found, sampled = [], []
+    for _ in range(rounds):
+        sys.stdin.readline()
+        found.append(next(darts))
+        answer.setdefault("first", time.time())
+        sampled += [next(gumbel)[1] for _ in range(GUMBEL)]
+        print(flush=True)
+    answer["losses"], answer["seconds"] = zip(*found, strict=True)
+    answer["gumbel"] = sampled
     answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    answer["gumbel"] = steps("gumbel", gumbel_darts(), 4 * rounds)
     program = Program(graph, recipe, 10, SCALING, shared=False)
     logits = given_logits(arrays)
     mixture, pull = jax.vjp(jax.nn.softmax, logits.ops)
     loss, (_, by_mixture) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)
     answer |= {"loss": float(loss), "gradient": np.asarray(pull(by_mixture)[0]).tolist()}
-    print(json.dumps({**answer, "losses": answer["darts losses"]}))
+    print(json.dumps(answer))
 
 
 def given_logits(arrays) -> Logits:

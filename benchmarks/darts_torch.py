@@ -3,7 +3,8 @@
     PYTHON benchmarks/darts_torch.py DIR DATA THREADS ROUNDS
 
 `darts.py` starts it. It needs PyTorch and NumPy, and nothing of this library. The network is imported from DIR/cnn, and
-steps are taken as DIR/cnn/train_search.py does. DATA holds the weights, logits and images. One JSON answer goes out.
+steps are taken as DIR/cnn/train_search.py does. DATA holds the weights, logits and images. A line on
+stdin starts a step, and one goes out at its end; after the last, a JSON answer.
 """
 
 import json
@@ -47,6 +48,7 @@ def main() -> None:
     by_logits = torch.autograd.grad(found, model.arch_parameters())
     losses, seconds = [], []
     for _ in range(int(rounds)):
+        sys.stdin.readline()
         start = time.perf_counter()
         architect.step(*train, *valid, RATE, sgd, unrolled=False)
         sgd.zero_grad()
@@ -56,6 +58,7 @@ def main() -> None:
         sgd.step()
         losses.append(value.item())
         seconds.append(time.perf_counter() - start)
+        print(flush=True)
     answer = {"loss": found.item(), "gradient": torch.cat(by_logits).tolist(), "losses": losses, "seconds": seconds}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({**answer, "memory": memory, "torch": torch.__version__}))
