@@ -32,7 +32,7 @@ import report
 from flax import nnx
 
 from nas.bilevel import Rule, begin, search_step
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.config import MIXTURES
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
@@ -180,7 +180,7 @@ def affine(norm: BatchNorm) -> list[np.ndarray]:
 
 
 def child(data: str, rounds: int) -> None:
-    use_cache()
+    quick_start()
     arrays = np.load(data)
     graph, weights, statistics = split(network())
     batch, key = len(arrays["t_y"]), jax.random.key(0)

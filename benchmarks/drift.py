@@ -19,7 +19,7 @@ import numpy as np
 import report
 
 from nas.bilevel import Epoch, Rule, search
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.config import MIXTURES
 from nas.tables import read_table
 from nas.tasks import load
@@ -43,7 +43,7 @@ SKIP = "skip_connect"
 def main() -> None:
     options = _options()
     machine = report.machine(("jax", "jaxlib", "flax"))
-    use_cache()
+    quick_start()
     table = read_table(options.table)
     accuracies = 100 * (1 - table.error("cifar10", "test", 200))
     size = {"image_size": options.image_size}

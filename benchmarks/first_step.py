@@ -14,7 +14,7 @@ import time
 import jax
 
 from nas import config
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.inference import split
 from nas.job import bind, load_task
 from nas.sampling import uniform_paths
@@ -23,7 +23,7 @@ from nas.train import fit
 
 def main() -> None:
     imported = time.time()
-    use_cache()
+    quick_start()
     settings = config.build(json.loads(sys.argv[1]))
     task = load_task(settings)
     space, key = bind(settings.space, task), jax.random.key(0)

@@ -20,7 +20,7 @@ from rank_correlation import stand_alone
 from scipy.stats import wilcoxon
 
 from nas import config, job
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.evaluators.supernet import costs
 from nas.evaluators.train import TrainEvaluator
 from nas.store import Store
@@ -44,7 +44,7 @@ def main() -> None:
     machine = report.machine(("jax", "jaxlib", "flax"))
     data, _ = config.parse(["--config", str(options.config)])
     settings = config.build(data)
-    use_cache()
+    quick_start()
     task = job.load_task(settings)
     space = job.bind(settings.space, task)
     start = time.perf_counter()

@@ -22,7 +22,7 @@ import numpy as np
 import report
 
 from nas import compare, study
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.query import hypervolume
 from nas.tables import Table, read_table
 from spaces.base import indices, sample
@@ -40,7 +40,7 @@ PHONE = "pixel3_latency_ms"
 
 def main() -> None:
     options = _options()
-    use_cache()
+    quick_start()
     table = read_table(options.table)
     parts = {"time": by_time, "queries": by_queries, "front": front, "rate": rate}
     questions = {name: functools.partial(parts[name], table, options) for name in options.only.split(",")}

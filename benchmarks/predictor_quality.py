@@ -26,7 +26,7 @@ import report
 from scipy.stats import kendalltau
 
 from nas import predictor_files, study
-from nas.compilation import in_order, use_cache
+from nas.compilation import in_order, quick_start
 from nas.tables import Table, read_table
 from predictors import PREDICTORS, predictor_class
 from spaces.base import Space, every, sample
@@ -46,7 +46,7 @@ TRIALS = {"nao": 150, "random": 150, "regularized-evolution": 150, "local-search
 
 def main() -> None:
     options = _options()
-    use_cache()
+    quick_start()
     table = read_table(options.table)
     parts = {"tau": tau, "queries": queries, "transfer": transfer, "rate": rate}
     questions = {name: functools.partial(parts[name], table, options) for name in options.only.split(",")}

@@ -34,7 +34,7 @@ from flax import nnx
 from scipy.stats import kendalltau, spearmanr
 
 from nas import config
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.config import Config
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job
@@ -57,7 +57,7 @@ def main() -> None:
     options = _options()
     found: dict = {"machine": report.machine(("jax", "jaxlib", "flax", "numpy", "scipy"))}
     found["options"] = {name: str(value) for name, value in vars(options).items()}
-    use_cache()
+    quick_start()
     settings = config.build(_data(options))
     task = load_task(settings)
     space = bind(settings.space, task)

@@ -30,7 +30,7 @@ import psutil
 import report
 
 from nas import config
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.errors import UsageError
 from nas.evaluators.base import Job
 from nas.evaluators.supernet import SupernetEvaluator
@@ -85,7 +85,7 @@ def noise_task() -> Task:
 
 def throughput(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """What each round found, by pool."""
-    use_cache()
+    quick_start()
     named = {} if options.task == "noise" else {"task": options.task, "data_dir": options.data_dir}
     settings = config.build({"space": options.space, **named})
     task = noise_task() if options.task == "noise" else load_task(settings)

@@ -21,7 +21,7 @@ import numpy as np
 import report
 from scipy.stats import kendalltau
 
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.evaluators.supernet import costs
 from nas.job import bind
 from nas.tables import Table, read_table
@@ -44,7 +44,7 @@ THEIR_NAMES = {"naswot": "nwot", "macs": "flops"}
 
 def main() -> None:
     options = _options()
-    use_cache()
+    quick_start()
     table = read_table(options.table)
     task = load(options.task, data_dir=options.data_dir, image_size=options.image_size)
     space = bind(NasBench201(width=options.width, cells=options.cells), task)

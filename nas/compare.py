@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas import config, study
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.config import Parser
 from nas.errors import UsageError
 from nas.query import Row
@@ -261,7 +261,7 @@ def main(argv: Sequence[str]) -> str:
     learning = [name for name, strategy in strategies.items() if not hasattr(strategy, "ask")]
     if learning:
         raise UsageError(f"strategies={learning[0]!r} learns by gradients, of which a table has none")
-    use_cache()
+    quick_start()
     answers = run(question, strategies, lambda name: print(f"{name} ...", file=sys.stderr, flush=True))
     text = render(question, summary(question, answers))
     if options.out is not None:

@@ -16,6 +16,8 @@ _SAME_BITS: dict[str, str | bool] = {
 # scheduler it is rarer, not gone: so linear algebra is also written to factorise one matrix after another.
 _IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
+OBJECTS = 5_000  # new ones, after which Python looks for garbage
+
 
 def same_bits() -> dict[str, str | bool]:
     """Compiler options under which results do not depend on the number of threads; empty where XLA has none."""
@@ -38,12 +40,14 @@ def _known(which: str) -> bool:
     return True
 
 
-def use_cache() -> None:
-    """Keeps compiled programs in `$JAX_COMPILATION_CACHE_DIR`, by default in the user's cache folder."""
+def quick_start() -> None:
+    """What a process does first. Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in the user's
+    cache folder, and Python looks for garbage more rarely."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nas-engine" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    # What is left when a compiled program is at hand is tracing it. That makes objects by the hundred thousand, nearly
-    # none of them garbage, and a fifth of the time went to looking through them.
-    gc.set_threshold(5_000)
+    # Where a compiled program is at hand, it is still traced. That makes objects by the hundred thousand, of which
+    # nearly none is garbage, and a fifth of the time went to looking through them.
+    if 0 < gc.get_threshold()[0] < OBJECTS:
+        gc.set_threshold(OBJECTS)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas import checkpoint, config, gradient_job, loop, predictor_jobs
-from nas.compilation import use_cache
+from nas.compilation import quick_start
 from nas.config import Config, Data
 from nas.errors import RunError, UsageError, unknown
 from nas.evaluators.base import Evaluator, Job, Report
@@ -83,7 +83,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
             stored = store.run(resume).config
         given = {**stored["given"], **data}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
-    use_cache()
+    quick_start()
     subject = load_subject(settings, config.names(given)["space"])
     space = subject.space
     learning = Learning.of(settings, subject.named, resume)

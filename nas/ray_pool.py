@@ -29,9 +29,9 @@ class _Worker:
     def __init__(self, evaluator: Evaluator, cores: list[int]):
         if cores:  # before JAX starts its threads: XLA takes as many as there are cores
             os.sched_setaffinity(0, cores)
-        from nas.compilation import use_cache
+        from nas.compilation import quick_start
 
-        use_cache()
+        quick_start()
         self._evaluator = evaluator
 
     def ready(self) -> None:

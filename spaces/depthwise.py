@@ -65,8 +65,7 @@ _shifted.defvjp(_forward, _backward)
 def _sum_of_shifts(images: Images, kernel: Kernel, stride: int, dilation: int) -> Images:
     windows = _windows(images, kernel.shape[0], stride, dilation)
     shape = windows[0][1].shape
-    # `lax` alone, here and below: these are most of a program's operations, and `jnp` takes several times as long to
-    # trace.
+    # `lax` alone: these are most of a program's operations, and `jnp` takes several times as long to trace.
     weights = [lax.slice(kernel, (i, j, 0), (i + 1, j + 1, shape[-1])) for (i, j), _ in windows]
     products = [
         lax.mul(window, lax.broadcast_in_dim(lax.squeeze(weight, (0, 1)), shape, (3,)))
