@@ -372,11 +372,20 @@ def test_options_search_to_their_end(task, fields):
     assert "max_skips" not in fields or all(1 not in row for _, row, _ in heard)
 
 
-@pytest.mark.slow
-def test_differences_agree_with_the_exact_second_order_in_cells(task, monkeypatch):
-    # Where a step passes a kink the gradient jumps: so rectifiers are smooth here, and pools are means.
+@pytest.fixture
+def smooth(monkeypatch):
+    """Where a step passes a kink the gradient jumps: so rectifiers are smooth, and pools are means. What was traced
+    with others is forgotten."""
     monkeypatch.setattr(jax.nn, "relu", jax.nn.softplus)
     monkeypatch.setattr(cell_ops, "max_pool", cell_ops.mean_pool)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("smooth")
+def test_differences_agree_with_the_exact_second_order_in_cells(task):
     graph, weights, statistics = split(SMALL.supernet(jr.key(0)))
     program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
     data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
