@@ -10,7 +10,6 @@ trains as it does in `train_seminas.py`, on the CPU; ours trains as `predictors.
 
 import argparse
 import dataclasses
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -79,26 +78,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     options = parser.parse_args()
     machine = report.machine(["jax", "jaxlib"])
-    theirs = subprocess.Popen(
-        [options.torch_python, "-c", REFERENCE, options.reference],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert theirs.stdin is not None
-    assert theirs.stdout is not None
+    theirs = report.start([options.torch_python, "-c", REFERENCE, options.reference])
     ours, compiling = epoch_of_ours()
     times: dict[str, list[float]] = {"PyTorch": [], "ours": []}
     for turn in range(options.rounds + 1):
-        theirs.stdin.write("\n")
-        theirs.stdin.flush()
-        each = float(theirs.stdout.readline()), ours()
+        each = report.ask(theirs), ours()
         if turn:  # the first warms up
             for name, seconds in zip(times, each, strict=True):
                 times[name].append(seconds)
             report.say(f"PyTorch {each[0]:.2f} s, ours {each[1]:.2f} s")
-    theirs.stdin.close()
+    theirs.communicate()
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
     cells = [report.spread(times["PyTorch"]), report.spread(times["ours"]), report.spread(ratios)]
     print(report.table(["seconds an epoch", "PyTorch", "ours", "ratio"], [["SemiNAS's controller", *cells]]))

@@ -11,13 +11,11 @@ step, with an empty cache of compiled programs and with a full one.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -63,21 +61,21 @@ def main() -> None:
         for name in ("cold", *["warm"] * WARM):
             report.say(f"ours, cache {name} ...")
             start = time.time()
-            with _started([*line, "1"], environment) as process:
-                _step(process)
-                starts.append(_answer(process))
+            with report.start([*line, "1"], environment) as process:
+                report.ask(process)
+                starts.append(report.ask(process))
             starts[-1]["start"] = starts[-1]["first"] - start
         report.say("ours and PyTorch in turn ...")
         line_torch = [options.torch_python, str(HERE / "darts_torch.py"), options.reference, str(data)]
         line_torch += [str(options.cores), str(options.rounds)]
         with (
-            _started([*line, str(options.rounds)], environment) as us,
-            _started(line_torch, dict(os.environ)) as them,
+            report.start([*line, str(options.rounds)], environment) as us,
+            report.start(line_torch) as them,
         ):
             for _ in range(options.rounds):
-                _step(us)
-                _step(them)
-            ours, theirs = _answer(us), _answer(them)
+                report.ask(us)
+                report.ask(them)
+            ours, theirs = report.ask(us), report.ask(them)
     cold, *warm = starts
     gradient = np.abs(np.array(ours["gradient"]) - theirs["gradient"]).max() / np.abs(theirs["gradient"]).max()
     apart = [abs(a - b) for a, b in zip(ours["losses"], theirs["losses"], strict=True)]
@@ -110,22 +108,6 @@ def _options() -> argparse.Namespace:
     if options.reference is None and options.child is None:
         parser.error("--reference DIR is needed")
     return options
-
-
-@contextlib.contextmanager
-def _started(line: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
-    with subprocess.Popen(line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-
-
-def _step(process: subprocess.Popen) -> None:
-    """Lets the process take its next step, and waits for its end."""
-    print(file=process.stdin, flush=True)
-    process.stdout.readline()
-
-
-def _answer(process: subprocess.Popen) -> dict:
-    return json.loads(process.stdout.readline())
 
 
 def network():
@@ -210,7 +192,7 @@ def child(data: str, rounds: int) -> None:
         found.append(next(darts))
         answer.setdefault("first", time.time())
         sampled += [next(gumbel)[1] for _ in range(GUMBEL)]
-        print(flush=True)
+        print(json.dumps(found[-1]), flush=True)
     answer["losses"], answer["seconds"] = zip(*found, strict=True)
     answer["gumbel"] = sampled
     answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -219,6 +201,7 @@ def child(data: str, rounds: int) -> None:
     mixture, pull = jax.vjp(jax.nn.softmax, logits.ops)
     loss, (_, by_mixture) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)
     answer |= {"loss": float(loss), "gradient": np.asarray(pull(by_mixture)[0]).tolist()}
+    sys.stdin.readline()
     print(json.dumps(answer))
 
 

@@ -3,8 +3,8 @@
     PYTHON benchmarks/darts_torch.py DIR DATA THREADS ROUNDS
 
 `darts.py` starts it. It needs PyTorch and NumPy, and nothing of this library. The network is imported from DIR/cnn, and
-steps are taken as DIR/cnn/train_search.py does. DATA holds the weights, logits and images. A line on
-stdin starts a step, and one goes out at its end; after the last, a JSON answer.
+steps are taken as DIR/cnn/train_search.py does. DATA holds the weights, logits and images. To each
+line that comes in goes one of JSON out: after a step, its seconds; after the last, the whole answer.
 """
 
 import json
@@ -58,9 +58,10 @@ def main() -> None:
         sgd.step()
         losses.append(value.item())
         seconds.append(time.perf_counter() - start)
-        print(flush=True)
+        print(json.dumps(seconds[-1]), flush=True)
     answer = {"loss": found.item(), "gradient": torch.cat(by_logits).tolist(), "losses": losses, "seconds": seconds}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    sys.stdin.readline()
     print(json.dumps({**answer, "memory": memory, "torch": torch.__version__}))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark scripts print: the machine, and small tables for the README."""
+"""What the benchmark scripts share: the machine and small tables for the README, and the other side of a comparison."""
 
 import datetime
 import importlib.metadata
@@ -83,3 +83,19 @@ def _revision() -> str:
     except OSError:
         return "unknown"
     return found.stdout.strip() or "unknown"
+
+
+def start(command: Sequence[str], environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """The other side of a comparison, in a process of its own, that answers what it is asked."""
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(process: subprocess.Popen, words: str = "") -> Any:
+    """Says a line to a process, and hears the line of JSON that it answers."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        print(words, file=process.stdin, flush=True)
+        return json.loads(process.stdout.readline())
+    except (BrokenPipeError, json.JSONDecodeError):
+        raise SystemExit(f"the other side ended with status {process.wait()}; see above") from None

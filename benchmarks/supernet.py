@@ -40,7 +40,7 @@ from nas.recipe import Recipe
 from nas.sampling import uniform_paths
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
-from nas.train import Program, TrainState, at_rest, own, train_step
+from nas.train import Program, own, train_step
 from spaces import presets
 from spaces.shufflenet import ShuffleNet
 
@@ -119,20 +119,14 @@ class Reference:
 
     def __init__(self, directory: Path, python: str, threads: int, data: Path, folder: Path):
         command = [python, str(HERE / "supernet_torch.py"), str(directory), str(threads), str(data), str(CLASSES)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = report.start(command)
         self._folder = folder
         found = self.ask("versions")
         assert found["threads"] == threads
         self.version = found["torch"]
 
     def ask(self, what: str, **arguments) -> dict:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            print(json.dumps({"do": what, **arguments}), file=self._process.stdin, flush=True)
-            return json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError):
-            raise SystemExit(f"the PyTorch side ended with status {self._process.wait()}; see above") from None
+        return report.ask(self._process, json.dumps({"do": what, **arguments}))
 
     def load(self, what: str, **arguments) -> dict[str, np.ndarray]:
         """The arrays of an answer that comes in a file."""
@@ -194,7 +188,7 @@ class Ours:
         )
         self._program = Program(self.graph, RECIPE, CLASSES, (task.mean, task.std), shared=True)
         self._data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
-        self.state = own(TrainState(self.weights, at_rest(self._program, self.weights)))
+        self.state = own(self._program.begin(self.weights))
         self._on_device = jax.tree.map(jnp.asarray, self.statistics)
         self._step = 0
 

@@ -176,8 +176,7 @@ def search_step(
 
 def begin(rule: Rule, program: Program, weights: nnx.State, logits: Any, epochs: int) -> SearchState:
     """The state before the first step."""
-    train = TrainState(weights, at_rest(program, weights))
-    return SearchState(train, logits, at_rest(rule.strategy, logits), jnp.full(epochs, jnp.nan))
+    return SearchState(program.begin(weights), logits, at_rest(rule.strategy, logits), jnp.full(epochs, jnp.nan))
 
 
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:

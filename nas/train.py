@@ -63,6 +63,10 @@ class Program:
         decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
         return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
 
+    def begin(self, weights: nnx.State) -> TrainState:
+        """The state before the first step."""
+        return TrainState(weights, at_rest(self, weights))
+
     def _decayed(self, gradient: Array, weight: Array) -> Array:
         return gradient + self.recipe.weight_decay * weight
 
@@ -160,7 +164,7 @@ def fit(
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
-    state, start = TrainState(weights, at_rest(program, weights)), 0
+    state, start = program.begin(weights), 0
     note = {**(note or {}), "seed": seed, "steps": recipe.steps}
     if saved is not None and saved.exists():
         state, start = resume(saved, state, note)

@@ -64,13 +64,13 @@ _shifted.defvjp(_forward, _backward)
 @functools.partial(jax.jit, static_argnums=(2, 3))  # traced once per shape, however many blocks share it
 def _sum_of_shifts(images: Images, kernel: Kernel, stride: int, dilation: int) -> Images:
     windows = _windows(images, kernel.shape[0], stride, dilation)
-    shape = windows[0][1].shape
+
     # `lax` alone: these are most of a program's operations, and `jnp` takes several times as long to trace.
-    weights = [lax.slice(kernel, (i, j, 0), (i + 1, j + 1, shape[-1])) for (i, j), _ in windows]
-    products = [
-        lax.mul(window, lax.broadcast_in_dim(lax.squeeze(weight, (0, 1)), shape, (3,)))
-        for (_, window), weight in zip(windows, weights, strict=True)
-    ]
+    def product(i: int, j: int, window: Images) -> Images:
+        weight = lax.squeeze(lax.slice(kernel, (i, j, 0), (i + 1, j + 1, kernel.shape[2])), (0, 1))
+        return lax.mul(window, lax.broadcast_in_dim(weight, window.shape, (3,)))
+
+    products = [product(*tap, window) for tap, window in windows]
     # The barriers keep XLA from computing the producer of the input again in every shifted read.
     return lax.optimization_barrier(functools.reduce(lax.add, products))
 
