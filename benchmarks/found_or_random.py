@@ -23,6 +23,7 @@ from nas import config, job
 from nas.compilation import quick_start
 from nas.evaluators.supernet import costs
 from nas.evaluators.train import TrainEvaluator
+from nas.progress import Bar
 from nas.store import Store
 from strategies.region import draw, region
 
@@ -71,18 +72,14 @@ def found(data: config.Data, seed: int) -> tuple[int, ...]:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/nas.db"
         alone = {**data, "store": url, "seed": seed, "finalists": 0, "baselines": 0, "workers": 0}
-        best = job.search(alone, progress=_progress).best[0]
+        with Bar() as bar:
+            best = job.search(alone, reporter=bar).best[0]
         with Store(url) as store:
             for trial in store.trials(store.run("latest").id):
                 report.say(f"{trial.number}: {trial.measurements['error']:.4f} {trial.description}")
                 if trial.architecture == best["architecture"]:
                     encoding = tuple(trial.encoding)
     return encoding
-
-
-def _progress(stage: str, done: int, total: int, remark: str) -> None:
-    if done % 200 == 1 or done == total:  # it is told of every twentieth step
-        report.say(f"{stage}: {done} of {total} {remark}")
 
 
 def summary(names: list[str], errors: np.ndarray, prices: list[dict[str, float]]) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from nas.executors import Executor, InProcess
 from nas.inference import flatten, split
 from nas.learning import Learning
 from nas.predictor_files import described
+from nas.progress import Reporter, Silent
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store, files_of
@@ -40,8 +41,6 @@ from nas.train import fit
 from nas.types import GradientStrategy
 from spaces.base import Space, architecture_id, fingerprint
 from strategies.region import draw, region
-
-Progress = Callable[[str, int, int, str], None]  # what is being done, how much of how much, and a remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _again(run: str, store: str) -> str:
     return f"python run_search.py --resume {run}{config.store_flag(store)}"
 
 
-def search(data: Data, resume: str | None = None, progress: Progress = lambda *_: None) -> Outcome:
+def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:
     """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
     url = data.get("store", Config.store)
     given = data
@@ -128,7 +127,7 @@ def search(data: Data, resume: str | None = None, progress: Progress = lambda *_
             )
         with _locked(run, store.url):
             store.set_status(run.id, "running")
-            job = _Job(settings, subject, learning, store, run, progress)
+            job = _Job(settings, subject, learning, store, run, reporter or Silent())
             try:
                 outcome = job.run(loop_state)
             except KeyboardInterrupt:
@@ -227,7 +226,7 @@ class _Job:
     learning: Learning
     store: Store
     run_: Run
-    progress: Progress
+    reporter: Reporter
 
     def __post_init__(self):
         self.folder = files_of(self.store.url, self.run_.name)
@@ -241,7 +240,7 @@ class _Job:
         elif state is None:
             place = (self.store, self.run_, self.folder)
             space: Any = self.space
-            trials = gradient_job.search(self.settings, space, self.subject.images, *place, self.progress)
+            trials = gradient_job.search(self.settings, space, self.subject.images, *place, self.reporter.show)
         else:
             trials = self._searched(state)
         rows = [tuple(trial.encoding) for trial in _distinct(trials)[: self.settings.finalists]]
@@ -292,7 +291,9 @@ class _Job:
             paths=paths,
             saved=saved,
             note={"space": fingerprint(space), **space.identity()},
-            on_step=lambda step, loss: self.progress("Training shared weights", step, recipe.steps, f"loss {loss:.3f}"),
+            on_step=lambda step, loss: self.reporter.show(
+                "Training shared weights", step, recipe.steps, f"loss {loss:.3f}"
+            ),
         )
         self._keep("supernet", saved)
         return flatten(weights)
@@ -302,13 +303,13 @@ class _Job:
         name = self.settings.save_predictor
         if name is None or name in {row["name"] for row in self.store.predictors()}:
             return
-        self.progress("Fitting the predictor", 0, 1, name)
+        self.reporter.show("Fitting the predictor", 0, 1, name)
         objective = self.settings.objective
         rows, targets = predictor_jobs.measured(self.store, self.run_, objective)
         predictor, start = self.learning.strategy.predictor, self.learning.start
         fitted = predictor_jobs.fit_on(predictor, [self.run_], rows, targets, objective, start)
         predictor_jobs.save(self.store, name, fitted)
-        self.progress("Fitting the predictor", 1, 1, name)
+        self.reporter.show("Fitting the predictor", 1, 1, name)
 
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
@@ -323,7 +324,7 @@ class _Job:
             best[0] = min(best[0], metrics.get(settings.objective, float("inf")))
             count[0] += 1
             value = f"{best[0]:.2%}" if settings.objective == "error" else f"{best[0]:.4g}"
-            self.progress("Searching", count[0], settings.trials, f"best {settings.objective} {value}")
+            self.reporter.show("Searching", count[0], settings.trials, f"best {settings.objective} {value}")
 
         count = [0]
         if not log.complete(settings.trials):
@@ -371,14 +372,14 @@ class _Job:
             task, folder = self.subject.images, str(self.folder)
             evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, folder=folder)
         budget = settings.epochs if settings.architecture is not None else 0
-        self.progress("Training from scratch", len(done), len(rows), "")
+        self.reporter.show("Training from scratch", len(done), len(rows), "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
             for number in waiting:
                 executor.submit(Job(number, rows[number], budget, settings.seed))
             for count in range(len(waiting)):
                 report = executor.wait()
                 self._record_final(report, rows[report.number])
-                self.progress("Training from scratch", len(done) + count + 1, len(rows), "")
+                self.reporter.show("Training from scratch", len(done) + count + 1, len(rows), "")
 
     def _record_final(self, report: Report, encoding: tuple[int, ...]) -> None:
         metrics = None

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Bar() as bar:
             from nas import job
 
-            outcome = job.search(data, resume, bar.show)
+            outcome = job.search(data, resume, bar)
         _print(outcome)
         return 0
     except (UsageError, RunError) as error:

@@ -72,6 +72,8 @@ class NewTrial:
     space: str
     budget: int
     seed: int
+    drawn: dict[str, Any] | None = None  # how the strategy's policy drew it: see `nas.types.Drawn`
+    repeats: int | None = None  # the number of the earlier trial whose result it has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Trial:
     error: str | None
     seconds: float | None
     order: int | None  # 0 for the report that arrived first, 1 for the next; None while running
+    drawn: dict[str, Any] | None
+    repeats: int | None
     measurements: dict[str, float]
 
 

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> str:
     from nas import job  # after the question whether there is anything to train: it imports jax
 
     with Bar() as bar:
-        outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, progress=bar.show)
+        outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, reporter=bar)
     columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
     return f"Run {outcome.name}:\n\n" + output.render(outcome.finals, columns, "table")
 

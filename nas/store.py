@@ -36,7 +36,7 @@ ADVICE = {  # what a database says -> what to do about it
 
 def _table(name: str, columns: Iterable[str]) -> sa.TableClause:
     """Names only: the types and the constraints are the migrations' to say."""
-    in_json = {"config", "encoding", "card"}
+    in_json = {"config", "encoding", "drawn", "card"}
     return sa.table(name, *(sa.column(each, sa.JSON() if each in in_json else None) for each in columns))
 
 

@@ -95,7 +95,8 @@ def _search(
             proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
             rows = indices(space, proposals.encodings)
             objectives = scores[rows] + (noise * perturbation(key, rows)[:, None] if noisy else 0)
-            state = strategy.tell(state, Observations(proposals.encodings, proposals.budgets, objectives))
+            observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
+            state = strategy.tell(state, observed)
             return state, (rows, objectives[:, 0])
 
         found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]

@@ -10,11 +10,20 @@ from spaces.base import Encodings, Limits, Mixing, Space
 
 
 @struct.dataclass
+class Drawn:
+    """How a policy drew its proposals. The log keeps it, and what is observed brings it back to the strategy."""
+
+    rows: Encodings  # before they were made canonical
+    log_probability: Float[Array, "n"]  # of these rows, under the policy that drew them
+
+
+@struct.dataclass
 class Proposals:
     """Architectures to evaluate. As `pending`, rows of -1 are empty slots, so that the shape is fixed."""
 
     encodings: Encodings
     budgets: Int[Array, "n"]  # epochs of training an evaluation may spend; 0 where it trains nothing
+    drawn: Drawn | None = None  # of strategies that learn from how they drew
 
 
 @struct.dataclass
@@ -24,6 +33,7 @@ class Observations:
     encodings: Encodings
     budgets: Int[Array, "n"]
     objectives: Float[Array, "n m"]  # minimised; NaN marks a failed trial
+    drawn: Drawn | None = None  # None where nobody drew them, such as points of another run
 
 
 @runtime_checkable

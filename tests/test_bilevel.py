@@ -22,6 +22,7 @@ from nas.discretise import discretise
 from nas.errors import UsageError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
 from nas.inference import flatten, split
+from nas.progress import Silent
 from nas.recipe import Recipe
 from nas.train import Program, TrainState, descend
 from nas.types import GradientStrategy
@@ -444,12 +445,13 @@ def given(task, tmp_path, monkeypatch):
 def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given):
     expected = job.search({**given, "name": "whole"})
 
-    def interrupt(stage, done, total, remark):
-        if "error" in remark:  # of an epoch that is over
-            raise KeyboardInterrupt
+    class Interrupt(Silent):
+        def show(self, stage, done, total, remark):
+            if "error" in remark:  # of an epoch that is over
+                raise KeyboardInterrupt
 
     with pytest.raises(job.Stopped):
-        job.search({**given, "name": "stopped"}, progress=interrupt)
+        job.search({**given, "name": "stopped"}, reporter=Interrupt())
     with nas.Store(given["store"]) as store:
         assert len(store.top("stopped")) == 1
     found = job.search({"store": given["store"]}, resume="stopped")
