@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nas import output, query
-from nas.errors import RunError, UsageError, unknown
+from nas.errors import Interrupted, RunError, UsageError, unknown
+from nas.lock import is_locked
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     text = ""
+    output.write_what_can_be_written()
     try:
         with contextlib.suppress(SystemExit):  # --help has printed itself
             text = _answer(list(sys.argv[1:] if argv is None else argv))
@@ -25,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UsageError, RunError) as error:
         return _complain(str(error), error.exit_status)
     except KeyboardInterrupt as stop:
-        if str(stop):  # a training that can be gone on with
+        if isinstance(stop, Interrupted):
             print(f"\n{stop}", file=sys.stderr)
         return 130
 
@@ -189,6 +191,30 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
                 raise UsageError(f"{path} cannot be written: {error.strerror}") from error
 
 
+def _rename(store: "Store", options: argparse.Namespace) -> str:
+    run = _settled(store, options.run)
+    store.rename(run, options.new)
+    return f"{run.name} is now {options.new}.\n"
+
+
+def _delete(store: "Store", options: argparse.Namespace) -> str:
+    run = _settled(store, options.run)
+    if run.name != options.run:
+        raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
+    trials = len(store.trials(run.id)) + len(store.trials(run.id, "final"))
+    folder = store.folder(run)
+    store.delete(run)
+    return f"{run.name} is gone, with its {trials} trials and the files in {folder}.\n"
+
+
+def _settled(store: "Store", name: str) -> query.Run:
+    """The run, unless a process is at work on it."""
+    run = store.run(name)
+    if is_locked(store.folder(run)):
+        raise UsageError(f"run={run.name!r} is running in another process; stop it first")
+    return run
+
+
 def _export(store: "Store", options: argparse.Namespace) -> str:
     architecture = store.show(options.architecture)["id"]
     from nas.export import export  # after the question whether there is anything to export: it imports jax
@@ -260,6 +286,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
     commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
+
+    rename = command("rename", _rename, "Give a run another name.")
+    rename.add_argument("run", metavar="RUN", help=run_help)
+    rename.add_argument("new", metavar="NAME", help="its new name")
+
+    delete = command("delete", _delete, "Delete a run with its trials and files, for good.")
+    delete.add_argument("run", metavar="RUN", help="its whole name")
 
     export = command("export", _export, "Write the network of an architecture to a directory.")
     export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)

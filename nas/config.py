@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import inspect
 import operator
+import shlex
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -221,7 +222,7 @@ def to_data(config: Config, given: Data) -> Data:
 
 def store_flag(url: str) -> str:
     """What must be typed for a command to ask this store."""
-    return "" if url == Config.store else f" --store {url}"
+    return "" if url == Config.store else f" --store {shlex.quote(url)}"
 
 
 def names(data: Data) -> dict[str, str]:

@@ -16,6 +16,10 @@ class RunError(Exception):
     exit_status = 1
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or SIGTERM, in the middle of something that can be gone on with; the line says how. Exit status 130."""
+
+
 def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:
     """The error for a name that is not one of `allowed`, with the nearest that is; of many, with that alone."""
     allowed = sorted(allowed)

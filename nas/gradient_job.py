@@ -1,6 +1,5 @@
 """A differentiable search as a part of a job: each epoch's derived architecture is a trial of the run."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +8,10 @@ import numpy as np
 from nas import bilevel, checkpoint
 from nas.config import Config
 from nas.errors import UsageError
-from nas.evaluators.supernet import costs
 from nas.query import NewTrial, Run, Trial
 from nas.store import Store
 from nas.tasks.base import Task
-from spaces.base import Mixable, Space, architecture_id, fingerprint
+from spaces.base import Architecture, Mixable, Space, fingerprint, identify
 from strategies.region import region
 
 
@@ -47,13 +45,14 @@ def search(
     """The finished trials, first the one of the architecture that was found, then the later ones before the earlier."""
     saved = folder / "search.safetensors"
     best = [float("inf")]
+    known = {trial.number for trial in store.trials(run.id)}
 
     def on_epoch(epoch: bilevel.Epoch) -> None:
-        known = {trial.number for trial in store.trials(run.id)}
+        (architecture,) = identify(space, np.asarray(epoch.encoding))
         if epoch.number not in known:
-            store.add_trials(run.id, [_new_trial(space, run.space, epoch, settings.seed)])
-        row = tuple(int(choice) for choice in epoch.encoding)
-        metrics = {**epoch.metrics, **costs(space, row)}
+            store.add_trials(run.id, [_new_trial(architecture, run.space, epoch, settings.seed)])
+            known.add(epoch.number)
+        metrics = {**epoch.metrics, **architecture.costs}
         store.finish_trial(run.id, epoch.number, metrics=metrics, error=None, seconds=epoch.seconds)
         best[0] = epoch.metrics["error"]
 
@@ -68,7 +67,11 @@ def search(
         seed=settings.seed,
         epochs=settings.epochs,
         saved=saved,
-        note={"space": fingerprint(space), **json.loads(json.dumps(space.identity()))},
+        note={
+            "run": run.config.get("identity"),
+            "space": fingerprint(space),
+            **json.loads(json.dumps(space.identity())),
+        },
         on_step=on_step,
         on_epoch=on_epoch,
     )
@@ -78,13 +81,12 @@ def search(
     return [trial for trial in trials if trial.state == "finished"]
 
 
-def _new_trial(space: Space, name: str, epoch: bilevel.Epoch, seed: int) -> NewTrial:
-    row = np.asarray(epoch.encoding)
+def _new_trial(architecture: Architecture, name: str, epoch: bilevel.Epoch, seed: int) -> NewTrial:
     return NewTrial(
         number=epoch.number,
-        architecture=architecture_id(space, row),
-        encoding=tuple(int(choice) for choice in row),
-        description=space.describe(row),
+        architecture=architecture.id,
+        encoding=architecture.encoding,
+        description=architecture.description,
         space=name,
         budget=epoch.number + 1,
         seed=seed,

@@ -5,8 +5,9 @@ Everything that is computed follows from the stored configuration, so a resumed 
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
+import shlex
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from nas import checkpoint, config, gradient_job, loop, predictor_jobs
 from nas.compilation import quick_start
 from nas.config import Config, Data
-from nas.errors import RunError, UsageError, unknown
+from nas.errors import Interrupted, RunError, UsageError, unknown
 from nas.evaluators.base import Evaluator, Job, Report
 from nas.evaluators.supernet import SupernetEvaluator, costs
 from nas.evaluators.table import TableEvaluator
@@ -26,12 +27,14 @@ from nas.evaluators.train import check as check_recipe
 from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
 from nas.executors import Executor, InProcess
 from nas.inference import flatten, split
+from nas.interrupts import undisturbed
 from nas.learning import Learning
+from nas.lock import locked
 from nas.predictor_files import described
 from nas.progress import Reporter, Silent
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
-from nas.store import Store, files_of
+from nas.store import Store
 from nas.streams import BASELINE, PATHS, SEARCH, WEIGHTS, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
@@ -39,7 +42,7 @@ from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
 from nas.types import GradientStrategy
-from spaces.base import Space, architecture_id, fingerprint
+from spaces.base import Space, architecture_id, fingerprint, identify, shares_weights
 from strategies.region import draw, region
 
 
@@ -52,25 +55,20 @@ class Outcome:
     objective: str  # the first
     best: list[Row]  # of the search, by the objective
     finals: list[Row]  # trained from scratch: the best, then the baselines
+    trained: str | None = None  # the first architecture of which there are weights
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         with Store(self.store) as store:
             return store.top(self.name, by, limit, where)
 
 
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C during a run that can be resumed."""
-
-    def __init__(self, run: str, store: str):
-        super().__init__(f"Interrupted; nothing is lost. Go on with: {_again(run, store)}")
-
-
 def _again(run: str, store: str) -> str:
-    return f"python run_search.py --resume {run}{config.store_flag(store)}"
+    return f"python run_search.py --resume {shlex.quote(run)}{config.store_flag(store)}"
 
 
 def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:
     """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
+    reporter = reporter or Silent()
     url = data.get("store", Config.store)
     given = data
     if resume is not None:
@@ -80,69 +78,107 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
             raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
         with Store(url) as store:
             stored = store.run(resume).config
-        given = {**stored["given"], **data}
+        given = {**stored["given"], **data, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
     subject = load_subject(settings, config.names(given)["space"])
-    space = subject.space
     learning = Learning.of(settings, subject.named, resume)
     with _usage():
-        loop_state = None
-        if settings.architecture is not None:
-            _given_row(settings, subject)
-        elif isinstance(settings.strategy, GradientStrategy):
-            gradient_job.check(settings, space, subject.task)
-        else:
-            loop_state = loop.Search(
-                learning.strategy,
-                space,
-                settings.limits,
-                stream(settings.seed, SEARCH),
-                settings.trials,
-                settings.concurrency,
-                ordered=not settings.unordered,
-            )
-            if learning.start is not None:
-                loop_state.state = learning.strategy.warm(loop_state.state, learning.start.params)
+        loop_state = _prepared(settings, subject, learning)
     with Store(url, create=True) as store:
-        if resume is not None:
-            run = store.run(resume)
-            if run.config.get("start") != learning.digest:
-                raise UsageError(f"the predictor that {run.name} began with is another now")
-            if run.config["task"] != subject.fingerprint():
-                raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
-        else:
-            run = store.add_run(
-                name=settings.name,
-                **config.names(given),
-                config={
-                    "given": config.to_data(settings, given),
-                    "task": subject.fingerprint(),
-                    "space": fingerprint(subject.named),
-                    "architectures": described(config.names(given)["space"], subject.named),
-                    "start": learning.digest,
-                },
-                code_version=importlib.metadata.version("nas-engine"),
-                seed=settings.seed,
-            )
-        with _locked(run, store.url):
-            store.set_status(run.id, "running")
-            job = _Job(settings, subject, learning, store, run, reporter or Silent())
-            try:
-                outcome = job.run(loop_state)
-            except KeyboardInterrupt:
-                store.set_status(run.id, "interrupted", "Ctrl-C")
-                raise Stopped(run.name, store.url) from None
-            except Exception as error:
-                with contextlib.suppress(UsageError):  # the store itself may be what failed
-                    store.set_status(run.id, "failed", str(error))
-                if isinstance(error, UsageError | RunError):
-                    raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
-                raise
-            finally:
-                job.close()
-            store.set_status(run.id, "finished")
-            return outcome
+        run = _begun(store, settings, given, subject, learning, resume)
+        try:
+            with locked(store.folder(run), run.name):
+                return _ran(_Job(settings, subject, learning, store, run, reporter), loop_state)
+        except KeyboardInterrupt:
+            again = _again(run.name, store.url)
+            raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
+
+
+def _prepared(settings: Config, subject: "Subject", learning: Learning) -> loop.Search | None:
+    """The state of the loop before its first trial; None where there is no loop. Raises for what cannot be searched."""
+    if settings.architecture is not None:
+        _given_row(settings, subject)
+        return None
+    if isinstance(settings.strategy, GradientStrategy):
+        gradient_job.check(settings, subject.space, subject.task)
+        return None
+    _check_trainable(settings, subject)
+    listed = region(subject.space, settings.limits).listed
+    state = loop.Search(
+        learning.strategy,
+        subject.space,
+        settings.limits,
+        stream(settings.seed, SEARCH),
+        settings.trials,
+        settings.concurrency,
+        ordered=not settings.unordered,
+        num_legal=None if listed is None else len(listed.rows),
+    )
+    if learning.start is not None:
+        state.state = learning.strategy.warm(state.state, learning.start.params)
+    return state
+
+
+def _check_trainable(settings: Config, subject: "Subject") -> None:
+    """Raises UsageError where candidates cannot be scored as the evaluator scores them."""
+    if subject.table is None and settings.evaluator != "train" and not shares_weights(subject.space):
+        raise UsageError(
+            f"evaluator={settings.evaluator!r} needs a space with shared weights; this one has none: "
+            "--evaluator train builds the network of each architecture by itself"
+        )
+
+
+def _begun(
+    store: Store, settings: Config, given: Data, subject: "Subject", learning: Learning, resume: str | None
+) -> Run:
+    """The stored run: a new one, or the one that goes on. Raises UsageError where that began with something else."""
+    if resume is None:
+        # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
+        kept = {name: value for name, value in config.to_data(settings, given).items() if name != "store"}
+        return store.add_run(
+            name=settings.name,
+            **config.names(given),
+            config={
+                "given": kept,
+                "task": subject.fingerprint(),
+                "space": fingerprint(subject.named),
+                "architectures": described(config.names(given)["space"], subject.named),
+                "start": learning.digest,
+                "identity": uuid.uuid4().hex,
+            },
+            code_version=importlib.metadata.version("nas-engine"),
+            seed=settings.seed,
+        )
+    run = store.run(resume)
+    if run.config.get("start") != learning.digest:
+        raise UsageError(f"the predictor that {run.name} began with is another now")
+    if run.config["task"] != subject.fingerprint():
+        raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
+    return run
+
+
+def _ran(job: "_Job", loop_state: loop.Search | None) -> Outcome:
+    """Runs the job, and records how it ended."""
+    store, run = job.store, job.run_
+    store.set_status(run.id, "running")
+    try:
+        outcome = job.run(loop_state)
+    except KeyboardInterrupt as stop:
+        with undisturbed():
+            store.set_status(run.id, "interrupted", str(stop) or "Ctrl-C")
+            job.close()
+        raise
+    except Exception as error:
+        with contextlib.suppress(UsageError):  # the store itself may be what failed
+            store.set_status(run.id, "failed", str(error))
+        if isinstance(error, UsageError | RunError):
+            raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
+        raise
+    finally:
+        job.close()
+    store.set_status(run.id, "finished")
+    return outcome
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -229,7 +265,7 @@ class _Job:
     reporter: Reporter
 
     def __post_init__(self):
-        self.folder = files_of(self.store.url, self.run_.name)
+        self.folder = self.store.folder(self.run_)
         self.space = self.subject.space
         self._pools = contextlib.ExitStack()
 
@@ -257,7 +293,9 @@ class _Job:
         ]
         best = self.store.top(self.run_.name, limit=len(trials)) if trials else []
         best.sort(key=lambda row: row["architecture"] != trials[0].architecture)  # what was found comes first
-        return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals)
+        with_weights = {file.architecture for file in self.store.artifacts(self.run_.id, kind="weights")}
+        trained = next((row["architecture"] for row in finals if row["architecture"] in with_weights), None)
+        return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals, trained)
 
     def _searched(self, state: loop.Search) -> list[Trial]:
         """The finished trials, best first."""
@@ -290,7 +328,7 @@ class _Job:
             seed=settings.seed,
             paths=paths,
             saved=saved,
-            note={"space": fingerprint(space), **space.identity()},
+            note={"run": self.run_.config.get("identity"), "space": fingerprint(space), **space.identity()},
             on_step=lambda step, loss: self.reporter.show(
                 "Training shared weights", step, recipe.steps, f"loss {loss:.3f}"
             ),
@@ -314,28 +352,37 @@ class _Job:
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
         log = _RunLog(self.store, self.run_, self.subject.named, settings.seed, tuple(settings.objectives.split(",")))
-        best = [float("inf")]
+        best, count = float("inf"), 0
 
-        def on_report(number: int, report: Report | None) -> None:
-            done = self.store.trials(self.run_.id) if report is None else None
-            metrics = report.evaluation.metrics if report and report.evaluation else {}
-            if done is not None:
-                metrics = done[number].measurements
-            best[0] = min(best[0], metrics.get(settings.objective, float("inf")))
-            count[0] += 1
-            value = f"{best[0]:.2%}" if settings.objective == "error" else f"{best[0]:.4g}"
-            self.reporter.show("Searching", count[0], settings.trials, f"best {settings.objective} {value}")
+        def on_report(number: int, objectives: tuple[float, ...]) -> None:
+            nonlocal best, count
+            best, count = float(np.fmin(best, objectives[0])), count + 1
+            value = f"{best:.2%}" if settings.objective == "error" else f"{best:.4g}"
+            self.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
 
-        count = [0]
-        if not log.complete(settings.trials):
+        if not log.complete(state):
             with self._executor(self._evaluator()) as executor:
                 loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
+        self._say_what_was_left_out()
+
+    def _say_what_was_left_out(self) -> None:
+        trials = self.store.trials(self.run_.id)
+        repeats = sum(trial.repeats is not None for trial in trials)
+        if repeats:
+            self.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
+        if len(trials) < self.settings.trials:
+            legal = "that keeps the limits" if self.settings.limits else "of the space"
+            self.reporter.say(
+                f"The search ends after {len(trials)} of {self.settings.trials} trials: "
+                f"every architecture {legal} was evaluated."
+            )
 
     def _evaluator(self) -> Evaluator:
         if self.subject.table is not None:
             return table_evaluator(self.settings, self.subject.table)
         if self.settings.evaluator == "train":
-            return TrainEvaluator(self.space, self.subject.images, self.settings.final)
+            pruned = not shares_weights(self.space)
+            return TrainEvaluator(self.space, self.subject.images, self.settings.final, pruned=pruned)
         if self.settings.evaluator == "zero-cost":
             return ZeroCostEvaluator(
                 self.space, self.subject.images, self.settings.zero_cost, objective=self.settings.objective
@@ -353,14 +400,15 @@ class _Job:
     def _train_finals(self, finalists: Sequence[tuple[int, ...]], best: tuple[int, ...]) -> None:
         """The best and, beside them, random architectures of no greater cost than the best one's."""
         settings, rows = self.settings, list(finalists)
-        if settings.baselines:
+        if settings.baselines and rows:
             price = costs(self.space, best)
             cheaper = region(self.space, tuple(sorted(price.items())))
             drawn = draw(cheaper, stream(settings.seed, BASELINE), settings.baselines)
-            rows += [tuple(int(choice) for choice in row) for row in np.asarray(drawn)]
+            rows += [tuple(row) for row in np.asarray(drawn).tolist()]
         known = self.store.trials(self.run_.id, "final")
         if not known and rows:
-            new = _new_trials(self.subject.named, self.run_.space, 0, rows, [0] * len(rows), settings.seed)
+            entries = [loop.Entry(row, 0) for row in rows]
+            new = _new_trials(self.subject.named, self.run_.space, 0, entries, settings.seed)
             self.store.add_trials(self.run_.id, new, "final")
         done = {trial.number for trial in known if trial.state != "running"}
         waiting = [number for number in range(len(rows)) if number not in done]
@@ -370,7 +418,8 @@ class _Job:
             evaluator = table_evaluator(settings, self.subject.table, tests=True)
         else:
             task, folder = self.subject.images, str(self.folder)
-            evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, folder=folder)
+            kept: dict[str, Any] = {"folder": folder, "note": {"run": self.run_.config.get("identity")}}
+            evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, **kept)
         budget = settings.epochs if settings.architecture is not None else 0
         self.reporter.show("Training from scratch", len(done), len(rows), "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
@@ -461,48 +510,63 @@ class _RunLog:
     def entries(self) -> tuple[list[loop.Entry], list[int]]:
         trials = self.store.trials(self.run.id)
         entries = [
-            loop.Entry(tuple(t.encoding), t.budget, None if t.state == "running" else self._objectives(t.measurements))
+            loop.Entry(
+                tuple(t.encoding),
+                t.budget,
+                None if t.state == "running" else self._objectives(t.measurements),
+                None if t.drawn is None else _drawn(t.drawn),
+            )
             for t in trials
         ]
         arrived = sorted((t for t in trials if t.order is not None), key=lambda t: t.order or 0)
         return entries, [t.number for t in arrived]
 
-    def complete(self, trials: int) -> bool:
-        return len(self.entries()[1]) == trials
+    def complete(self, search: loop.Search) -> bool:
+        """Whether nothing is left to do."""
+        entries, arrived = self.entries()
+        nothing_left = len({entry.encoding for entry in entries}) == search.num_legal
+        return len(entries) == len(arrived) and (nothing_left or len(entries) == search.num_trials)
 
-    def ask(self, number: int, encodings: np.ndarray, budgets: np.ndarray) -> None:
-        rows = [tuple(int(choice) for choice in row) for row in encodings]
-        self.store.add_trials(self.run.id, _new_trials(self.space, self.run.space, number, rows, budgets, self.seed))
+    def ask(self, number: int, entries: Sequence[loop.Entry]) -> None:
+        self.store.add_trials(self.run.id, _new_trials(self.space, self.run.space, number, entries, self.seed))
 
     def report(self, report: Report) -> tuple[float, ...]:
         metrics = report.evaluation.metrics if report.evaluation else None
         self.store.finish_trial(self.run.id, report.number, metrics=metrics, error=report.error, seconds=report.seconds)
         return self._objectives(metrics or {})
 
+    def repeat(self, number: int, first: int) -> tuple[float, ...]:
+        return self._objectives(self.store.repeat_trial(self.run.id, number, first))
+
     def _objectives(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(metrics.get(name, float("nan")) for name in self.objectives)
 
 
-def _new_trials(
-    space: Space,
-    name: str,
-    number: int,
-    rows: Sequence[tuple[int, ...]],
-    budgets: Sequence[int] | np.ndarray,
-    seed: int,
-) -> list[NewTrial]:
+def _new_trials(space: Space, name: str, number: int, entries: Sequence[loop.Entry], seed: int) -> list[NewTrial]:
+    known = identify(space, np.asarray([entry.encoding for entry in entries]))
     return [
         NewTrial(
             number=number + i,
-            architecture=architecture_id(space, np.asarray(row)),
-            encoding=row,
-            description=space.describe(np.asarray(row)),
+            architecture=architecture.id,
+            encoding=entry.encoding,
+            description=architecture.description,
             space=name,
-            budget=int(budget),
+            budget=entry.budget,
             seed=seed,
+            drawn=None if entry.drawn is None else _as_json(*entry.drawn),
         )
-        for i, (row, budget) in enumerate(zip(rows, budgets, strict=True))
+        for i, (entry, architecture) in enumerate(zip(entries, known, strict=True))
     ]
+
+
+def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:
+    """How a trial was drawn. JSON has no NaN, which is the log-probability of a row that no policy drew."""
+    return {"row": list(row), "log_probability": None if np.isnan(log_probability) else log_probability}
+
+
+def _drawn(kept: dict[str, Any]) -> tuple[tuple[int, ...], float]:
+    chance = kept["log_probability"]
+    return tuple(kept["row"]), float("nan") if chance is None else chance
 
 
 def _given_row(settings: Config, subject: Subject) -> tuple[int, ...]:
@@ -526,20 +590,3 @@ def _usage() -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _locked(run: Run, url: str) -> Iterator[None]:
-    """One process a run. The kernel frees the lock however the process ends."""
-    path = files_of(url, run.name) / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(f"{path.parent} cannot be written: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"run={run.name!r} is running in another process") from None
-        yield

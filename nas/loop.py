@@ -3,10 +3,14 @@
 Trials are told in the order of their numbers, and a trial is asked for when a fixed number of earlier ones is told,
 neither more nor fewer. So the trials do not depend on how many workers there are, or on which is faster. Resuming is
 the same loop: what the log holds is not asked, submitted or logged again.
+
+Evaluators are pure, so an architecture that was evaluated already with the same budget is not evaluated again: its
+trial has the result of the earlier one. A search ends before its last trial where nothing new is left to evaluate.
 """
 
 import dataclasses
 import functools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +22,7 @@ import numpy as np
 from nas.compilation import in_order
 from nas.evaluators.base import Job, Report
 from nas.executors import Executor
-from nas.types import Observations, Proposals, Strategy
+from nas.types import Drawn, Observations, Proposals, Strategy
 from spaces.base import Limits, Space
 
 
@@ -29,6 +33,7 @@ class Entry:
     encoding: tuple[int, ...]
     budget: int
     objectives: tuple[float, ...] | None = None  # NaN where it failed; None where it has not been reported
+    drawn: tuple[tuple[int, ...], float] | None = None  # the row and its log-probability: see `nas.types.Drawn`
 
 
 class Log(Protocol):
@@ -38,12 +43,16 @@ class Log(Protocol):
         """All trials by number, and the numbers of the reported ones in the order of their reports."""
         ...
 
-    def ask(self, number: int, encodings: np.ndarray, budgets: np.ndarray) -> None:
+    def ask(self, number: int, entries: Sequence[Entry]) -> None:
         """These trials are about to be submitted, numbered from `number` on; all are recorded, or none."""
         ...
 
     def report(self, report: Report) -> tuple[float, ...]:
         """Records the outcome of a trial and returns its objectives, NaN where it failed."""
+        ...
+
+    def repeat(self, number: int, first: int) -> tuple[float, ...]:
+        """Records that a trial has the result of an earlier one, and returns its objectives."""
         ...
 
 
@@ -81,42 +90,76 @@ class Search:
     num_trials: int
     lag: int  # how many trials may be asked for and not told, at most
     ordered: bool = True
+    num_legal: int | None = None  # how many architectures there are, where that is known
     entries: list[Entry] = dataclasses.field(default_factory=list)
     state: Any = None
-    told: list[int] = dataclasses.field(default_factory=list)
+    told: list[int] = dataclasses.field(default_factory=list)  # in this order
+    waiting: dict[int, Entry] = dataclasses.field(default_factory=dict)  # asked for and not told, by number
+    asked: set[tuple[int, ...]] = dataclasses.field(default_factory=set)  # architectures
 
     def __post_init__(self):
         self.lag = max(self.lag, self.strategy.generation)
         self.state = self.strategy.init(self.space, self.limits)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture that there is was asked for."""
+        return self.num_legal is not None and len(self.asked) >= self.num_legal
+
+    @property
+    def size(self) -> int:
+        """How many trials there will be, as far as is known."""
+        return len(self.entries) if self.exhausted else self.num_trials
+
     def due(self) -> int:
         """How many trials are to be asked for now: what is left of the generation, once enough are told."""
         asked, generation = len(self.entries), self.strategy.generation
         end = (asked // generation + 1) * generation
-        return min(end, self.num_trials) - asked if len(self.told) >= end - self.lag else 0
+        return min(end, self.size) - asked if len(self.told) >= end - self.lag else 0
 
-    def ask(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The encodings and budgets of the next `n` trials, as arrays of `n` rows."""
+    def ask(self, n: int) -> list[Entry]:
+        """The next `n` trials; fewer where with them nothing is left to ask for."""
         key = jr.fold_in(self.key, len(self.entries))
         proposals = ask(self.strategy, self.state, key, n, self._pending())
-        return np.asarray(proposals.encodings), np.asarray(proposals.budgets)
+        rows, budgets = (np.asarray(each).tolist() for each in (proposals.encodings, proposals.budgets))
+        how: list[Any] = [None] * n
+        if proposals.drawn is not None:
+            before, chances = (np.asarray(each).tolist() for each in jax.tree.leaves(proposals.drawn))
+            how = [(tuple(row), chance) for row, chance in zip(before, chances, strict=True)]
+        new, asked = [], set(self.asked)
+        for row, budget, drawn in zip(rows, budgets, how, strict=True):
+            new.append(Entry(tuple(row), budget, drawn=drawn))
+            asked.add(tuple(row))
+            if len(asked) == self.num_legal:
+                break
+        return new
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """These were asked for, and are in the log."""
+        for entry in entries:
+            self.waiting[len(self.entries)] = entry
+            self.asked.add(entry.encoding)
+            self.entries.append(entry)
 
     def tell(self, number: int) -> None:
-        entry = self.entries[number]
+        entry, drawn = self.entries[number], None
+        if entry.drawn is not None:
+            row, log_probability = entry.drawn
+            drawn = Drawn(jnp.asarray([row], jnp.int32), jnp.asarray([log_probability], jnp.float32))
         observed = Observations(
             jnp.asarray([entry.encoding], jnp.int32),
             jnp.asarray([entry.budget], jnp.int32),
             jnp.asarray([entry.objectives], jnp.float32),
+            drawn,
         )
         self.state = tell(self.strategy, self.state, observed)
         self.told.append(number)
+        del self.waiting[number]
 
     def _pending(self) -> Proposals:
-        told = set(self.told)
-        rows = [entry for number, entry in enumerate(self.entries) if number not in told]
         encodings = np.full((self.lag, len(self.space.cardinalities)), -1, np.int32)
         budgets = np.zeros(self.lag, np.int32)
-        for slot, entry in enumerate(rows):
+        for slot, entry in enumerate(self.waiting.values()):
             encodings[slot], budgets[slot] = entry.encoding, entry.budget
         return Proposals(jnp.asarray(encodings), jnp.asarray(budgets))
 
@@ -127,46 +170,63 @@ def run(
     log: Log,
     *,
     seed: int,
-    on_report: Callable[[int, Report | None], None] = lambda number, report: None,
+    on_report: Callable[[int, tuple[float, ...]], None] = lambda number, objectives: None,
 ) -> None:
-    """Evaluates trials until `search.num_trials` are reported and told.
-
-    `on_report` hears each trial once: its report, or None where the log had it already.
-    """
+    """Evaluates trials until all are reported and told. `on_report` hears of each trial once it is in the log."""
     entries, arrived = log.entries()
     reported: dict[int, tuple[float, ...]] = {}  # and not yet told
+    firsts: dict[tuple, int] = {}  # by what is evaluated, the trial that does it
+    repeats: dict[int, list[int]] = {}  # by that trial, those that wait for it
+    known: deque[tuple[int, int]] = deque()  # trials whose result is that of another one
 
     def submit(number: int) -> None:
         entry = search.entries[number]
-        executor.submit(Job(number, entry.encoding, entry.budget, seed))
+        first = firsts.setdefault((entry.encoding, entry.budget), number)
+        if first == number or _failed(search.entries[first]):  # what failed may have failed by chance
+            executor.submit(Job(number, entry.encoding, entry.budget, seed))
+        elif search.entries[first].objectives is not None:
+            known.append((number, first))
+        else:
+            repeats.setdefault(first, []).append(number)
 
     def ask_what_is_due() -> None:
         while n := search.due():
-            start = len(search.entries)
-            encodings, budgets = search.ask(n)
-            log.ask(start, encodings, budgets)  # before submitting: a crash must not lose a trial
-            for row, budget in zip(encodings, budgets, strict=True):
-                search.entries.append(Entry(tuple(int(choice) for choice in row), int(budget)))
-            for number in range(start, start + n):
+            start, new = len(search.entries), search.ask(n)
+            log.ask(start, new)  # before submitting: a crash must not lose a trial
+            search.add(new)
+            for number in range(start, start + len(new)):
                 submit(number)
 
     def tell(number: int, objectives: tuple[float, ...]) -> None:
-        reported[number] = objectives
+        reported[number] = search.entries[number].objectives = objectives
+        for other in repeats.pop(number, ()):
+            submit(other)
         while (following := len(search.told) if search.ordered else number) in reported:
-            search.entries[following].objectives = reported.pop(following)
+            del reported[following]
             search.tell(following)
             ask_what_is_due()  # at once: every ask sees exactly the trials that its number says
 
-    search.entries.extend(entries)
+    search.add([dataclasses.replace(entry, objectives=None) for entry in entries])
+    for number, entry in enumerate(entries):
+        firsts.setdefault((entry.encoding, entry.budget), number)
     for number, entry in enumerate(entries):
         if entry.objectives is None:
             submit(number)
     ask_what_is_due()
     for number in arrived:
-        on_report(number, None)
-        tell(number, entries[number].objectives or ())
-    while len(search.told) < search.num_trials:
-        report = executor.wait()
-        objectives = log.report(report)
-        on_report(report.number, report)
-        tell(report.number, objectives)
+        objectives = entries[number].objectives or ()
+        on_report(number, objectives)
+        tell(number, objectives)
+    while len(search.told) < search.size:
+        if known:
+            number, first = known.popleft()
+            objectives = log.repeat(number, first)
+        else:
+            report = executor.wait()
+            number, objectives = report.number, log.report(report)
+        on_report(number, objectives)
+        tell(number, objectives)
+
+
+def _failed(entry: Entry) -> bool:
+    return entry.objectives is not None and bool(np.isnan(entry.objectives).all())

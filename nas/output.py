@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,13 @@ COUNTS = ("macs", "params", "flops")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = ("sha256", "seed", "budget", "space", "description", "strategy", "task", "started", "seconds")
+
+
+def write_what_can_be_written() -> None:
+    """A name outside the alphabet of a terminal or pipe is written in escapes; it does not end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def known_format(name: str) -> str:

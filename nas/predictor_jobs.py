@@ -1,7 +1,6 @@
 """What is done with saved predictors: fitted from runs, measured on others, asked for scores, handed on."""
 
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nas.config import build_predictor, build_space
 from nas.errors import UsageError
 from nas.predictor_files import ARRAYS, Fitted
 from nas.query import Row, Run
-from nas.store import Store, files_of
+from nas.store import Store
 from predictors import kind_of
 from predictors.base import Predictor
 from spaces.base import Space, architecture_id, every, sample
@@ -35,9 +34,7 @@ def check_name(store: Store, name: str) -> None:
 
 def save(store: Store, name: str, fitted: Fitted) -> Path:
     check_name(store, name)
-    folder = files_of(store.url, ".predictors") / name
-    if folder.exists():  # what was being written when the process died; the store knows nothing of it
-        shutil.rmtree(folder)
+    folder = store.new_folder(name, within=".predictors")
     predictor_files.write(fitted, folder)
     store.add_predictor(
         name=name,

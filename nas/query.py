@@ -9,6 +9,7 @@ import difflib
 import math
 import operator
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from nas.errors import UsageError, unknown
 
 Row = dict[str, Any]
 Kind = Literal["search", "final"]  # a final is a stand-alone training of what a search has found
-Status = Literal["running", "finished", "failed", "interrupted"]
+Status = Literal["running", "finished", "failed", "interrupted", "stopped"]  # the last: whose process is gone
 
 IDENTITY = ("architecture", "encoding", "description", "space", "trial")
 METRICS = (
@@ -26,6 +27,7 @@ METRICS = (
     "params",
     "seconds",
 )  # every row has these, in this order, others after
+LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "best", "started")
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -117,6 +119,14 @@ class Predictor:
     sha256: str
     created: str
     card: dict[str, Any]
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for what cannot name a run: a name is typed, printed, and the name of a folder."""
+    odd = not name.isprintable() or any(c in name for c in "/\\") or name.strip() != name
+    if odd or name[:1] in ("", ".", "-") or name == "latest" or len(name.encode()) > LONGEST_NAME:
+        allowed = f"1 to {LONGEST_NAME} bytes that can be printed, without slashes, not beginning with a dot or a dash"
+        raise UsageError(f"name={textwrap.shorten(repr(name), 60)} must be {allowed}, and not be latest")
 
 
 def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[float, float], bool], float]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from nas import config, output
 from nas.errors import UsageError
+from nas.interrupts import ended_by_sigterm
 from nas.progress import Bar
 from nas.store import Store
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str]) -> str:
     data, _ = config.parse(["--architecture", text, "--store", options.store, *rest])
     from nas import job  # after the question whether there is anything to train: it imports jax
 
-    with Bar() as bar:
+    with Bar() as bar, ended_by_sigterm():
         outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, reporter=bar)
     columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
     return f"Run {outcome.name}:\n\n" + output.render(outcome.finals, columns, "table")

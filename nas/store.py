@@ -7,8 +7,11 @@ store holds all of a call or nothing of it. All SQL is here, and nothing else im
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import math
 import os
+import re
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nas import query
 from nas.errors import UsageError
+from nas.lock import is_locked
 from nas.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
 from nas.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
 
@@ -49,17 +53,18 @@ ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor",
 MEASUREMENT = _table("measurement", ["trial_id", "name", "value"])
 
 
-def files_of(url: str, run: str) -> Path:
-    """The folder of a run's files: beside a SQLite store, else in the working folder."""
-    name = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else "nas"
-    return Path(name).absolute().with_suffix(".files") / run
-
-
 class Store:
+    """`url` is without the password, which is never kept but in this process; `root` is the folder of all files."""
+
     def __init__(self, url: str = "sqlite:///nas.db", create: bool = False) -> None:
-        """Opens what is there; only `create` makes a store. What is not one is refused and not touched."""
-        parsed = _parse(url)
-        self.url = parsed.render_as_string(hide_password=True)
+        """Opens what is there; only `create` makes a store. What is not one is refused and not touched.
+
+        A password is taken from the URL, from one that was given to this process before, or from where the driver
+        looks for it: PGPASSWORD, ~/.pgpass.
+        """
+        parsed = _with_password(_parse(url))
+        self.url = _shown(parsed)
+        self.root = _root(parsed)
         self._sqlite = parsed.get_backend_name() == "sqlite"
         self._engine = _sqlite_engine(parsed, create) if self._sqlite else _server_engine(parsed)
         try:
@@ -136,17 +141,66 @@ class Store:
         with self._transaction(write=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
-                kind, _, place = task.partition(":")  # of a file, its name: a run's name is typed
-                stem = "-".join([space, strategy, kind, *([Path(place).stem] if place else []), str(seed)])
+                stem = _stem(space, strategy, task, seed)
                 names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
                 name = next(each for each in names if each not in taken)
-            elif name in taken or name in ("", "latest"):
-                why = "is already a run of" if name in taken else "cannot name a run of"
-                raise UsageError(f"name={name!r} {why} store={self.url}; choose another")
-            given = {"name": name, "space": space, "strategy": strategy, "task": task, "config": config}
-            given |= {"code_version": code_version, "seed": int(seed)}
-            connection.execute(sa.insert(RUN).values(**given, status="running", started=_now()))
+            self._check_new_name(name, taken)
+            folder = self.new_folder(name)
+            # Beside a SQLite file it moves with that; of a server it is on this machine.
+            files = folder.name if self._sqlite else str(folder)
+            given = {"name": name, "space": space, "strategy": strategy, "task": task}
+            given |= {"config": {**config, "files": files}, "code_version": code_version, "seed": int(seed)}
+            try:
+                connection.execute(sa.insert(RUN).values(**given, status="running", started=_now()))
+            except BaseException:
+                folder.rmdir()
+                raise
         return self.run(name)
+
+    def _check_new_name(self, name: str, taken: Iterable[str]) -> None:
+        query.check_name(name)
+        if name in taken:
+            raise UsageError(f"name={name!r} is already a run of store={self.url}; choose another")
+
+    def new_folder(self, name: str, within: str = "") -> Path:
+        """Makes a folder for files that nobody else has, named after what they are of: what is there is left alone."""
+        for i in itertools.count(1):
+            folder = self.root / within / (name if i == 1 else f"{name}~{i}")
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
+            return folder
+        raise AssertionError
+
+    def folder(self, run: Run) -> Path:
+        """Where the files of a run are."""
+        if "files" in run.config:
+            return self.root / run.config["files"]
+        old = self.root.with_name(self.root.name.removesuffix(".files")).with_suffix(
+            ".files"
+        )  # before there was a note
+        return (old if self._sqlite else Path("nas.files").absolute()) / run.name
+
+    def rename(self, run: Run, name: str) -> None:
+        """Raises UsageError for a name that is taken, or cannot be one. Files stay where they are."""
+        with self._transaction(write=True) as connection:
+            self._check_new_name(name, set(connection.scalars(sa.select(RUN.c.name))))
+            connection.execute(sa.update(RUN).where(RUN.c.id == run.id).values(name=name))
+
+    def delete(self, run: Run) -> None:
+        """The run with its trials, measurements and files. Predictors that learned from it stay."""
+        trials = sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id)
+        with self._transaction(write=True) as connection:
+            connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(trials)))
+            for table in (TRIAL, ARTIFACT):
+                connection.execute(sa.delete(table).where(table.c.run_id == run.id))
+            connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
+        folder = self.folder(run)
+        if folder.parent == self.root or "files" not in run.config:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
         finished = None if status == "running" else _now()
@@ -175,6 +229,7 @@ class Store:
         error: str | None,
         seconds: float,
         kind: Kind = "search",
+        repeats: int | None = None,
     ) -> bool:
         """The report of a trial, failed where there is an `error`. A second report changes nothing: False."""
         siblings = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
@@ -188,7 +243,7 @@ class Store:
             following = sa.func.coalesce(sa.func.max(TRIAL.c.order), -1) + 1
             order = connection.scalar(sa.select(following).where(siblings))
             report = {"state": "finished" if error is None else "failed", "error": error}
-            report |= {"seconds": float(seconds), "order": order}
+            report |= {"seconds": float(seconds), "order": order, "repeats": repeats}
             connection.execute(sa.update(TRIAL).where(TRIAL.c.id == trial.id).values(report))
             values = [
                 {"trial_id": trial.id, "name": name, "value": None if math.isnan(value) else float(value)}
@@ -197,6 +252,16 @@ class Store:
             if values:
                 connection.execute(sa.insert(MEASUREMENT), values)
         return True
+
+    def repeat_trial(self, run_id: int, number: int, first: int) -> dict[str, float]:
+        """Gives a trial of the search the result of an earlier one, and says so. Returns what was measured."""
+        known = self._one(run_id, first).measurements
+        self.finish_trial(run_id, number, metrics=known, error=None, seconds=0.0, repeats=first)
+        return known
+
+    def _one(self, run_id: int, number: int) -> Trial:
+        (trial,) = self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == "search") & (TRIAL.c.number == number))
+        return trial
 
     def add_artifact(
         self, run_id: int, *, kind: str, path: str | Path, sha256: str, architecture: str | None = None
@@ -224,12 +289,19 @@ class Store:
         runs = {row["name"]: row for row in self._rows(sa.select(RUN).order_by(RUN.c.id))}
         if not runs:
             raise UsageError(f"run={name!r} is not in store={self.url}, which holds no runs yet")
-        if name == "latest":
-            return Run(**list(runs.values())[-1])
-        return Run(**runs[query.pick("run", name, runs, f"store={self.url}")])
+        chosen = list(runs)[-1] if name == "latest" else query.pick("run", name, runs, f"store={self.url}")
+        return self._alive(Run(**runs[chosen]))
+
+    def _alive(self, run: Run) -> Run:
+        """With what its lock tells: a process that is killed cannot say that it has stopped."""
+        if run.status == "running" and is_locked(self.folder(run)) is False:
+            return dataclasses.replace(run, status="stopped")
+        return run
 
     def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
-        mine = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+        return self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind))
+
+    def _trials(self, mine: Any) -> list[Trial]:
         values = sa.select(MEASUREMENT).join(TRIAL, TRIAL.c.id == MEASUREMENT.c.trial_id).where(mine)
         measurements: dict[int, dict[str, float]] = {}
         with self._transaction() as connection:
@@ -262,12 +334,13 @@ class Store:
         columns = {name: RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c}
         columns |= {"trials": sa.func.count(TRIAL.c.id), "best": sa.func.min(MEASUREMENT.c.value)}
         joined = sa.outerjoin(RUN, TRIAL, finished).outerjoin(MEASUREMENT, error)
-        return self._rows(
+        rows = self._rows(
             sa.select(*(columns[name].label(name) for name in query.RUN_COLUMNS))
             .select_from(joined)
             .group_by(RUN.c.id, *(RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c))
             .order_by(RUN.c.id)
         )
+        return [row | ({"status": self.run(row["name"]).status} if row["status"] == "running" else {}) for row in rows]
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
@@ -307,6 +380,13 @@ class Store:
         }
 
 
+def _stem(space: str, strategy: str, task: str, seed: int) -> str:
+    """A name for a run that was given none: of a task that is a file, with the file's name, as far as it can be one."""
+    kind, _, place = task.partition(":")
+    parts = [space, strategy, kind, *([Path(place).stem] if place else [])]
+    return "-".join([*(re.sub(r"[^\w.]+", "-", part)[:40].strip("-") for part in parts), str(seed)])
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
@@ -325,6 +405,33 @@ def _parse(url: str) -> sa.URL:
     if parsed.drivername == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
         raise UsageError(f"store={shown} must name a file and nothing more, such as sqlite:///nas.db")
     return parsed
+
+
+_PASSWORDS: dict[str, str] = {}  # that were given to this process, by the URL without them
+
+
+def _with_password(url: sa.URL) -> sa.URL:
+    password = url.password or url.query.get("password")
+    if isinstance(password, str):
+        _PASSWORDS[_shown(url)] = password
+    known = _PASSWORDS.get(_shown(url))
+    return url.difference_update_query(["password"]).set(password=known) if known else url
+
+
+def _shown(url: sa.URL) -> str:
+    """The URL without its password: it can be printed, kept, and given again."""
+    plain = url.difference_update_query(["password"])._replace(
+        drivername=url.drivername.partition("+")[0], password=None
+    )
+    return plain.render_as_string(hide_password=False)
+
+
+def _root(url: sa.URL) -> Path:
+    """The folder of a store's files: beside a SQLite file, else in the working folder."""
+    if url.drivername == "sqlite":
+        return Path(f"{url.database}.files").absolute()
+    place = [url.host or "localhost", str(url.port or 5432), url.database or url.username or "postgres"]
+    return Path("-".join(re.sub(r"[^\w.]+", "-", part) for part in place) + ".files").absolute()
 
 
 def _server_engine(url: sa.URL) -> sa.Engine:

@@ -3,6 +3,7 @@
 An architecture is a row of int32: entry `i` is the choice taken at decision `i`, in `0 .. cardinalities[i] - 1`.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -68,7 +69,7 @@ class Space(Protocol):
         ...
 
     def canonical(self, encodings: Encodings) -> Encodings:
-        """Equal rows for equal networks, as far as the space knows. Idempotent."""
+        """Equal rows for equal networks, as far as the space knows. Idempotent, and no dearer in any cost."""
         ...
 
     def describe(self, encoding: np.ndarray) -> str:
@@ -95,6 +96,11 @@ class Space(Protocol):
     def build(self, encoding: np.ndarray, key: jax.Array) -> nnx.Module:
         """The network of one architecture alone, pruned of all other choices, for training and export."""
         ...
+
+
+def shares_weights(space: Space) -> bool:
+    """Whether `supernet` gives a network of all architectures; a space that has none says `supernets = False`."""
+    return getattr(space, "supernets", True)
 
 
 class Graph(NamedTuple):
@@ -142,17 +148,45 @@ class Mixable(Space, Protocol):
         ...
 
 
+@functools.lru_cache(maxsize=64)
 def fingerprint(space: Space) -> str:
     """The identity of a space as 16 hex digits: equal for equal spaces, on every machine."""
     text = json.dumps({"kind": type(space).__name__, **space.identity()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class Architecture(NamedTuple):
+    """What is known of an architecture without evaluating it."""
+
+    id: str  # 12 hex digits, of its space and its canonical encoding
+    encoding: tuple[int, ...]
+    description: str
+    costs: dict[str, float]
+
+
+def identify(space: Space, encodings: np.ndarray) -> list[Architecture]:
+    """Each architecture with its identity and costs, by one program for up to 16 rows and a few for more."""
+    rows = np.asarray(encodings, np.int32).reshape(-1, len(space.cardinalities))
+    size = max(16, 1 << (len(rows) - 1).bit_length())
+    filled = np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), np.int32)])
+    canonical, costs = jax.tree.map(np.asarray, _canonical_and_costs(space, filled))
+    found = []
+    for i, row in enumerate(rows):
+        text = fingerprint(space) + ":" + ",".join(map(str, canonical[i].tolist()))
+        identity = hashlib.sha256(text.encode()).hexdigest()[:12]
+        price = {name: float(values[i]) for name, values in costs.items()}
+        found.append(Architecture(identity, tuple(row.tolist()), space.describe(row), price))
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _canonical_and_costs(space: Space, rows: Encodings) -> tuple[Encodings, dict[str, Array]]:
+    return space.canonical(rows), space.cost(rows)
+
+
 def architecture_id(space: Space, encoding: np.ndarray) -> str:
     """The identity of an architecture as 12 hex digits, from its space and its canonical encoding."""
-    row = np.asarray(space.canonical(jnp.asarray(encoding, jnp.int32)[None]))[0]
-    text = fingerprint(space) + ":" + ",".join(str(int(choice)) for choice in row)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return identify(space, encoding)[0].id
 
 
 def sample(space: Space, key: jax.Array, n: int) -> Encodings:
@@ -245,20 +279,23 @@ def additive_costs(
 def smallest(space: Space, limits: Limits) -> np.ndarray:
     """The encoding whose largest ratio of cost to limit is least; by coordinate descent where the space is too large
     to look at all of it, which is exact for additive costs."""
-
-    def excess(rows: Encodings) -> Array:
-        costs = space.cost(rows)
-        ratios = jnp.stack([costs[name] / most for name, most in limits])
-        return ratios.max(0) + 1e-3 * ratios.mean(0)  # the mean breaks ties between architectures
-
     rows = every(space)
     if rows is not None:
-        return rows[int(jnp.argmin(excess(jnp.asarray(rows))))]
-    step = jax.jit(lambda row: jnp.concatenate([row[None], neighbours(space, row)]))
-    row = jnp.zeros(len(space.cardinalities), jnp.int32)
-    while True:
-        rows = step(row)
-        best = int(jnp.argmin(excess(rows)))
-        if best == 0:
-            return np.asarray(row)
-        row = rows[best]
+        return rows[int(_nearest(space, limits, jnp.asarray(rows)))]
+    row, found = np.zeros(len(space.cardinalities), np.int32), np.zeros(0)
+    while not np.array_equal(row, found):
+        found, row = row, np.asarray(_nearest_beside(space, limits, jnp.asarray(row)))
+    return row
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _nearest_beside(space: Space, limits: Limits, row: Int[Array, "length"]) -> Int[Array, "length"]:
+    rows = jnp.concatenate([row[None], neighbours(space, row)])
+    return rows[_nearest(space, limits, rows)]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _nearest(space: Space, limits: Limits, rows: Encodings) -> Int[Array, ""]:
+    costs = space.cost(rows)
+    ratios = jnp.stack([costs[name] / most for name, most in limits])
+    return jnp.argmin(ratios.max(0) + 1e-3 * ratios.mean(0))  # the mean breaks ties between architectures

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import re
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,8 @@ class NasNet(Sizes):
 
     width: int = 32
     cells: int = 20
+
+    supernets: ClassVar[bool] = False
 
     @property
     def cardinalities(self) -> tuple[int, ...]:

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Space, feasible
-from strategies.region import Hashes, Region, contains, draw, hash_rows, pick, repeat
+from strategies.region import Region, draw, pick, repeat
+from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
 
 
 @struct.dataclass
@@ -18,11 +20,12 @@ class Archive:
     rows: Encodings  # observed, in their order; when full, the worst makes room
     scores: Float[Array, "memory"]  # minimised; NaN for failures and empty slots
     count: Int[Array, ""]  # observed so far
+    visited: Visited
 
 
 def empty(space: Space, memory: int) -> Archive:
     rows = jnp.zeros((memory, len(space.cardinalities)), jnp.int32)
-    return Archive(rows, jnp.full(memory, jnp.nan), jnp.zeros((), jnp.int32))
+    return Archive(rows, jnp.full(memory, jnp.nan), jnp.zeros((), jnp.int32), nothing(space, memory))
 
 
 def add(archive: Archive, observed: Observations) -> Archive:
@@ -31,7 +34,10 @@ def add(archive: Archive, observed: Observations) -> Archive:
         worst = jnp.argmax(jnp.where(jnp.isnan(archive.scores), jnp.inf, archive.scores))
         slot = jnp.where(archive.count < len(archive.scores), archive.count, worst)
         return Archive(
-            archive.rows.at[slot].set(encoding), archive.scores.at[slot].set(objective), archive.count + 1
+            archive.rows.at[slot].set(encoding),
+            archive.scores.at[slot].set(objective),
+            archive.count + 1,
+            visit(archive.visited, encoding[None], archive.count),
         ), None
 
     return jax.lax.scan(one, archive, (observed.encodings, observed.objectives[:, 0]))[0]
@@ -47,10 +53,9 @@ def best(archive: Archive, count: int) -> Encodings:
     return archive.rows[jnp.argsort(jnp.where(jnp.isnan(archive.scores), jnp.inf, archive.scores))[:count]]
 
 
-def seen(archive: Archive, pending: Proposals) -> Hashes:
-    """The hashes of all that was observed or is being evaluated."""
-    observed = jnp.where(used(archive)[:, None], hash_rows(archive.rows), 0)
-    return jnp.concatenate([observed, hash_rows(pending.encodings)])
+def seen(archive: Archive, pending: Proposals) -> Visited:
+    """All that was observed or is being evaluated."""
+    return also(archive.visited, pending.encodings)
 
 
 def sized(archive: Archive, what: Callable[[Encodings, Array], Any], sizes: Sequence[int]) -> Any:
@@ -62,9 +67,10 @@ def sized(archive: Archive, what: Callable[[Encodings, Array], Any], sizes: Sequ
     return jax.lax.switch(which, branches)
 
 
-def draw_new(where: Region, key: jax.Array, n: int, known: Hashes) -> Encodings:
-    """Random architectures that are not known, where 32 tries find one."""
-    return pick(where, repeat(lambda k: draw(where, k, n), key, 32), key, known)
+def draw_new(where: Region, key: jax.Array, n: int, known: Visited) -> Encodings:
+    """Random architectures that are not known, as long as there are any."""
+    key_draw, key_pick = jr.split(key)
+    return pick(where, repeat(lambda k: draw(where, k, n), key_draw, 32), key_pick, known)
 
 
 def lowest(
@@ -73,7 +79,7 @@ def lowest(
     values: Float[Array, "m"],
     n: int,
     key: jax.Array,
-    known: Hashes,
+    known: Visited,
 ) -> Int[Array, "chosen length"]:
     """Of the rows the `n` of lowest value that are legal, not known and different; where these are fewer, random ones.
 
@@ -82,11 +88,11 @@ def lowest(
     hashes = hash_rows(rows)
     order = jnp.argsort(values)  # which puts NaN last
     legal = feasible(where.space, rows, where.limits) & ~jnp.isnan(values)
-    free = (legal & ~contains(known, hashes))[order]
+    free = (legal & ~contains(known, rows))[order]
     same = (hashes[order][:, None] == hashes[order][None]).all(-1)
     first = jnp.argmax(same & free[None], axis=1) == jnp.arange(len(rows))
     place, chosen = jax.lax.top_k(jnp.where(free & first, -jnp.arange(len(rows)), -len(rows)), n)
     found = rows[order][chosen]
     missing = place == -len(rows)
-    others = draw_new(where, key, n, jnp.concatenate([known, hash_rows(found)]))
+    others = draw_new(where, key, n, also(known, found))
     return jnp.where(missing[:, None], others, found)

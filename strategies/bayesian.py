@@ -21,10 +21,11 @@ from nas.types import Observations, Proposals
 from predictors.features import features, groups
 from predictors.gaussian_process import GaussianProcess, at, condition, predict, squared_distances
 from predictors.targets import quantiles
-from spaces.base import Encodings, Limits, Space, every, feasible, indices, mutate
+from spaces.base import Encodings, Limits, Space, every, feasible, mutate
 from strategies.archive import Archive, add, best, empty, seen, sized, used
 from strategies.checks import at_least
-from strategies.region import Region, contains, draw, hash_rows, pick, region, repeat
+from strategies.region import Region, draw, pick, region, repeat
+from strategies.visited import contains
 
 
 @struct.dataclass
@@ -145,19 +146,12 @@ class Bayesian:
         parents = best(state.archive, 10)[jr.randint(key_parent, (half,), 0, most)]
         one, two = (mutate(space, k, parents, count) for k, count in zip(jr.split(key_mutate), (1, 2), strict=True))
         mutants = jnp.stack([jnp.where(jnp.arange(half)[:, None] % 2 == 0, one, two)], 1)
-        empty = jnp.zeros((1, 2), jnp.uint32)
-        legal = pick(state.region, mutants, key_pick, empty, distinct=False)
+        legal = pick(state.region, mutants, key_pick)
         rows = jnp.concatenate([legal, draw(state.region, key_random, half, tries=4)])
         return Candidates(rows, jnp.ones(len(rows), bool), jnp.arange(len(rows)), features(space, rows))
 
     def _unseen(self, state: BayesianState, rows: Encodings, pending: Proposals) -> Bool[Array, "m"]:
-        space = state.region.space
-        if state.candidates is None:
-            return ~contains(seen(state.archive, pending), hash_rows(rows))
-        size = len(rows)
-        observed = jnp.where(used(state.archive), indices(space, state.archive.rows), size)
-        waiting = jnp.where(pending.encodings[:, 0] >= 0, indices(space, pending.encodings), size)
-        return jnp.ones(size, bool).at[jnp.concatenate([observed, waiting])].set(False, mode="drop")
+        return ~contains(seen(state.archive, pending), rows)
 
 
 def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:

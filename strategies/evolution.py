@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, crossover, resample, sample
 from strategies.checks import at_least
-from strategies.region import Hashes, Region, hash_rows, pick, region, repeat
+from strategies.region import Region, pick, region, repeat
+from strategies.visited import Visited, also, nothing, visit
 
 
 @struct.dataclass
@@ -24,7 +25,7 @@ class EvolutionState:
     region: Region
     parents: Encodings  # the best of all observed, best first, the earlier first among equals
     fitness: Float[Array, "k"]  # minimised; +inf marks an empty slot
-    visited: Hashes  # a ring of the last `memory` observed
+    visited: Visited
     count: Int[Array, ""]  # observed so far
 
 
@@ -43,7 +44,7 @@ class Evolution:
     mutation_probability: float = 0.1
     """The chance of each decision of a mutant to be drawn anew."""
     memory: int = 4096
-    """How many of the last observed architectures are never proposed again."""
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
@@ -61,7 +62,7 @@ class Evolution:
             region=region(space, limits),
             parents=jnp.zeros((self.num_parents, len(space.cardinalities)), jnp.int32),
             fitness=jnp.full(self.num_parents, jnp.inf),
-            visited=jnp.zeros((self.memory, 2), jnp.uint32),
+            visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
         )
 
@@ -93,7 +94,7 @@ class Evolution:
         )
         first = (number < self.population_size) | jnp.isinf(state.fitness).all()
         candidates = jnp.concatenate([jnp.where(first[:, None, None], random[:, :10], children), random[:, 10:]], 1)
-        seen = jnp.concatenate([state.visited, hash_rows(pending.encodings)])
+        seen = also(state.visited, pending.encodings)
         rows = pick(state.region, candidates, key_pick, seen)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
@@ -102,13 +103,10 @@ class Evolution:
         objective = observed.objectives[:, 0]
         fitness = jnp.concatenate([state.fitness, jnp.where(jnp.isnan(objective), jnp.inf, objective)])
         best = jnp.argsort(fitness, stable=True)[:k]
-        slots = (state.count + jnp.arange(n)) % self.memory
         return dataclasses.replace(
             state,
             parents=jnp.concatenate([state.parents, observed.encodings])[best],
             fitness=fitness[best],
-            visited=jax.lax.fori_loop(
-                0, n, lambda i, ring: ring.at[slots[i]].set(hash_rows(observed.encodings)[i]), state.visited
-            ),
+            visited=visit(state.visited, observed.encodings, state.count),
             count=state.count + n,
         )

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, feasible, neighbours, sample
 from strategies.checks import at_least
-from strategies.region import Hashes, Region, contains, hash_rows, pick, region, repeat
+from strategies.region import Region, pick, region, repeat
+from strategies.visited import Visited, also, contains, nothing, visit
 
 
 @struct.dataclass
@@ -24,7 +25,7 @@ class LocalSearchState:
     region: Region
     centre: Int[Array, "length"]
     score: Float[Array, ""]  # of the centre, minimised; +inf where there is none
-    visited: Hashes  # a ring of the last `memory` observed
+    visited: Visited
     count: Int[Array, ""]  # observed so far
 
 
@@ -33,7 +34,7 @@ class LocalSearch:
     """Neighbours in random order, none twice; random architectures until one can be the next centre."""
 
     memory: int = 1024
-    """How many of the last observed architectures are never proposed again."""
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
@@ -47,7 +48,7 @@ class LocalSearch:
             region=region(space, limits),
             centre=jnp.zeros(len(space.cardinalities), jnp.int32),
             score=jnp.full((), jnp.inf),
-            visited=jnp.zeros((self.memory, 2), jnp.uint32),
+            visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
         )
 
@@ -57,7 +58,7 @@ class LocalSearch:
         near = near[jr.permutation(key_order, near.shape[0])]
         random = repeat(lambda k: sample(state.region.space, k, n), key_random, 32)
         around = jnp.where(jnp.isinf(state.score), random[:, :1], near[None])
-        seen = jnp.concatenate([state.visited, hash_rows(pending.encodings)])
+        seen = also(state.visited, pending.encodings)
         rows = pick(state.region, jnp.concatenate([around, random], 1), key_pick, seen)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
@@ -71,7 +72,7 @@ class LocalSearch:
                 region=state.region,
                 centre=jnp.where(moves, encoding, state.centre),
                 score=jnp.where(moves, score, state.score),
-                visited=state.visited.at[state.count % self.memory].set(hash_rows(encoding)),
+                visited=visit(state.visited, encoding[None], state.count),
                 count=state.count + 1,
             ), None
 
@@ -81,4 +82,4 @@ class LocalSearch:
         """Whether every legal neighbour of the centre was observed."""
         space, limits = state.region.space, state.region.limits
         near: Encodings = space.canonical(neighbours(space, state.centre))
-        return (contains(state.visited, hash_rows(near)) | ~feasible(space, near, limits)).all()
+        return (contains(state.visited, near) | ~feasible(space, near, limits)).all()

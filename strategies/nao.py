@@ -31,6 +31,7 @@ from spaces.base import Encodings, Limits, Space, networks
 from strategies.archive import Archive, add, draw_new, empty, lowest, seen
 from strategies.checks import at_least
 from strategies.region import Region, region
+from strategies.visited import Visited
 
 # One network and short trainings, for there are many of them.
 ONE = Predictor(members=1, steps=800, batch_size=32)
@@ -100,7 +101,7 @@ class NAO:
     def tell(self, state: NAOState, observed: Observations) -> NAOState:
         return dataclasses.replace(state, archive=add(state.archive, observed))
 
-    def _decoded(self, state: NAOState, key: jax.Array, n: int, known: Array) -> Encodings:
+    def _decoded(self, state: NAOState, key: jax.Array, n: int, known: Visited) -> Encodings:
         space, archive = state.region.space, state.archive
         key_start, key_pool, key_draw, key_rest = jr.split(key, 4)
         # Each training has first weights of its own: what one network overrates, the next one may not.

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, resample, sample
 from strategies.checks import at_least
-from strategies.region import Hashes, Region, hash_rows, pick, region, repeat
+from strategies.region import Region, pick, region, repeat
+from strategies.visited import Visited, also, nothing, visit
 
 
 @struct.dataclass
@@ -27,7 +28,7 @@ class NSGA2State:
     violation: Float[Array, "k"]  # how far the limits are passed, as a sum of shares; 0 for legal architectures
     rank: Int[Array, "p"]  # of the population: 0 is the front
     crowding: Float[Array, "p"]
-    visited: Hashes
+    visited: Visited
     count: Int[Array, ""]  # observed so far
 
 
@@ -44,7 +45,7 @@ class NSGA2:
     mutations: float = 1.0
     """Expected number of decisions of a child that are drawn anew."""
     memory: int = 1024
-    """How many of the last observed architectures are never proposed again."""
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
@@ -68,7 +69,7 @@ class NSGA2:
             violation=jnp.full(2 * size, jnp.inf),
             rank=jnp.full(size, 2 * size, jnp.int32),
             crowding=jnp.zeros(size),
-            visited=jnp.zeros((self.memory, 2), jnp.uint32),
+            visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
         )
 
@@ -100,7 +101,7 @@ class NSGA2:
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
         first = (number < self.population_size) | jnp.isinf(state.violation[0])
         bred = jnp.where(first[:, None, None], random[:, :10], repeat(children, key_children, 10))
-        seen = jnp.concatenate([state.visited, hash_rows(pending.encodings)])
+        seen = also(state.visited, pending.encodings)
         rows = pick(state.region, jnp.concatenate([bred, random[:, 10:]], 1), key_pick, seen)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
@@ -117,7 +118,7 @@ class NSGA2:
                 rows=state.rows.at[slot].set(encoding),
                 objectives=state.objectives.at[slot].set(jnp.where(failed, jnp.inf, objectives)),
                 violation=state.violation.at[slot].set(jnp.where(failed, jnp.inf, violation)),
-                visited=state.visited.at[state.count % self.memory].set(hash_rows(encoding)),
+                visited=visit(state.visited, encoding[None], state.count),
                 count=state.count + 1,
             )
             return jax.lax.cond(state.count % size == 0, self._select, lambda state: state, state), None

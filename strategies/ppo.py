@@ -22,7 +22,7 @@ from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space
 from strategies.checks import at_least
 from strategies.policy import log_softmax, mask
-from strategies.region import Region, no_hashes, pick, region
+from strategies.region import Region, pick, region
 
 Weights = dict[str, Array]
 
@@ -89,7 +89,7 @@ class PPO:
         tries = 16
         drawn = _sample(state.weights, state.region.space, key_draw, n * tries)
         candidates = drawn.reshape(n, tries, -1)
-        rows = pick(state.region, candidates, key_pick, no_hashes(), distinct=False)
+        rows = pick(state.region, candidates, key_pick)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: PPOState, observed: Observations) -> PPOState:

@@ -9,32 +9,47 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
+from flax import struct
+from jaxtyping import Array, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
 from strategies.checks import at_least
-from strategies.region import Region, draw, region
+from strategies.region import Region, draw, pick, region
+from strategies.visited import Visited, also, nothing, visit
+
+
+@struct.dataclass
+class RandomState:
+    region: Region
+    visited: Visited
+    count: Int[Array, ""]  # observed so far
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomSearch:
-    """Architectures uniform over those that keep the limits, each independent of all others."""
+    """Architectures uniform over those that keep the limits, none twice."""
 
+    memory: int = 4096
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     generation: ClassVar[int] = 1
 
     def __post_init__(self):
-        at_least(self, budget=0)
+        at_least(self, memory=1, budget=0)
 
-    def init(self, space: Space, limits: Limits = ()) -> Region:
-        return region(space, limits)
+    def init(self, space: Space, limits: Limits = ()) -> RandomState:
+        return RandomState(region(space, limits), nothing(space, self.memory), jnp.zeros((), jnp.int32))
 
-    def ask(self, state: Region, key: jax.Array, n: int, pending: Proposals) -> Proposals:
-        del pending
-        return Proposals(draw(state, key, n), jnp.full((n,), self.budget, jnp.int32))
+    def ask(self, state: RandomState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        key_draw, key_pick = jr.split(key)
+        drawn = draw(state.region, key_draw, n)
+        rows = pick(state.region, drawn[:, None], key_pick, also(state.visited, pending.encodings))
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
-    def tell(self, state: Region, observed: Observations) -> Region:
-        del observed
-        return state
+    def tell(self, state: RandomState, observed: Observations) -> RandomState:
+        visited = visit(state.visited, observed.encodings, state.count)
+        return RandomState(state.region, visited, state.count + len(observed.encodings))

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Int
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, mutate
 from strategies.checks import at_least
-from strategies.region import Region, draw, no_hashes, pick, region, repeat
+from strategies.region import Region, draw, pick, region, repeat
+from strategies.visited import Visited, also, nothing, visit
 
 
 @struct.dataclass
@@ -24,6 +25,7 @@ class RegularizedEvolutionState:
     region: Region
     population: Encodings  # a ring in order of birth
     fitness: Float[Array, "p"]  # minimised; +inf marks an empty or failed slot
+    visited: Visited
     count: Int[Array, ""]  # observed so far
 
 
@@ -35,13 +37,15 @@ class RegularizedEvolution:
     """Architectures alive at a time (P); the paper's 100 are for 20,000 trials, NAS-Bench-201's 10 for a hundred."""
     tournament_size: int = 3
     """Members sampled without replacement, of which the best is the parent (S); 25 in the paper."""
+    memory: int = 4096
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     generation: ClassVar[int] = 1
 
     def __post_init__(self):
-        at_least(self, population_size=1, budget=0)
+        at_least(self, population_size=1, memory=1, budget=0)
         if not 1 <= self.tournament_size <= self.population_size:
             raise ValueError(
                 f"tournament_size={self.tournament_size} must lie in 1..population_size={self.population_size}"
@@ -50,7 +54,8 @@ class RegularizedEvolution:
     def init(self, space: Space, limits: Limits = ()) -> RegularizedEvolutionState:
         empty = jnp.zeros((self.population_size, len(space.cardinalities)), jnp.int32)
         fitness = jnp.full(self.population_size, jnp.inf)
-        return RegularizedEvolutionState(region(space, limits), empty, fitness, jnp.zeros((), jnp.int32))
+        visited = nothing(space, self.memory)
+        return RegularizedEvolutionState(region(space, limits), empty, fitness, visited, jnp.zeros((), jnp.int32))
 
     def ask(self, state: RegularizedEvolutionState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_tournament, key_mutate, key_pick = jr.split(key, 4)
@@ -60,10 +65,11 @@ class RegularizedEvolution:
         winners = entrants[jnp.arange(n), jnp.argmin(state.fitness[entrants], axis=1)]
         parents = state.population[winners]
         children = repeat(lambda k: mutate(state.region.space, k, parents), key_mutate, 32)
-        children = pick(state.region, children, key_pick, no_hashes(), distinct=False)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
         first = (number < self.population_size) | jnp.isinf(state.fitness).all()
-        rows = jnp.where(first[:, None], draw(state.region, key_random, n), children)
+        drawn = repeat(lambda k: draw(state.region, k, n), key_random, 32)
+        candidates = jnp.where(first[:, None, None], drawn, children)
+        rows = pick(state.region, candidates, key_pick, also(state.visited, pending.encodings))
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: RegularizedEvolutionState, observed: Observations) -> RegularizedEvolutionState:
@@ -74,6 +80,7 @@ class RegularizedEvolution:
                 state,
                 population=state.population.at[slot].set(encoding),
                 fitness=state.fitness.at[slot].set(jnp.where(jnp.isnan(objective), jnp.inf, objective)),
+                visited=visit(state.visited, encoding[None], state.count),
                 count=state.count + 1,
             ), None
 

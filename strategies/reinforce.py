@@ -18,7 +18,7 @@ from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
 from strategies.checks import at_least
 from strategies.policy import log_softmax, mask
-from strategies.region import Region, no_hashes, pick, region, repeat
+from strategies.region import Region, pick, region, repeat
 
 
 @struct.dataclass
@@ -61,7 +61,7 @@ class Reinforce:
             return jr.categorical(key, logp[None], shape=(n, logp.shape[0])).astype(jnp.int32)
 
         key_draw, key_pick = jr.split(key)
-        rows = pick(state.region, repeat(draws, key_draw, 32), key_pick, no_hashes(), distinct=False)
+        rows = pick(state.region, repeat(draws, key_draw, 32), key_pick)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: ReinforceState, observed: Observations) -> ReinforceState:

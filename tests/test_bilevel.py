@@ -19,7 +19,7 @@ from nas import bilevel, checkpoint, cli, job
 from nas.bilevel import Rule, logits_step, search, stopped
 from nas.config import MIXTURES
 from nas.discretise import discretise
-from nas.errors import UsageError
+from nas.errors import Interrupted, UsageError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
 from nas.inference import flatten, split
 from nas.progress import Silent
@@ -450,7 +450,7 @@ def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given):
             if "error" in remark:  # of an epoch that is over
                 raise KeyboardInterrupt
 
-    with pytest.raises(job.Stopped):
+    with pytest.raises(Interrupted):
         job.search({**given, "name": "stopped"}, reporter=Interrupt())
     with nas.Store(given["store"]) as store:
         assert len(store.top("stopped")) == 1
@@ -469,7 +469,7 @@ def test_killed_three_times_at_random_it_ends_as_the_uninterrupted_job(strategy,
     words = ["--space", "nasbench201:tiny", "--strategy", strategy, "--task", "digits", "--max-images", "600"]
     words += ["--epochs", "6", "--training.checkpoint-seconds", "0", "--finalists", "0", "--baselines", "0"]
     subprocess.run([*line, *words, "--name", "whole"], check=True, timeout=300, **how)
-    files = {name: tmp_path / "nas.files" / name / "search.safetensors" for name in ("whole", "killed")}
+    files = {name: tmp_path / "nas.db.files" / name / "search.safetensors" for name in ("whole", "killed")}
     expected, note = checkpoint.read(files["whole"])
     for step in sorted(np.random.default_rng(0).integers(1, note["step"] - 1, 3)):
         begun = ["--resume", "killed"] if files["killed"].exists() else [*words, "--name", "killed"]

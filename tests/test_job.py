@@ -127,7 +127,7 @@ def test_killed_and_resumed_equals_uninterrupted(reference, command, folder, env
 def wait_for_stage(command, folder, name, sign):
     deadline = time.monotonic() + 200
     stages = {
-        "Training shared": lambda: (folder / "nas.files" / name / "supernet.safetensors").exists(),
+        "Training shared": lambda: (folder / "nas.db.files" / name / "supernet.safetensors").exists(),
         "Searching": lambda: len(finished(folder, name, "search")) >= 3,
         "Training from": lambda: len(finished(folder, name, "search")) == 12,
     }
@@ -210,7 +210,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_after(reference, command, f
 
 
 def test_a_running_run_is_not_resumed(reference, folder):
-    with open(folder / "nas.files" / "reference" / "lock", "w") as file:
+    with open(folder / "nas.db.files" / "reference" / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="is running in another process"):
             nas.search(resume="reference", store=f"sqlite:///{folder / 'nas.db'}")

@@ -44,7 +44,8 @@ class Witness:
         key = jr.fold_in(jr.fold_in(key, state.digest), waiting)
         sizes = jnp.array(state.space.cardinalities)[None]
         rows = jr.randint(key, (n, sizes.size), 0, sizes)
-        return Proposals(rows, rows.sum(1))
+        # Budgets that differ, so that no two trials are the same evaluation.
+        return Proposals(rows, 1000 * jnp.arange(n) + (state.digest % 999).astype(jnp.int32))
 
     def tell(self, state: WitnessState, observed: Observations) -> WitnessState:
         def add(digest, one):
@@ -81,9 +82,14 @@ class Memory:
                 arrived.append(number)
         return entries, arrived
 
-    def ask(self, number, encodings, budgets):
+    def ask(self, number, entries):
         assert number == len(self.entries()[0])
-        self.events.append(("asked", number, list(zip(encodings.tolist(), budgets.tolist(), strict=True))))
+        self.events.append(("asked", number, [(entry.encoding, entry.budget) for entry in entries]))
+
+    def repeat(self, number, first):
+        objectives = self.entries()[0][first].objectives
+        self.events.append(("reported", number, objectives))
+        return objectives
 
     def report(self, report):
         assert report.number not in self.entries()[1]
@@ -215,11 +221,12 @@ def test_each_report_is_heard_once_and_that_of_the_log_first():
         Pool(last),
         log,
         seed=SEED,
-        on_report=lambda number, report: heard.append((number, report)),
+        on_report=lambda number, objectives: heard.append((number, objectives)),
     )
-    assert [number for number, report in heard if report is None] == known == [n for n, _ in heard[: len(known)]]
+    assert known == [number for number, _ in heard[: len(known)]]
     assert sorted(number for number, _ in heard) == list(range(TRIALS))
-    assert all(report.number == number for number, report in heard[len(known) :])
+    entries = log.entries()[0]
+    assert all(repr(entries[number].objectives) == repr(objectives) for number, objectives in heard)
 
 
 # The order of things
@@ -235,9 +242,9 @@ def traced(strategy, lag, choose, ordered: bool = True) -> list[tuple[str, int]]
             trace.append(("told", number))
 
     class Writer(Memory):
-        def ask(self, number, encodings, budgets):
-            super().ask(number, encodings, budgets)
-            trace.extend(("logged", number + i) for i in range(len(encodings)))
+        def ask(self, number, entries):
+            super().ask(number, entries)
+            trace.extend(("logged", number + i) for i in range(len(entries)))
 
         def report(self, report):
             trace.append(("reported", report.number))
@@ -289,6 +296,73 @@ def test_a_trial_is_asked_for_once_all_but_the_lag_before_it_are_told():
         told += step == "told"
         if step == "logged":
             assert told == max(0, number - 3)  # neither more nor fewer
+
+
+# What was evaluated already, and what is left
+
+
+@dataclasses.dataclass(frozen=True)
+class Few(Witness):
+    """Proposes three architectures again and again."""
+
+    def ask(self, state, key, n, pending):
+        rows = super().ask(state, key, n, pending).encodings.at[:, 1:].set(0).at[:, 0].set(jr.randint(key, (n,), 0, 2))
+        return Proposals(rows.at[:, 5].set(jr.randint(jr.fold_in(key, 1), (n,), 0, 2)), jnp.zeros(n, jnp.int32))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS)
+@pytest.mark.parametrize("generation", [1, 3])
+def test_what_was_evaluated_is_not_evaluated_again_unless_it_failed(executor, generation):
+    evaluated = []
+
+    def counted(encoding, budget, seed):
+        evaluated.append(encoding)
+        return Evaluation({"error": sum(encoding) / 10}) if encoding[0] == 0 else evaluate(encoding, 10, seed)
+
+    expected = finished(Few(generation), 4, InProcess(counted))
+    assert len(expected.trials()) == TRIALS
+    succeeded = [row for row in evaluated if row[0] == 0]
+    assert len(succeeded) == len(set(succeeded)) < sum(row[0] == 0 for row, _, _ in expected.trials())
+    events = expected.events
+    for cut in range(len(events) + 1):
+        assert finished(Few(generation), 4, InProcess(counted), events[:cut]).trials() == expected.trials()
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(Witness):
+    """Proposes architecture 0, 1, 2, 3, 0, 1, ... of decision 5."""
+
+    def ask(self, state, key, n, pending):
+        number = state.digest.astype(jnp.int32) + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
+        return Proposals(jnp.zeros((n, 6), jnp.int32).at[:, 5].set(number % 4), jnp.zeros(n, jnp.int32))
+
+    def tell(self, state, observed):
+        return state.replace(digest=state.digest + jnp.uint32(len(observed.encodings)))
+
+
+@pytest.mark.parametrize("generation", [1, 3])
+@pytest.mark.parametrize("lag", [1, 3, 20])
+def test_a_search_ends_where_nothing_is_left(generation, lag):
+    log = finished(Counting(generation), lag, num_legal=4)
+    assert [row[5] for row, _, _ in log.trials()] == [0, 1, 2, 3]
+    for cut in range(len(log.events) + 1):
+        assert finished(Counting(generation), lag, events=log.events[:cut], num_legal=4).events == log.events
+    assert len(finished(Counting(generation), lag, num_legal=5).trials()) == TRIALS
+
+
+def test_replaying_a_log_takes_a_step_a_trial():
+    """Each trial is told once and looked up no more often: what a log of n trials costs does not grow as n squared."""
+    reads = []
+
+    class Counted(Memory):
+        def entries(self):
+            reads.append(1)
+            return super().entries()
+
+    events = finished(Counting(), 4, trials=60).events
+    log = Counted(events)
+    run(searching(Counting(), 4, trials=60), InProcess(evaluate), log, seed=SEED)
+    assert len(reads) == 1
 
 
 # Failures and arrival order

@@ -291,7 +291,7 @@ def test_mistakes_are_one_line(here, table, capsys):
         assert search(table, *words) == 2
         error = capsys.readouterr().err
         assert said in error, (words, error)
-    (here / "nas.files" / ".predictors" / "it" / "evil.py").write_text("import os")
+    (here / "nas.db.files" / ".predictors" / "it" / "evil.py").write_text("import os")
     assert "holds 'evil.py'" in nas(capsys, "predictors", "score", "it")[2]
-    shutil.rmtree(here / "nas.files")
+    shutil.rmtree(here / "nas.db.files")
     assert nas(capsys, "predictors", "score", "it")[0] == 2

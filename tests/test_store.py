@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 import nas.store
 from nas.errors import UsageError
+from nas.lock import locked
 from nas.migrations import HEAD, VERSION_TABLE
 from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
 
@@ -67,7 +68,7 @@ def test_a_run_is_named_after_its_parts_and_a_twin_is_counted(store):
 def test_a_run_comes_back_whole(store):
     run = start(store, "mine")
     assert run == store.run("mine")
-    assert run.config == {"strategy": {"population": 8}}
+    assert run.config == {"strategy": {"population": 8}, "files": "mine"}
     assert (run.status, run.reason, run.finished) == ("running", None, None)
     assert run.started.endswith("+00:00")
     store.set_status(run.id, "failed", "out of memory")
@@ -87,11 +88,125 @@ def test_a_run_is_found_by_name_by_its_beginning_and_as_the_latest(store):
     assert store.run("latest") == other
 
 
-@pytest.mark.parametrize("name", ["toy-evolution-digits-3", "latest", ""])
-def test_a_name_that_is_taken_or_means_something_else_is_refused(store, name):
+def test_a_name_that_is_taken_is_refused(store):
     start(store)
     with pytest.raises(UsageError, match="choose another"):
+        start(store, "toy-evolution-digits-3")
+
+
+@pytest.mark.parametrize(
+    "name", ["latest", "", "..", ".x", "-x", "../escaped", "/abs", "a/b", "a\\b", "x" * 300, "a\0b", " a", "a\n"]
+)
+def test_what_cannot_name_a_run_is_refused_before_anything_is_stored(store, name):
+    with pytest.raises(UsageError, match="must be 1 to 150 bytes") as caught:
         start(store, name)
+    assert len(str(caught.value)) < 250
+    assert len(str(caught.value).splitlines()) == 1
+    assert store.runs() == []
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "süß", "100%", "лето", "x" * 150])
+def test_a_name_of_any_letters_is_that_of_a_folder_too(store, name):
+    run = start(store, name)
+    assert store.folder(run).name == name
+    assert store.folder(run).is_dir()
+    assert store.run(name) == run
+
+
+def test_a_run_that_was_given_no_name_has_one_that_can_be_a_folder(store):
+    task = "npz:/some where/..//" + "x/" * 3 + "a" * 300 + ".npz"
+    given = {"space": "toy", "strategy": "random", "config": {}, "code_version": "0", "seed": 3}
+    run = store.add_run(name=None, task=task, **given)
+    assert run.name == "toy-random-npz-" + "a" * 40 + "-3"
+
+
+def test_files_that_are_there_are_not_taken_for_those_of_a_new_run(store):
+    """As after the database was deleted, and its files were not."""
+    old = store.root / "mine"
+    old.mkdir(parents=True)
+    (old / "supernet.safetensors").write_text("of another run")
+    run = start(store, "mine")
+    assert store.folder(run).name == "mine~2"
+    assert list(store.folder(run).iterdir()) == []
+    assert store.folder(start(store, "other")).name == "other"
+
+
+@pytest.mark.parametrize("names", [("exp.1", "exp.2"), ("exp", "exp.db"), ("a b.db", "a%20b.db"), ("ä.db", "100%.db")])
+def test_stores_share_no_folder(names, tmp_path):
+    roots = []
+    for name in names:
+        with Store(f"sqlite:///{tmp_path}/{name.replace('%', '%25')}", create=True) as store:
+            run = start(store, "same")
+            roots.append(store.folder(run))
+            assert (tmp_path / name).is_file()
+            assert roots[-1].parent.parent == tmp_path
+            assert store.folder(Store(store.url).run("same")) == roots[-1]
+    assert len(set(roots)) == 2
+
+
+def test_a_run_whose_process_is_gone_is_stopped(store):
+    run = start(store, "mine")
+    with locked(store.folder(run), "mine"):
+        assert store.run("mine").status == "running"
+        assert [row["status"] for row in store.runs()] == ["running"]
+        with pytest.raises(UsageError, match="running in another process"), locked(store.folder(run), "mine"):
+            pass
+    assert store.run("mine").status == "stopped"
+    assert [row["status"] for row in store.runs()] == ["stopped"]
+    store.set_status(run.id, "finished")
+    assert store.run("mine").status == "finished"
+
+
+def test_a_run_is_renamed_and_keeps_its_files(store):
+    run, other = start(store, "old"), start(store, "other")
+    folder = store.folder(run)
+    store.rename(run, "new")
+    assert store.folder(store.run("new")) == folder
+    with pytest.raises(UsageError, match="choose another"):
+        store.rename(store.run("new"), other.name)
+    with pytest.raises(UsageError, match="must be 1 to 150 bytes"):
+        store.rename(store.run("new"), "../x")
+    assert {row["name"] for row in store.runs()} == {"new", "other"}
+
+
+def test_a_run_is_deleted_with_all_that_is_its_own(store):
+    for name in ("one", "two"):
+        run = start(store, name)
+        store.add_trials(run.id, [new(0)])
+        store.finish_trial(run.id, 0, metrics={"error": 0.5}, error=None, seconds=1)
+        store.add_artifact(run.id, kind="weights", path=store.folder(run) / "w", sha256="x", architecture="a1")
+        (store.folder(run) / "w").write_text("weights")
+    store.delete(store.run("one"))
+    assert [row["name"] for row in store.runs()] == ["two"]
+    assert [path.name for path in store.root.iterdir()] == ["two"]
+    assert len(store.trials(run.id)) == len(store.artifacts()) == 1
+    assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
+
+
+def test_a_repeated_trial_has_the_result_of_the_first_and_says_so(store):
+    run = start(store)
+    store.add_trials(run.id, [new(0), new(1)])
+    store.finish_trial(run.id, 0, metrics={"error": 0.5, "macs": 3.0}, error=None, seconds=9)
+    assert store.repeat_trial(run.id, 1, 0) == {"error": 0.5, "macs": 3.0}
+    first, second = store.trials(run.id)
+    assert (first.repeats, second.repeats) == (None, 0)
+    assert second.measurements == first.measurements
+    assert (second.state, second.seconds) == ("finished", 0.0)
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host:1/db", "postgresql://me@host:1/db?password=secret"])
+def test_a_password_is_known_to_this_process_and_kept_nowhere(url, monkeypatch):
+    from nas import store
+
+    monkeypatch.setattr(store, "_PASSWORDS", {})
+    given = store._with_password(store._parse(url))
+    shown = store._shown(given)
+    assert shown == "postgresql://me@host:1/db"
+    assert given.password == "secret"
+    assert store._with_password(store._parse(shown)).password == "secret"
+    assert store._with_password(store._parse("postgresql://me@host:1/other")).password is None
+    assert store._root(given).name == "host-1-db.files"
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest(store):

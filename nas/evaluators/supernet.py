@@ -13,7 +13,7 @@ import numpy as np
 from nas.evaluators.base import Evaluation
 from nas.inference import calibrate, error, on_path, split, unflatten
 from nas.tasks.base import Task
-from spaces.base import Space
+from spaces.base import Space, identify
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,4 +52,4 @@ class SupernetEvaluator:
 
 def costs(space: Space, encoding: tuple[int, ...]) -> dict[str, float]:
     """The costs of one architecture by name."""
-    return {name: float(value[0]) for name, value in space.cost(jnp.asarray([encoding], jnp.int32)).items()}
+    return identify(space, np.asarray([encoding]))[0].costs

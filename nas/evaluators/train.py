@@ -40,6 +40,7 @@ class TrainEvaluator:
     calibration_images: int = 4096
     batch_size: int = 256
     folder: str | None = None  # where the progress of a training is kept
+    note: dict[str, Any] = dataclasses.field(default_factory=dict)  # beside it: what it is the progress of
 
     def __call__(
         self,
@@ -64,7 +65,18 @@ class TrainEvaluator:
         saved = None
         if self.folder is not None:
             saved = Path(self.folder) / f"{architecture_id(self.space, row)}-{seed}.progress.safetensors"
-        weights = fit(graph, start, statistics, self.task, recipe, seed=seed, path=path, saved=saved, on_step=on_step)
+        weights = fit(
+            graph,
+            start,
+            statistics,
+            self.task,
+            recipe,
+            seed=seed,
+            path=path,
+            saved=saved,
+            note=self.note,
+            on_step=on_step,
+        )
         if recipe.auxiliary:
             weights, graph, statistics = self._without_auxiliary(weights, row, key)
         how = {"batch": self.batch_size, "precision": recipe.precision}

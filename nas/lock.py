@@ -1,0 +1,46 @@
+"""One process a run: a lock on a file of the run's folder, which the kernel frees however the process ends."""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.errors import UsageError
+
+NAME = "lock"
+PATIENCE = 1.0  # seconds: somebody who only asks holds the lock for an instant
+
+
+@contextlib.contextmanager
+def locked(folder: Path, run: str) -> Iterator[None]:
+    """Raises UsageError where another process has the run, or where the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / NAME, "a")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
+    with file:
+        deadline = time.monotonic() + PATIENCE
+        while not _taken(file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise UsageError(f"run={run!r} is running in another process")
+            time.sleep(0.02)
+        yield
+
+
+def is_locked(folder: Path) -> bool | None:
+    """Whether a process has the run; None where this machine cannot tell, for the folder is on another one."""
+    try:
+        with open(folder / NAME) as file:
+            return not _taken(file, fcntl.LOCK_SH)
+    except OSError:
+        return None
+
+
+def _taken(file, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
