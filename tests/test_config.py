@@ -182,12 +182,12 @@ WRONG_FLAGS = {
     "no file": (["--config"], ["--config", "expected one argument"]),
     "part": (["--trials", "1.5"], ["trials='1.5' must be a valid integer"]),
     "word for a number": (["--max-macs", "many"], ["max_macs='many' must be a valid number"]),
-    "list for a number": (["--trials", "[1]"], ["trials=[1] must be a valid integer"]),
+    "list for a number": (["--trials", "[1]"], ["trials='[1]' must be a valid integer"]),
     "number for a list": (["--space.widths", "5"], ["space.widths='5' must be a valid tuple"]),
     "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet', 'train' or 'zero-cost'"]),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
-    "negative": (["--seed", "-1"], ["seed=-1 must be at least 0"]),
+    "negative": (["--seed", "-1"], ["seed=-1 must lie in 0..4294967295"]),
     "nan": (["--trial-seconds", "nan"], ["trial_seconds=nan must be at least 0"]),
     "rule of a strategy": (
         ["--strategy", "regularized-evolution", "--strategy.population-size", "2"],
@@ -233,7 +233,7 @@ WRONG_FILES = {
     "a word": ("trials", ["must be a mapping of fields, not str"]),
     "not yaml": ("trials: [", ["is not YAML"]),
     "a tab": ("training:\n\tsteps: 5", ["is not YAML"]),
-    "an object": ("name: !!python/object/apply:os.getcwd []", ["is not YAML"]),
+    "an object": ("name: !!python/object/apply:os.getcwd []", ["line 1: the tag", "os.getcwd is not taken"]),
 }
 
 
