@@ -30,6 +30,7 @@ class _Refused(yaml.MarkedYAMLError):
 
     def __init__(self, problem: str, mark: yaml.Mark):
         super().__init__(None, None, problem, mark)
+        self.said = f"line {mark.line + 1}: {shown(problem)}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -41,7 +42,9 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise _Refused(f"the alias *{event.anchor} is not taken; write out what it stands for", event.start_mark)
         if event.tag is not None:
-            raise _Refused(f"the tag {event.tag} is not taken; the field says of what type its value is", event.start_mark)
+            raise _Refused(
+                f"the tag {event.tag} is not taken; the field says of what type its value is", event.start_mark
+            )
         self.levels += 1
         if self.levels > MOST_LEVELS:
             raise _Refused(f"there are more than {MOST_LEVELS} levels of values in values", event.start_mark)
@@ -83,8 +86,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"config={path!r} cannot be read: {error.strerror}") from error
     except _Refused as error:
-        assert error.problem_mark is not None
-        raise UsageError(f"config={path!r} line {error.problem_mark.line + 1}: {shown(error.problem)}") from error
+        raise UsageError(f"config={path!r} {error.said}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"config={path!r} is not YAML: {shown(' '.join(str(error).split()))}") from error
     if data is not None and not isinstance(data, dict):

@@ -1,4 +1,4 @@
-"""Which numbers are seeds: those of 32 bits. JAX would keep the lower 32 bits of others, and so repeat a smaller seed."""
+"""Which numbers are seeds: those of 32 bits. Of others JAX keeps the lower 32 bits, and so repeats a smaller seed."""
 
 MOST = 2**32 - 1
 
