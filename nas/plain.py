@@ -34,7 +34,6 @@ class _Refused(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
     levels = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -66,6 +65,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
 for _tag, _pattern in {
     "null": r"(?:~|null|Null|NULL|)\Z",
     "bool": r"(?:true|True|TRUE|false|False|FALSE)\Z",
