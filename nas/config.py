@@ -13,15 +13,15 @@ import shlex
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UsageError, unknown
+from nas.plain import WHOLE, by_type, read_yaml, shown
 from nas.query import parse_where
 from nas.recipe import Lookup, Recipe, Screening, ZeroCost
+from nas.seeds import check_seed
 
 Data = dict[str, Any]
 
@@ -49,7 +49,8 @@ class Config:
     epochs: int = 50
     """Passes of a gradient strategy over the images that weights are trained on; each derives one architecture."""
     architecture: str | None = None
-    """Search nothing: train this architecture, in the notation of the space, for `epochs` by the recipe `final`."""
+    """Search nothing: train this architecture, in the notation of the space or as a list of its choices, for `epochs`
+    by the recipe `final`."""
     max_macs: float | None = None
     """Hard limit on the multiply-adds of one image."""
     max_params: float | None = None
@@ -108,7 +109,6 @@ class Config:
         least = {
             "trials": 1,
             "epochs": 1,
-            "seed": 0,
             "workers": 0,
             "concurrency": 1,
             "trial_seconds": 0,
@@ -118,6 +118,7 @@ class Config:
         for field, low in least.items():
             if not getattr(self, field) >= low:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+        check_seed(self.seed)
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
@@ -166,6 +167,7 @@ def build(data: Data) -> Config:
         if name.replace("-", "_") in BOUND:
             raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
     data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
+    data["architecture"] = _architecture(data["space"], data.get("architecture"))
     if data.get("evaluator") == "zero-cost":
         data.setdefault("objectives", "minus_naswot")
     config = _replace(_defaults(data["strategy"]), data, "")
@@ -209,6 +211,23 @@ def build_space(data: Any) -> Any:
     if preset and preset not in choices:
         raise unknown("space", f"{name}:{preset}", [f"{name}:{each}" for each in choices])
     return _replace(choices[preset or next(iter(choices))], fields, "space.")
+
+
+def _architecture(space: Any, given: Any) -> str | None:
+    """In the notation of the space, of which nothing else is checked here: who trains it reads it."""
+    if given is None or isinstance(given, str):
+        return given
+    given = given.tolist() if hasattr(given, "tolist") else given
+    sizes = space.cardinalities
+    choices = [by_type(int, each) for each in given] if isinstance(given, list | tuple) else []
+    if len(choices) != len(sizes):
+        raise UsageError(f"architecture={shown(given)} must be a text, or a list of {len(sizes)} choices")
+    for i, (choice, size) in enumerate(zip(choices, sizes, strict=True)):
+        if type(choice) is not int or not 0 <= choice < size:
+            raise UsageError(f"architecture[{i}]={shown(repr(choice))} must be an integer in 0..{size - 1}")
+    import numpy as np  # building the space has imported it already
+
+    return space.describe(np.array(choices, np.int32))
 
 
 def to_data(config: Config, given: Data) -> Data:
@@ -271,10 +290,21 @@ def _mapping(data: Any, where: str) -> Mapping[str, Any]:
 
 def _checked(hint: Any, raw: Any, where: str) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(raw)
+        return TypeAdapter(hint).validate_python(by_type(hint, raw), strict=True)
     except ValidationError as error:
-        said = error.errors()[0]["msg"].replace("Input should be", "must be")
-        raise UsageError(f"{where}={raw!r} {said[0].lower()}{said[1:]}") from None
+        wrong = error.errors()[0]
+        if isinstance(raw, str | list | tuple) and wrong["loc"] and isinstance(wrong["loc"][0], int):  # of a list
+            raw, where = wrong["input"], f"{where}[{wrong['loc'][0]}]"
+        said = wrong["msg"].replace("Input should be", "must be").replace("a valid boolean", "true or false")
+        said += ", in decimal digits" if isinstance(raw, str) and wrong["type"] == "int_type" else ""
+        raise UsageError(f"{where}={shown(repr(raw))} {said[0].lower()}{said[1:]}") from None
+
+
+def whole(text: str) -> int:
+    """What a flag of another command takes as an integer, as fields do. Raises ArgumentTypeError."""
+    if not WHOLE.match(text):
+        raise argparse.ArgumentTypeError(f"{shown(repr(text))} must be a valid integer, in decimal digits")
+    return int(text)
 
 
 # Flags.
@@ -293,7 +323,7 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
     for flag in ("--config", "--space", "--strategy"):
         first.add_argument(flag)
     chosen, rest = first.parse_known_args(argv)
-    data = read_yaml(chosen.config) if chosen.config else {}
+    data = {} if chosen.config is None else read_yaml(chosen.config)
     for part in ("space", "strategy"):
         if getattr(chosen, part) is not None:
             data[part] = getattr(chosen, part)
@@ -331,18 +361,6 @@ def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
     return {**data, outer: _with(_mapping(data.get(outer, {}), outer), inner, value) if dot else value}
 
 
-def read_yaml(path: str) -> Data:
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UsageError(f"config={path!r} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"config={path!r} is not YAML: {' '.join(str(error).split())}") from error
-    if data is not None and not isinstance(data, dict):
-        raise UsageError(f"config={path!r} must be a mapping of fields, not {type(data).__name__}")
-    return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
-
-
 def _parser(parts: Mapping[str, Any]) -> Parser:
     parser = Parser(
         prog="run_search.py",
@@ -375,17 +393,7 @@ def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) 
         if isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         else:
-            parser.add_argument(flag, type=_plain, metavar=field.name.upper(), **options)
-
-
-def _plain(text: str) -> Any:
-    """Lists as in YAML; everything else stays text, which the field's type reads, or refuses by the field's name."""
-    if not text.startswith(("[", "(")):
-        return text
-    try:
-        return yaml.safe_load("[" + text.strip("[]()") + "]")
-    except yaml.YAMLError:
-        return text
+            parser.add_argument(flag, metavar=field.name.upper(), **options)  # text, which the field's type reads
 
 
 def _docstrings(kind: type) -> Iterator[tuple[str, str]]:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas import output
-from nas.config import Parser
+from nas.config import Parser, whole
 from nas.errors import UsageError, unknown
 from nas.query import Row
+from nas.seeds import check_seed
 
 COLUMNS = ("name", "kind", "space", "task", "objective", "rows", "kendall_tau", "created")
 
@@ -83,6 +84,10 @@ def _score(store, options: argparse.Namespace) -> str:
     for field, value in (("sample", options.sample), ("top", options.top)):
         if value < 1:
             raise UsageError(f"{field}={value} must be at least 1")
+    try:
+        check_seed(options.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     from nas import predictor_jobs as jobs
     from nas.config import build_space
 
@@ -130,9 +135,9 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     evaluate.add_argument("--on-run", metavar="RUN", required=True)
     score = command("score", _score, "The best of many architectures by a predictor.")
     score.add_argument("--space", metavar="NAME[:PRESET]", help="refused unless it is the predictor's")
-    score.add_argument("--sample", metavar="N", type=int, default=100_000, help="random architectures [%(default)s]")
-    score.add_argument("--top", metavar="K", type=int, default=20, help="of which so many are listed [%(default)s]")
-    score.add_argument("--seed", type=int, default=0, help="of the sample [%(default)s]")
+    score.add_argument("--sample", metavar="N", type=whole, default=100_000, help="random architectures [%(default)s]")
+    score.add_argument("--top", metavar="K", type=whole, default=20, help="of which so many are listed [%(default)s]")
+    score.add_argument("--seed", type=whole, default=0, help="of the sample [%(default)s]")
     export = command("export", _export, "Write a predictor to an empty folder.")
     export.add_argument("--out", metavar="DIR", type=Path, required=True)
     for each in (show, evaluate, score, export):

@@ -18,11 +18,19 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--store", metavar="URL", default=config.Config.store, help="(default: %(default)s)")
     options, rest = parser.parse_known_args(argv)
     space, text = _found(options.architecture, options.preset, options.store)
-    data, _ = config.parse(["--architecture", text, "--store", options.store, *rest])
+    data, resume = config.parse(rest)
+    for field in ("space", "architecture"):
+        if field in data:
+            raise UsageError(f"{field}={data[field]!r} cannot be set: ARCHITECTURE and --preset say what is trained")
+    if data.get("store", options.store) != options.store:
+        raise UsageError(f"store={data['store']!r} of the file is not that of the command: --store {data['store']}")
+    if resume is not None:
+        raise UsageError(f"resume={resume!r} is for run_search.py, which goes on with a retraining too")
     from nas import job  # after the question whether there is anything to train: it imports jax
 
     with Bar() as bar, ended_by_sigterm():
-        outcome = job.search({"workers": 0, "baselines": 0, **data, "space": space}, reporter=bar)
+        given = {"workers": 0, "baselines": 0, **data, "space": space, "architecture": text, "store": options.store}
+        outcome = job.search(given, reporter=bar)
     columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
     return f"Run {outcome.name}:\n\n" + output.render(outcome.finals, columns, "table")
 

@@ -63,9 +63,11 @@ class BoostedTrees:
     """Of the features and rows that a tree sees."""
 
     def __post_init__(self):
-        for name, least in (("trees", 1), ("leaves", 2), ("depth", 1), ("least", 1), ("folds", 2), ("seed", 0)):
+        for name, least in (("trees", 1), ("leaves", 2), ("depth", 1), ("least", 1), ("folds", 2)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not 0 <= self.seed < 2**31:  # LightGBM drops the bits above, and so would repeat a smaller seed
+            raise ValueError(f"seed={self.seed} must lie in 0..{2**31 - 1}")
         if not 0 < self.learning_rate <= 1:
             raise ValueError(f"learning_rate={self.learning_rate} must lie in 0..1, above 0")
 

@@ -73,16 +73,17 @@ class Darts(Sizes):
         """Reads a genotype in DARTS's notation, or the name of a published one."""
         found = PUBLISHED.get(text.strip()) or notation.parse(text)
         row: list[int] = []
+        said = notation.quoted(text)
         for name, cell in zip(found._fields, found, strict=True):
             odd = [op for op, _ in cell.edges if op not in OPS]
             if odd:
-                raise ValueError(f"{text!r} has the operation {odd[0]!r}, which is not one of {', '.join(OPS[1:])}")
+                raise ValueError(f"{said} has the operation {odd[0]!r}, which is not one of {', '.join(OPS[1:])}")
             if len(cell.edges) != 2 * NODES or sorted(cell.concat) != list(CONCAT):
-                raise ValueError(f"{text!r} has a {name} cell that is not of {NODES} nodes, all of them joined")
+                raise ValueError(f"{said} has a {name} cell that is not of {NODES} nodes, all of them joined")
             for node, pair in enumerate(zip(cell.edges[::2], cell.edges[1::2], strict=True)):
                 (op, source), (other, last) = sorted(pair, key=lambda edge: edge[1])
                 if source == last:
-                    raise ValueError(f"{text!r} has a node in {name} that takes state {source} twice")
+                    raise ValueError(f"{said} has a node in {name} that takes state {source} twice")
                 row += [PAIRS[node].index((source, last))] if node > 0 else []
                 row += [OPS.index(op) - 1, OPS.index(other) - 1]
         return np.array(row, np.int32)

@@ -34,7 +34,7 @@ BLOCKS = 5
 STATES = 2 + BLOCKS  # states 0 and 1 are the outputs of the cell before last and of the last cell
 BLOCK = 5  # decisions of a block: two states, the operations on them, how these are combined
 CELLS = 2  # normal, reduction
-WORD = re.compile(r"(add|concat)\((\w+)~(\d), (\w+)~(\d)\)")
+WORD = re.compile(r"(add|concat)\((\w+)~([0-9]), (\w+)~([0-9])\)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,9 @@ PRESETS = {
 
 @functools.cache
 def published(name: str) -> Published:
+    """Also of any cells that are written in the notation of the space."""
     space = PRESETS["cifar"]
-    genotype = space.genotype(space.parse(PUBLISHED[name]))
+    row = space.parse(name if "(" in name else PUBLISHED[name])
+    genotype = space.genotype(row)
     costs = {"CIFAR-10, 32 channels, 20 cells": genotype_cost(space.frame, genotype)}
-    return Published(PUBLISHED[name], notation.drawings(genotype), costs)
+    return Published(space.describe(row), notation.drawings(genotype), costs)

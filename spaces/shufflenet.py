@@ -9,6 +9,7 @@ Channel split: that of the SPOS code. A block of stride 1 lets the even channels
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -26,6 +27,7 @@ from spaces.single_path import Around, Choice, directly
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
 XCEPTION = 3
 CHOICES = 4
+WORD = re.compile(r"-?[0-9]{1,9}")  # of a description
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +80,13 @@ class ShuffleNet:
         return "(" + ",".join(str(int(choice)) for choice in encoding) + ")"
 
     def parse(self, text: str) -> np.ndarray:
-        try:
-            row = [int(word) for word in text.strip().strip("()").split(",")]
-        except ValueError:
-            raise ValueError(f"{text!r} is not a list of choices such as (0,3,1)") from None
+        """Reads what `describe` writes, also in square brackets or in none."""
+        inner = text.strip()
+        inner = inner[1:-1] if inner[:1] + inner[1:][-1:] in ("()", "[]") else inner
+        words = [word.strip() for word in inner.split(",")]
+        if not all(WORD.fullmatch(word) for word in words):
+            raise ValueError(f"{text!r} is not a list of choices such as (0,3,1)")
+        row = [int(word) for word in words]
         if len(row) != len(self.cardinalities) or min(row) < 0 or max(row) >= CHOICES:
             raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
         return np.array(row, np.int32)

@@ -2,11 +2,15 @@
 
 import argparse
 import dataclasses
+import itertools
 import json
+import math
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -143,6 +147,174 @@ def test_parsing_keeps_to_what_was_said(file):
     assert parse(file("# nothing but a comment\n")) == ({}, None)
 
 
+# Words are what they look like
+
+TEXTS = [name for name, hint in typing.get_type_hints(Config).items() if hint in (str, str | None)]
+
+
+@pytest.mark.parametrize("text", ["(3,0,1)", "[3, 0]", "010", "1e-3"])
+@pytest.mark.parametrize("field", sorted({*TEXTS} - {"limit", "objectives"}))
+def test_text_stays_text_in_a_field_of_text(field, text, file):
+    flag = "--" + field.replace("_", "-")
+    found = {
+        getattr(of_flags(*flags), field)
+        for flags in ([flag, text], [f"{flag}={text}"], file(json.dumps({field: text})))
+    }
+    assert found == {text} == {getattr(build({field: text}), field)}
+
+
+def test_text_in_brackets_is_refused_by_what_a_field_of_text_says(file):
+    assert refusal(of_flags, "--limit", "[macs]") == refusal(of_flags, *file({"limit": "[macs]"}))
+    assert of_flags("--objectives", "(error,macs)").objectives == "(error,macs)"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        *(("max_macs: 1e-3", 1e-3), ("max_macs: 3e6", 3e6), ("max_macs: 1E+2", 100.0), ("max_macs: .5", 0.5)),
+        *(("max_macs: 5", 5.0), ("max_macs: -0.5", -0.5), ("max_macs: '2.5'", 2.5), ("max_macs: .inf", math.inf)),
+        *(("seed: 10", 10), ("seed: +10", 10), ("seed: '10'", 10), ("seed: 0", 0), ("seed: 4294967295", 2**32 - 1)),
+        *(("affine: true", True), ("affine: True", True), ("affine: FALSE", False), ("affine: 'true'", True)),
+        *(("name: 010", "010"), ("name: yes", "yes"), ("name: off", "off"), ("name: 10:30", "10:30")),
+        *(("name: 2020-01-01", "2020-01-01"), ("name: 1_000", "1_000"), ("name: 0x10", "0x10"), ("name: =", "=")),
+        *(("name: 1.2.3", "1.2.3"), ("name: '5'", "5"), ("name: ~", None), ("name: null", None), ("name:", None)),
+        *(("name: &anchor x", "x"), ("\ufeffname: x", "x"), ("name: schön", "schön")),
+    ],
+)
+def test_a_word_in_a_file_is_what_it_looks_like(line, value, tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(line, encoding="utf-8")
+    found = getattr(of_flags("--config", str(path)), line.partition(":")[0].removeprefix("\ufeff"))
+    assert (found, type(found)) == (value, type(value))
+
+
+NO_WHOLE_NUMBERS = [
+    "010",
+    "0x10",
+    "0o10",
+    "0b11",
+    "1_000",
+    "10:30",
+    "1e3",
+    "5.0",
+    " 5",
+    "5 ",
+    "yes",
+    "true",
+    "٣",
+    "1" * 5000,
+]
+
+
+@pytest.mark.parametrize("text", NO_WHOLE_NUMBERS)
+def test_what_is_no_plain_whole_number_is_refused_and_not_made_one(text, file):
+    said = "seed={} must be a valid integer"
+    assert said.format(repr(text)[:300]).split(" must")[0] in refusal(of_flags, "--seed", text)
+    assert "must be a valid integer" in refusal(of_flags, *file(json.dumps({"seed": text})))
+    if text == text.strip():
+        assert "must be a valid integer" in refusal(of_flags, *file(f"seed: {text}"))
+    assert "must be a valid integer" in refusal(build, {"seed": text})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"seed": True}, "seed=True must be a valid integer"),
+        ({"seed": 5.0}, "seed=5.0 must be a valid integer"),
+        ({"max_images": 5.0}, "max_images=5.0 must be a valid integer"),
+        ({"max_macs": True}, "max_macs=True must be a valid number"),
+        ({"max_macs": "007"}, "max_macs='007' must be a valid number"),
+        ({"max_macs": "1_000"}, "max_macs='1_000' must be a valid number"),
+        ({"affine": "yes"}, "affine='yes' must be true or false"),
+        ({"affine": "on"}, "affine='on' must be true or false"),
+        ({"affine": 1}, "affine=1 must be true or false"),
+        ({"space": {"name": "shufflenet", "widths": [8, 16, True]}}, "space.widths[2]=True must be a valid integer"),
+        ({"space": {"name": "shufflenet", "widths": "[8, 016]"}}, "space.widths[1]='016' must be a valid integer"),
+        ({"space": {"name": "shufflenet", "widths": "[8, 16)"}}, "space.widths='[8, 16)' must be a valid tuple"),
+    ],
+)
+def test_a_value_of_another_type_is_not_converted(data, said, file):
+    assert refusal(build, data).startswith(said)
+    assert refusal(of_flags, *file(data)).startswith(said)
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = {"seed": np.int64(3), "max_macs": np.float32(0.5), "affine": np.bool_(True), "max_params": np.int32(7)}
+    found = build({**given, "space": {"blocks": np.array([1, 2, 3])}})
+    assert repr((found.seed, found.max_macs, found.affine, found.max_params)) == "(3, 0.5, True, 7.0)"
+    assert repr(found.space.blocks) == "(1, 2, 3)"
+
+
+def test_seeds_are_those_of_32_bits(file):
+    assert of_flags("--seed", "4294967295").seed == 2**32 - 1
+    for seed in (-1, 2**32, 2**64, 10**50):
+        said = f"seed={seed} must lie in 0..4294967295"
+        assert said == refusal(of_flags, "--seed", str(seed)) == refusal(of_flags, *file(f"seed: {seed}"))
+        assert said == refusal(build, {"seed": seed})
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [
+        ("gates", 2**32 - 1),
+        ("nao", 2**32 - 1),
+        ("seminas", 2**32 - 1),
+        ("mlp-ensemble", 2**32 - 1),
+        ("boosted-trees", 2**31 - 1),
+    ],
+)
+def test_seeds_of_predictors_are_those_that_do_not_repeat_another(kind, most):
+    assert config.build_predictor({"name": kind, "seed": most}).seed == most
+    for seed in (-1, most + 1):
+        said = f"predictor.seed={seed} must lie in 0..{most}"
+        assert refusal(config.build_predictor, {"name": kind, "seed": str(seed)}) == said
+
+
+# Architectures
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_architecture_is_given_as_it_is_shown_or_as_its_choices(name, file):
+    space = next(iter(presets(name).values()))
+    row = np.random.default_rng(0).integers(0, space.cardinalities).astype(np.int32)
+    text, flags = space.describe(row), ("--space", name)
+    spellings = {
+        "a flag": of_flags(*flags, "--architecture", text),
+        "a flag in one word": of_flags(f"--architecture={text}", *flags),
+        "text in a file": of_flags(*file({"architecture": text, "space": name})),
+        "a list in a file": of_flags(*file({"architecture": row.tolist(), "space": name})),
+        "text": build({"space": name, "architecture": text}),
+        "a list": build({"space": name, "architecture": row.tolist()}),
+        "a tuple": build({"space": name, "architecture": tuple(row)}),
+        "an array": build({"space": name, "architecture": row.astype(np.int64)}),
+    }
+    for spelling, found in spellings.items():
+        assert found.architecture == text, spelling
+        np.testing.assert_array_equal(found.space.parse(found.architecture), row)
+        assert build(json.loads(json.dumps(to_data(found, {"space": name})))) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([3, 0], "architecture=[3, 0] must be a text, or a list of 9 choices"),
+        ([], "architecture=[] must be a text, or a list of 9 choices"),
+        (5, "architecture=5 must be a text, or a list of 9 choices"),
+        ({"normal": "add"}, "architecture={'normal': 'add'} must be a text, or a list of 9 choices"),
+        ([[3, 0]] * 9, "architecture[0]=[3, 0] must be an integer in 0..3"),
+        ([0] * 8 + [4], "architecture[8]=4 must be an integer in 0..3"),
+        ([-1] + [0] * 8, "architecture[0]=-1 must be an integer in 0..3"),
+        ([0.5] * 9, "architecture[0]=0.5 must be an integer in 0..3"),
+        ([True] * 9, "architecture[0]=True must be an integer in 0..3"),
+        (["01"] + [0] * 8, "architecture[0]='01' must be an integer in 0..3"),
+    ],
+)
+def test_choices_that_are_no_architecture_are_refused(given, said, file):
+    assert refusal(build, {"architecture": given}) == said
+    assert refusal(build, {"architecture": np.array(given)}) == said
+    assert refusal(of_flags, *file(json.dumps({"architecture": given}))) == said
+
+
 # Presets, kinds, fields
 
 
@@ -182,12 +354,12 @@ WRONG_FLAGS = {
     "no file": (["--config"], ["--config", "expected one argument"]),
     "part": (["--trials", "1.5"], ["trials='1.5' must be a valid integer"]),
     "word for a number": (["--max-macs", "many"], ["max_macs='many' must be a valid number"]),
-    "list for a number": (["--trials", "[1]"], ["trials=[1] must be a valid integer"]),
+    "list for a number": (["--trials", "[1]"], ["trials='[1]' must be a valid integer"]),
     "number for a list": (["--space.widths", "5"], ["space.widths='5' must be a valid tuple"]),
     "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet', 'train' or 'zero-cost'"]),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
-    "negative": (["--seed", "-1"], ["seed=-1 must be at least 0"]),
+    "negative": (["--seed", "-1"], ["seed=-1 must lie in 0..4294967295"]),
     "nan": (["--trial-seconds", "nan"], ["trial_seconds=nan must be at least 0"]),
     "rule of a strategy": (
         ["--strategy", "regularized-evolution", "--strategy.population-size", "2"],
@@ -233,7 +405,24 @@ WRONG_FILES = {
     "a word": ("trials", ["must be a mapping of fields, not str"]),
     "not yaml": ("trials: [", ["is not YAML"]),
     "a tab": ("training:\n\tsteps: 5", ["is not YAML"]),
-    "an object": ("name: !!python/object/apply:os.getcwd []", ["is not YAML"]),
+    "a key twice": ("seed: 1\ntrials: 2\nseed: 3\n", ["line 3: the key 'seed' is there twice"]),
+    "a key in two spellings": ("max-macs: 1\nmax_macs: 2\n", ["line 2: the key 'max_macs' is there twice"]),
+    "a key of a part twice": ("final: {steps: 1, flip: true, steps: 2}", ["line 1: the key 'steps' is there twice"]),
+    "an alias": ("name: &a x\ntask: *a\n", ["line 2: the alias *a is not taken"]),
+    "an alias of itself": ("space: &a [*a]", ["line 1: the alias *a is not taken"]),
+    "laughs": (
+        "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghij")),
+        ["line 2: the alias *a is not taken"],
+    ),
+    "a merge": ("final: {<<: {steps: 1}}", ["line 1: the merge key << is not taken"]),
+    "a tag": ("seed: !!int 010", ["line 1: the tag tag:yaml.org,2002:int is not taken"]),
+    "a key that is a list": ("? [a, b]\n: 1\n", ["line 1: a key must be a word"]),
+    "lists in lists": ("name: " + "[" * 100_000, ["line 1: there are more than 20 levels"]),
+    "mappings in mappings": ("{a: " * 5_000 + "}" * 5_000, ["line 1: there are more than 20 levels"]),
+    "lists by lines": ("- " * 50_000, ["line 1: there are more than 20 levels"]),
+    "two documents": ("seed: 1\n---\nseed: 2\n", ["is not YAML", "single document"]),
+    "too long": ("name: x\n" + "#" * 2**18, ["is longer than 262144 bytes"]),
+    "an object": ("name: !!python/object/apply:os.getcwd []", ["line 1: the tag", "os.getcwd is not taken"]),
 }
 
 
@@ -262,6 +451,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path, file):
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "is not YAML" in refusal(of_flags, "--config", str(binary))
+    assert "longer than" in refusal(of_flags, "--config", "/dev/zero")
+    assert "No such file" in refusal(of_flags, "--config", "")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """DARTS: published counts and notation, the derivation rule, and one network by path, by mixture and alone."""
 
+import contextlib
 import functools
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -173,6 +175,142 @@ def test_text_that_is_no_genotype_is_refused_with_the_reason(change, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         SMALL.parse(text)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def written(
+    genotype: Genotype, edges, concat=list, form="Genotype(normal={}, normal_concat={}, reduce={}, reduce_concat={})"
+):
+    """In another of the forms in which genotypes are published."""
+    parts = ((edges(cell), concat(cell.concat)) for cell in genotype)
+    return form.format(*itertools.chain(*parts))
+
+
+def nested(cell: Cell) -> list:
+    return [list(pair) for pair in zip(cell.edges[::2], cell.edges[1::2], strict=True)]
+
+
+FORMS = {
+    "as it is printed": str,
+    "one name": lambda it: f"DARTS_V2 = {it}",
+    "two names": lambda it: f"DARTS = DARTS_V2 = {it}  # the second",
+    "over lines": lambda it: (
+        f"  X = {str(it).replace('[', '[' + chr(10)).replace('),', ')' + chr(10) + ',')}" + chr(10)
+    ),
+    "without keywords": lambda it: written(it, lambda cell: list(cell.edges), form="Genotype({}, {}, {}, {})"),
+    "pairs by node": lambda it: written(it, nested),
+    "pairs by node, in tuples": lambda it: written(it, lambda cell: tuple(map(tuple, nested(cell)))),
+    "edges in lists": lambda it: written(it, lambda cell: [list(edge) for edge in cell.edges]),
+    "weights": lambda it: written(it, lambda cell: [(*edge, i / 8 - 0.5) for i, edge in enumerate(cell.edges)]),
+    "nodes": lambda it: written(it, lambda cell: [(*edge, 2 + i // 2) for i, edge in enumerate(cell.edges)]),
+    "pairs with weights": lambda it: written(
+        it, lambda cell: [[(*edge, 0.25) for edge in pair] for pair in nested(cell)]
+    ),
+    "a tuple of states": lambda it: written(it, lambda cell: list(cell.edges), tuple),
+    "a range": lambda it: written(it, nested, lambda states: f"range({states[0]}, {states[-1] + 1})"),
+    "a list of a range": lambda it: written(
+        it, nested, lambda states: f"list(range({states[0]}, {states[-1] + 1}, 1))"
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@light
+@given(row=rows_of)
+def test_genotypes_are_read_in_every_form_in_which_they_are_published(form, row):
+    genotype = SMALL.genotype(row)
+    text = FORMS[form](genotype)
+    assert notation.parse(text) == genotype
+    np.testing.assert_array_equal(SMALL.parse(text), row)
+
+
+V2_TEXT = str(PUBLISHED["DARTS_V2"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("normal_concat=[2, 3, 4, 5]", "normal_concat=None"), "normal_concat=None, which is no list of the states"),
+        (("reduce=[", "reduce=None, old=["), "old which is not one of normal, normal_concat, reduce"),
+        (("reduce=[", "normal=["), "has normal twice"),
+        ((V2_TEXT[V2_TEXT.index(", reduce=") :], ")"), "has no reduce"),
+        (
+            (V2_TEXT[V2_TEXT.index("reduce=") :], "reduce=None, reduce_concat=None)"),
+            "has reduce=None, which is no list",
+        ),
+        ((V2_TEXT[V2_TEXT.index("reduce=") :], "reduce=[], reduce_concat=[])"), "has 0 edges in reduce"),
+        (("[('sep", "[[('sep"), "form"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0, 3)"), "neither a weight, as 0.5, nor the state of its node, 2"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0, '0.5')"), "neither a weight"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0, True)"), "neither a weight"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3',)"), "which is not an operation and the state"),
+        (("('sep_conv_3x3', 0)", "'sep_conv_3x3'"), "which is not an operation and the state"),
+        (("('sep_conv_3x3', 0)", "(['sep_conv_3x3'], 0)"), "of normal, not its two edges"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3', True)"), "whose state must lie in 0..1"),
+        (("('sep_conv_3x3', 0)", "('sep_conv_3x3', 0.0)"), "whose state must lie in 0..1"),
+        (("('sep_conv_3x3', 0)", "[('sep_conv_3x3', 0)]"), "node 0 of normal, not its two edges"),
+        (("[2, 3, 4, 5]", "[[2, 3, 4, 5]]"), "different states"),
+        (("[2, 3, 4, 5]", "{2, 3, 4, 5}"), "which is no list of the states"),
+        (("[2, 3, 4, 5]", "5"), "normal_concat=5, which is no list of the states"),
+        (("[2, 3, 4, 5]", "{[]: 1}"), "not written out as a list"),
+        (("[2, 3, 4, 5]", "open('x')"), "not written out as a list"),
+        (("[2, 3, 4, 5]", "range(10**9)"), "not written out as a list"),
+        (("[2, 3, 4, 5]", "range(1000000000)"), "not written out as a list"),
+        (("[2, 3, 4, 5]", "range(2, 6, 0)"), "not written out as a list"),
+        (("Genotype(", "X.y = Genotype("), "form"),
+        (("Genotype(", "Genotype(**{}, "), "form"),
+        (("Genotype(", "Genotype(*[], "), "form"),
+        (("Genotype(", "import os; Genotype("), "form"),
+        (("Genotype(", "[" * 5_000), "form"),
+        (("Genotype(", "-" * 9_000 + "Genotype("), "form"),
+        (("Genotype(", "a." * 4_000 + "Genotype("), "form"),
+        (("Genotype(", " " * 10_000 + "Genotype("), "longer than 10000 characters"),
+    ],
+)
+def test_what_has_no_one_meaning_is_refused_with_what_is_wrong(change, reason):
+    assert change[0] in V2_TEXT
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        SMALL.parse(V2_TEXT.replace(*change, 1))
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 800
+
+
+PIECES = [
+    "Genotype(",
+    "normal=",
+    "reduce=",
+    "_concat=",
+    "[",
+    "]",
+    "(",
+    ")",
+    "'sep_conv_3x3'",
+    ",",
+    "0",
+    "range(",
+    "=",
+    "\\",
+    "{",
+]
+EDGE_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["skip_connect", "none", "x"]),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.frozensets(st.integers()),
+    max_leaves=12,
+)
+
+
+@given(text=st.text() | st.lists(st.sampled_from(PIECES)).map("".join) | st.text().map("Genotype({})".format))
+def test_no_text_can_crash_the_parser(text):
+    with contextlib.suppress(ValueError):
+        assert isinstance(notation.parse(text), Genotype)
+
+
+@given(parts=st.tuples(*[EDGE_LIKE] * 4))
+def test_no_genotype_of_other_types_can_crash_the_parser(parts):
+    with contextlib.suppress(ValueError):
+        found = notation.parse(
+            "Genotype(normal={!r}, normal_concat={!r}, reduce={!r}, reduce_concat={!r})".format(*parts)
+        )
+        assert notation.parse(str(found)) == found
 
 
 @pytest.mark.parametrize(

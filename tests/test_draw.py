@@ -98,13 +98,25 @@ def test_a_published_architecture_is_shown_without_a_store(capsys, tmp_path, mon
     assert "3169414" in rows[1]
 
 
+@pytest.mark.parametrize("name", ["darts:DARTS_V2", "nasnet:NASNet-A"])
+def test_what_is_shown_of_a_published_architecture_is_shown_again(capsys, name):
+    shown = answer(capsys, "show", name)
+    text = shown.splitlines()[0]
+    space = name.partition(":")[0]
+    assert answer(capsys, "show", f"{space}:{text}") == shown
+    if space == "darts":
+        assert answer(capsys, "show", f"darts:DARTS_V2 = {text}") == shown
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (("darts:DARTS_V3",), "did you mean 'darts:DARTS_V2'"),
         (("nowhere:DARTS_V2",), "darts:DARTS_V2"),
         (("shufflenet:SPOS",), "is not one of"),
-        (("darts:Genotype(1)",), "is not of the form"),
+        (("darts:Genotype(1)",), "has no normal_concat"),
+        (("darts:DARTS_V2 = None()",), "is not of the form"),
+        (("nasnet:normal: add(x~0, x~1)",), "is not two cells of 5 blocks"),
         (("darts:DARTS_V2", "--svg", "absent/cell.svg"), "cannot be written"),
     ],
 )

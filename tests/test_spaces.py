@@ -105,7 +105,22 @@ def test_parse_reads_back_what_describe_writes(space, data):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "()", "(0,1,2)", "(0,1,2,3,0)", "(0,1,2,)", "0 1 2 3", "(0;1;2;3)", "k3,k5,k7,x"),
+        *(
+            "",
+            "()",
+            "(0,1,2)",
+            "(0,1,2,3,0)",
+            "(0,1,2,)",
+            "0 1 2 3",
+            "(0;1;2;3)",
+            "k3,k5,k7,x",
+            "((0,1,2,3))",
+            "(0,1,2,3",
+            "[0,1,2,3)",
+            "(0,1,2,+3)",
+            "(0,1,2,0_3)",
+            "(0,1,2,٣)",
+        ),
         *("(0,1,2,4)", "(0,-1,2,3)", "(0,1,2,x)", "(0,1,2,1.5)", "(0,1,2,nan)", f"(0,1,2,{10**30})"),
     ],
 )
@@ -116,7 +131,7 @@ def test_text_that_is_no_architecture_is_refused_with_the_reason(text):
 
 
 def test_text_is_read_with_or_without_brackets_and_blanks():
-    for text in ("(3,0,1,2)", "3,0,1,2", " ( 3, 0, 1, 2 ) "):
+    for text in ("(3,0,1,2)", "3,0,1,2", " ( 3, 0, 1, 2 ) ", "[3, 0, 1, 2]"):
         assert MINI.parse(text).tolist() == [3, 0, 1, 2]
 
 

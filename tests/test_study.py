@@ -283,6 +283,10 @@ MISTAKES = {
     "--task table:FILE --limit macs>=1": "is written with <=",
     "--task table:FILE --budget-seconds 5": "less than one evaluation takes",
     "--task table:FILE --seeds 0": "seeds=0 must be above 0",
+    "--task table:FILE --seeds 4294967297": "seeds=4294967297 must be at most 4294967296",
+    "--task table:FILE --seeds 010": "'010' must be a valid integer",
+    "--task table:FILE --trials 1_0": "'1_0' must be a valid integer",
+    "--task table:FILE --random.budget 010": "strategy.budget='010' must be a valid integer",
     "--task table:FILE --randm.budget 1": "is not known",
     "--task table:FILE --random.bugdet 1": "did you mean 'budget'",
 }

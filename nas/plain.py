@@ -1,0 +1,133 @@
+"""What users type, as plain data: YAML in which every word is what it looks like, and text by the type of its field.
+
+YAML 1.1 takes 010 for 8, yes for true, 10:30 for 630 and 1e-3 for text, and of equal keys the last. Here numbers are
+decimal, true and false are the only words that are no text, and equal keys are refused. So are aliases and tags, with
+which a short file can fill the memory or ask for any Python object.
+"""
+
+import re
+import types
+import typing
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from nas.errors import UsageError
+
+MOST_BYTES = 2**18  # of a file; PyYAML reads some 100 kB a second
+MOST_LEVELS = 20  # of values in values; PyYAML calls itself for each
+
+WHOLE = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,99})\Z")
+# With leading zeros a number is octal to some.
+DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]{0,99})(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,9})?\Z")
+ENDLESS = re.compile(r"(?:[-+]?\.?inf|\.?nan)\Z", re.IGNORECASE)
+TRUTHS = {"true": True, "false": False}
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """What is YAML, and is not taken."""
+
+    def __init__(self, problem: str, mark: yaml.Mark):
+        super().__init__(None, None, problem, mark)
+        self.said = f"line {mark.line + 1}: {shown(problem)}"
+
+
+class _Loader(yaml.SafeLoader):
+    levels = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise _Refused(f"the alias *{event.anchor} is not taken; write out what it stands for", event.start_mark)
+        if event.tag is not None:
+            raise _Refused(
+                f"the tag {event.tag} is not taken; the field says of what type its value is", event.start_mark
+            )
+        self.levels += 1
+        if self.levels > MOST_LEVELS:
+            raise _Refused(f"there are more than {MOST_LEVELS} levels of values in values", event.start_mark)
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _Refused("a key must be a word", key.start_mark)
+            name = str(key.value).replace("-", "_")  # as fields are looked up
+            if name == "<<":
+                raise _Refused("the merge key << is not taken; write out what it stands for", key.start_mark)
+            if name in seen:
+                raise _Refused(f"the key {key.value!r} is there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1
+for _tag, _pattern in {
+    "null": r"(?:~|null|Null|NULL|)\Z",
+    "bool": r"(?:true|True|TRUE|false|False|FALSE)\Z",
+    "int": WHOLE.pattern,
+    "float": rf"(?=.*[.eE]){DECIMAL.pattern}|[-+]?\.(?:inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), None)
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The fields in a file, with the names of fields. Raises UsageError."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UsageError(f"config={path!r} is longer than {MOST_BYTES} bytes, which no configuration is")
+        data = yaml.load(content.decode("utf-8-sig"), _Loader)
+    except OSError as error:
+        raise UsageError(f"config={path!r} cannot be read: {error.strerror}") from error
+    except _Refused as error:
+        raise UsageError(f"config={path!r} {error.said}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"config={path!r} is not YAML: {shown(' '.join(str(error).split()))}") from error
+    if data is not None and not isinstance(data, dict):
+        raise UsageError(f"config={path!r} must be a mapping of fields, not {type(data).__name__}")
+    return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
+
+
+def shown(text: Any) -> str:
+    """A text, or what Python writes for a value, cut to what one line of an error may hold."""
+    text = text if isinstance(text, str) else repr(text)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def by_type(hint: Any, raw: Any) -> Any:
+    """What a value says, to a field of this type: text is a number, a list or a truth only to fields of these.
+
+    What fits no type is given back as it is; whoever checks the type refuses it.
+    """
+    if getattr(raw, "shape", None) == () and hasattr(raw, "item"):
+        raw = raw.item()  # a scalar of NumPy or JAX
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        return raw if raw is None or len(kinds) > 1 else by_type(kinds[0], raw)
+    if typing.get_origin(hint) is tuple:
+        raw = _listed(raw) if isinstance(raw, str) else raw.tolist() if hasattr(raw, "tolist") else raw
+        element = typing.get_args(hint)[0]
+        return tuple(by_type(element, each) for each in raw) if isinstance(raw, list | tuple) else raw
+    if isinstance(raw, str):
+        if hint is int and WHOLE.match(raw):
+            return int(raw)
+        if hint is float and (DECIMAL.match(raw) or ENDLESS.match(raw)):
+            return float(raw.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        if hint is bool:
+            return TRUTHS.get(raw.lower(), raw)
+    return raw
+
+
+def _listed(text: str) -> Any:
+    """The words between brackets, as `(1,2)` or `[1, 2]`; what has none stays text."""
+    text = text.strip()
+    if text[:1] + text[1:][-1:] not in ("()", "[]"):
+        return text
+    words = [word.strip() for word in text[1:-1].split(",")]
+    return words[:-1] if words[-1] == "" else words  # as in (1,) and ()

@@ -1,0 +1,118 @@
+"""`nas retrain` trains what it is asked for: the architecture that `nas show` shows, in the network of its score."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nas import cli, config, job
+from nas.store import NewTrial, Store
+from spaces import SPACES, presets
+from spaces.base import architecture_id
+from spaces.genotype import PUBLISHED
+
+FACTS = {"strategy": "random", "task": "digits", "code_version": "0", "seed": 0}
+
+
+def stored(url: str, name: str, run: str | None = None) -> tuple[str, np.ndarray]:
+    """Writes a run with one architecture of a space; its id and its encoding."""
+    space = next(iter(presets(name).values()))
+    drawn = np.random.default_rng(1).integers(0, space.cardinalities)
+    row = np.asarray(space.canonical(jnp.asarray(drawn, jnp.int32)[None]))[0]
+    known = architecture_id(space, row)
+    with Store(url, create=True) as store:
+        made = store.add_run(name=run, space=name, config={"given": {"space": {"name": name}}}, **FACTS)
+        store.add_trials(made.id, [NewTrial(0, known, row.tolist(), space.describe(row), name, 0, 0)])
+        store.finish_trial(made.id, 0, metrics={"error": 0.5}, error=None, seconds=1)
+    return known, row
+
+
+@pytest.fixture
+def url(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{tmp_path}/nas.db"
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[config.Config]:
+    """What is asked for, in place of doing it."""
+    found = []
+
+    def search(data, reporter):
+        found.append(config.build(data))
+        return job.Outcome("run", data["store"], "error", [], [])
+
+    monkeypatch.setattr(job, "search", search)
+    return found
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("run", [None, "(odd)", "[a, b]", "010", "-x", "a:b"])
+def test_what_the_store_knows_is_what_is_trained(url, asked, name, run):
+    known, row = stored(url, name, run)
+    words = ["--name=(again)", "--task", "npz:(a).npz", "--data-dir", "[dir]", "--seed", "4294967295"]
+    assert cli.main(["retrain", known[:8], "--store", url, *words]) == 0
+    (found,) = asked
+    np.testing.assert_array_equal(found.space.parse(found.architecture), row)
+    assert found.space == next(iter(presets(name).values()))
+    assert (found.name, found.task, found.data_dir) == ("(again)", "npz:(a).npz", "[dir]")
+    assert (found.seed, found.store) == (2**32 - 1, url)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_text_that_is_shown_is_trained(url, asked, name, capsys):
+    known, row = stored(url, name)
+    assert cli.main(["show", known, "--store", url, "--format", "json"]) == 0
+    text = json.loads(capsys.readouterr().out)[0]["description"]
+    space = next(iter(presets(name).values()))
+    assert cli.main(["retrain", f"{name}:{text}", "--store", url]) == 0
+    np.testing.assert_array_equal(space.parse(asked[0].architecture), row)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [str(PUBLISHED["DARTS_V2"]), f"DARTS_V2 = {PUBLISHED['DARTS_V2']}", "DARTS_V2"],
+    ids=["text", "line", "name"],
+)
+def test_a_published_genotype_is_trained_by_text_by_line_and_by_name(url, asked, text):
+    assert cli.main(["retrain", f"darts:{text}", "--preset", "tiny"]) == 0
+    space = presets("darts")["tiny"]
+    np.testing.assert_array_equal(asked[0].space.parse(asked[0].architecture), space.parse("DARTS_V2"))
+    assert asked[0].space == space
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["darts:DARTS_V2", "--architecture", "DARTS_V1"], "architecture='DARTS_V1' cannot be set"),
+        (["darts:DARTS_V2", "--space", "darts:tiny"], "space='darts:tiny' cannot be set"),
+        (["darts:DARTS_V2", "--resume", "x"], "resume='x'"),
+        (["darts:-x", "--task", "digits"], "'-x' is not of the form"),
+        (["darts:DARTS_V3 = None"], "is not of the form"),
+        (["darts:DARTS_V2", "--seed", "4294967296"], "seed=4294967296 must lie in 0..4294967295"),
+        (["darts:DARTS_V2", "--seed", "18446744073709551616"], "must lie in 0..4294967295"),
+        (["darts:DARTS_V2", "--config", "other.yaml"], "store='sqlite:///other.db' of the file"),
+        (["shufflenet:(3,0)"], "'(3,0)' must have 9 choices"),
+        (["(3,0)", "--store", "sqlite:///absent.db"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(url, tmp_path, words, reason, capsys):
+    (tmp_path / "other.yaml").write_text("store: sqlite:///other.db\n")
+    assert cli.main(["retrain", *words]) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert len(said.strip().splitlines()) == 1  # the bar may have begun a line
+    assert not (tmp_path / "nas.db").exists()
+
+
+@pytest.mark.slow
+def test_an_architecture_of_the_default_space_is_trained_again(url, capsys):
+    known, _ = stored(url, "shufflenet")
+    words = ["--store", url, "--max-images", "300", "--epochs", "1", "--final.batch-size", "32", "--name", "again"]
+    assert cli.main(["retrain", known[:6], *words]) == 0
+    assert known in capsys.readouterr().out
+    with Store(url) as store:
+        (trial,) = store.trials(store.run("again").id, "final")
+    assert trial.architecture == known
+    assert {"standalone_error", "test_error"} <= trial.measurements.keys()
