@@ -14,7 +14,10 @@ import numpy as np
 from nas.errors import UsageError
 from nas.tasks.base import Raw
 
-NUM_CLASSES = 10
+CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 SYSTEM_PREFIX = "/usr"
 
 
@@ -26,7 +29,7 @@ def read_fashion_mnist(data_dir: str | None) -> Raw:
         (_find(folders, f"{part}-images-idx3-ubyte", 3), _find(folders, f"{part}-labels-idx1-ubyte", 1))
         for part in ("train", "t10k")
     )
-    return Raw(train, NUM_CLASSES, test=test)
+    return Raw(train, len(CLASSES), test=test, classes=CLASSES)
 
 
 def _find(folders: list[Path], name: str, dimensions: int) -> np.ndarray:

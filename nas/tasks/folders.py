@@ -7,16 +7,19 @@ read from front to back and never extracted. Every image must fit the layout: no
 import lzma
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from nas.errors import UsageError
+from nas.tasks import Resize
 from nas.tasks.base import Arrays, Raw
-from nas.tasks.pixels import decode
+from nas.tasks.pixels import decode, fit, resize
 
-IMAGE_SIZE = 32
+IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
+SIZES = range(4, 1025)
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # Images we do not read are listed too, so that they are refused rather than overlooked.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -28,9 +31,8 @@ def is_image(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_folder(place: str, image_size: int | None) -> Raw:
-    root = Path(place)
-    return class_folders(f"folder={place!r}", files(root, is_image), image_size or IMAGE_SIZE)
+def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
+    return class_folders(f"folder={place!r}", files(Path(place), is_image), image_size, mode)
 
 
 def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -72,11 +74,13 @@ def _tar_files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
         raise UsageError(f"{str(root)!r} cannot be read {reason}") from error
 
 
-def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int) -> Raw:
+def class_folders(
+    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
+) -> Raw:
     """A label is the place of the class among the sorted names. Images are sorted by path, so a folder and
-    a tar of it make the same task.
+    a tar of it make the same task. Without a size, squares of one size are left as they are.
     """
-    images = {path.parts: decode(f"{field}: {str(path)!r}", data, image_size) for path, data in found}
+    images, sizes = _squares(field, found, image_size, mode)
     if not images:
         raise UsageError(f"{field} holds no images; allowed: class folders of JPEG or PNG images")
     # An archive often holds one folder that holds it all.
@@ -102,4 +106,23 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], imag
         return np.stack([image for _, image in parts[part]]), labels
 
     valid, test = (arrays(part) if part in parts else None for part in ("valid", "test"))
-    return Raw(arrays("train"), len(classes), valid, test)
+    return Raw(arrays("train"), len(classes), valid, test, tuple(classes), Counter(sizes.values()))
+
+
+def _squares(
+    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
+) -> tuple[dict[tuple[str, ...], np.ndarray], dict[tuple[str, ...], tuple[int, int]]]:
+    """By path: images `[size, size, 3]`, and the width and height that they had."""
+    images: dict[tuple[str, ...], np.ndarray] = {}
+    sizes: dict[tuple[str, ...], tuple[int, int]] = {}
+    first = None
+    for path, data in found:
+        image = decode(f"{field}: {str(path)!r}", data)
+        sizes[path.parts] = image.size
+        first = first or image.size
+        # Until one differs from the first, all are kept as they are: no file is read twice.
+        if image_size is None and not (image.width == image.height in SIZES and image.size == first):
+            image_size = IMAGE_SIZE
+            images = {names: resize(square[None], image_size)[0] for names, square in images.items()}
+        images[path.parts] = np.asarray(image if image_size is None else fit(image, image_size, mode))
+    return images, sizes
