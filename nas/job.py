@@ -80,11 +80,14 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
             raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
         with Store(url) as store:
             stored = store.run(resume).config
-        given = {**stored["given"], **data}
+        given = {**_sized(stored["given"]), **data}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
     subject = load_subject(settings, config.names(given)["space"])
     space = subject.space
+    reporter = reporter or Silent()
+    if subject.task is not None and subject.task.note is not None:
+        reporter.say(subject.task.note)
     learning = Learning.of(settings, subject.named, resume)
     with _usage():
         loop_state = None
@@ -127,7 +130,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
             )
         with _locked(run, store.url):
             store.set_status(run.id, "running")
-            job = _Job(settings, subject, learning, store, run, reporter or Silent())
+            job = _Job(settings, subject, learning, store, run, reporter)
             try:
                 outcome = job.run(loop_state)
             except KeyboardInterrupt:
@@ -143,6 +146,14 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
                 job.close()
             store.set_status(run.id, "finished")
             return outcome
+
+
+def _sized(given: Data) -> Data:
+    """What a run was given. One that does not say how images are resized began before that could be chosen."""
+    if "resize" in given:
+        return given
+    folder = str(given.get("task")).startswith("folder:")
+    return {**given, "resize": "stretch", "image_size": given.get("image_size") or (32 if folder else None)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,6 +213,7 @@ def load_task(settings: Config) -> Task:
         settings.task,
         data_dir=settings.data_dir,
         image_size=settings.image_size,
+        resize=settings.resize,
         limit=settings.max_images,
     )
     for recipe in (settings.training, settings.final):
@@ -414,6 +426,8 @@ class _Job:
             "task": self.run_.task,
             "mean": list(self.subject.images.mean),
             "std": list(self.subject.images.std),
+            "classes": list(self.subject.images.classes),
+            "resize": self.subject.images.resize,
             "metrics": metrics,
             "run": self.run_.name,
             "seed": self.settings.seed,
