@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,7 @@ from nas.errors import UsageError
 from nas.tasks import NAMES, check_name, load
 from nas.tasks.base import Split, Task, split
 from nas.tasks.cifar import BATCHES, BINARY, parse_pickle
+from nas.tasks.fashion import read_idx
 from nas.tasks.folders import class_folders
 from nas.tasks.pixels import as_uint8, decode, resize
 
@@ -454,6 +456,7 @@ BAD_IDX = [
     (gzip.compress(GOOD_LABELS[:-1]), "holds 199 values; its header, [200], says 200"),
     (gzip.compress(GOOD_LABELS + b"\0"), "holds 201 values"),
     (gzip.compress(GOOD_LABELS[:4] + b"\xff" * 4 + GOOD_LABELS[8:]), "says 4294967295"),
+    (gzip.compress(GOOD_LABELS + b"\0" * 10**7), "holds 201 values"),
     (gzip.compress(idx(labelled([20] * 9))), "train.labels=[180] must be [200]"),
     (gzip.compress(idx(labelled([20] * 10) + 1)), "train.labels[180]=10 must lie in 0..9"),
 ]
@@ -464,6 +467,13 @@ def test_a_damaged_idx_file_is_refused(tmp_path, data, said):
     write_fashion(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(data)
     assert said in refusal(load, "fashion-mnist", data_dir=str(tmp_path))
+
+
+def test_an_idx_file_that_says_it_is_too_large_is_refused(tmp_path, monkeypatch):
+    write_fashion(tmp_path)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 199)
+    monkeypatch.setattr("nas.tasks.fashion.MAX_BYTES", 199)
+    assert "takes 200 bytes; allowed: 199" in refusal(read_idx, tmp_path / "train-labels-idx1-ubyte.gz", 1)
 
 
 def test_a_missing_idx_file_is_named(tmp_path):
@@ -728,6 +738,36 @@ def test_what_is_no_complete_npz_is_refused(tmp_path):
     assert "No such file" in refusal(load, name)
 
 
+def test_an_npz_is_not_read_where_a_few_bytes_stand_for_many(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.zeros((2000, 10, 10)), labels=np.arange(2000) % 2)
+    name = f"npz:{path}"
+    assert load(name).num_classes == 2
+    monkeypatch.setattr("nas.tasks.arrays.TRUSTED_BYTES", 10**5, raising=False)
+    assert "images.npy holds 1600128 bytes of" in refusal(load, name)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**6, raising=False)
+    assert f"npz={str(path)!r} takes 1616256 bytes; allowed: 1000000" in refusal(load, name)
+
+
+def test_arrays_that_are_not_asked_for_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**4, raising=False)
+    assert load(write_npz(tmp_path / "a.npz", **PAIR, more_images=np.zeros(10**5))).num_classes == 2
+
+
+HUGE = [((10**12,), "<f8"), ((2**62, 4), "<f8"), ((10**12,), "<U0"), ((10**12, 0), "|u1"), ((10**6,) * 3, "|u1")]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), HUGE)
+@pytest.mark.parametrize("key", ["images", "labels", "classes"])
+def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path, key, shape, dtype):
+    name = write_npz(tmp_path / "a.npz", **{key_: array for key_, array in PAIR.items() if key_ != key})
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr(f"{key}.npy", header.getvalue() + b"\0" * 64)
+    assert "npz" in refusal(load, name)
+
+
 # Folders of images
 
 
@@ -807,6 +847,33 @@ def test_the_members_of_a_tar_are_bounded_and_links_are_not_followed(tmp_path, m
         tar.addfile(large, io.BytesIO(PNG))
     monkeypatch.setattr("nas.tasks.folders.MAX_FILE_BYTES", len(PNG) - 1)
     assert "'a/0.png' has" in refusal(load, f"folder:{path}")
+
+
+def test_a_tar_is_read_no_further_than_a_tar_of_images_would_be_long(tmp_path, monkeypatch):
+    place = write_classes(tmp_path / "a", {".": 3}, classes=2)
+    (place / "zeros.bin").write_bytes(b"\0" * 10**6)
+    name = f"folder:{tarred(place, tmp_path / 'a.tar.xz')}"
+    assert load(name).num_classes == 2
+    monkeypatch.setattr("nas.tasks.folders.TRUSTED_BYTES", 10**4, raising=False)
+    monkeypatch.setattr("nas.tasks.folders.MAX_RATIO", 20, raising=False)
+    assert "allowed: 20 times its size" in refusal(load, name)
+
+
+def test_a_name_in_a_tar_is_not_read_at_any_length(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("x" * 10**6 + ".png"))
+    monkeypatch.setattr("nas.tasks.folders.MAX_FILE_BYTES", 10**5)
+    assert "a member has 1000448 bytes; allowed: at most 100000" in refusal(load, f"folder:{path}")
+
+
+def test_a_file_in_a_folder_and_all_images_together_are_bounded(tmp_path, monkeypatch):
+    place = write_classes(tmp_path, {".": 5}, classes=2)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10 * 108, raising=False)
+    assert load(f"folder:{place}").image_size == 6
+    assert "takes 1176 bytes; allowed: 1080 in all" in refusal(load, f"folder:{place}", image_size=7)
+    monkeypatch.setattr("nas.tasks.folders.MAX_FILE_BYTES", 50)
+    assert "class0/0.png' has" in refusal(load, f"folder:{place}")
 
 
 def test_class_folders_take_the_last_of_two_files_of_one_name():

@@ -11,6 +11,7 @@ from PIL import Image
 from nas.errors import UsageError
 from nas.tasks import Resize
 
+MAX_BYTES = 16 * 2**30  # of all images of a task, which are held in memory
 MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
 FORMATS = ("JPEG", "PNG")
 MODES = (
@@ -97,6 +98,12 @@ def decode(field: str, data: bytes) -> Image.Image:
             return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
     except UNREADABLE as error:
         raise UsageError(f"{field} is not a readable JPEG or PNG image ({type(error).__name__})") from error
+
+
+def check_bytes(field: str, n: int) -> None:
+    """Raises unless `n` bytes of images may be held in memory."""
+    if n > MAX_BYTES:
+        raise UsageError(f"{field} takes {n} bytes; allowed: {MAX_BYTES} in all, of fewer or smaller images")
 
 
 def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: Resize) -> str | None:
