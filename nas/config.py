@@ -39,8 +39,9 @@ class Config:
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
-    """Pixels of a side to which images are resized. By default square images keep their size, others become squares of
-    their shorter side (of their longer one where padded), and those of a folder that differ in size 32 x 32."""
+    """Pixels of a side to which images are resized. By default square images keep their size, and others become squares
+    of their shorter side (of their longer one where padded); a folder whose images are not all squares of one size
+    becomes 32 x 32."""
     resize: Resize = "crop"
     """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
     longer side and fills up with black, stretch scales each side by itself."""
