@@ -22,6 +22,7 @@ from nas.plain import WHOLE, by_type, read_yaml, shown
 from nas.query import parse_where
 from nas.recipe import Lookup, Recipe, Screening, ZeroCost
 from nas.seeds import check_seed
+from nas.tasks import Resize
 
 Data = dict[str, Any]
 
@@ -39,7 +40,12 @@ class Config:
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
-    """Pixels to which images are resized; by default they are left as they are."""
+    """Pixels of a side to which images are resized. By default square images keep their size, and others become squares
+    of their shorter side (of their longer one where padded); a folder whose images are not all squares of one size
+    becomes 32 x 32."""
+    resize: Resize = "crop"
+    """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
+    longer side and fills up with black, stretch scales each side by itself."""
     max_images: int | None = None
     """Use only so many images for training and validation."""
     evaluator: Literal["supernet", "train", "zero-cost"] = "supernet"

@@ -1,38 +1,76 @@
 """Networks as files: a JSON description and safetensors weights, which load without the search or its store."""
 
+import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, UInt8
+from jaxtyping import Float, UInt8
 
 from nas import checkpoint
 from nas.config import build_space
 from nas.errors import UsageError
-from nas.inference import flatten, forward, split, unflatten
+from nas.evaluators.supernet import costs
+from nas.inference import Scaling, batch_logits, flatten, split, unflatten
 from nas.store import Store
-from nas.tasks.augment import normalise
+from nas.tasks.base import check_names, numbered
 from spaces.base import Space
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
+BATCH = 32  # images in one call of the network: what they need at once bounds the memory
+MAX_DESCRIPTION_BYTES = 2**24
+# What the numbers of a description may be, so that what cannot be a network is refused before it is built.
+MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
 
 
 class Exported:
-    """A trained network: `predict(images)` gives logits; `network` is the Flax module itself."""
+    """A trained network: `predict(images)` gives logits, `classify(images)` names; `network` is the Flax module itself.
+
+    `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
+    in training (see `nas.tasks.pixels.resize`), and is None where they were, or where the export does not say.
+    """
 
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
         self.description, self.space, self.network = description, space, network
+        self.scaling: Scaling = tuple(description["mean"]), tuple(description["std"])
+        self.classes = tuple(description.get("classes") or numbered(_input(space)[2]))
+        self.resize: str | None = description.get("resize")
         self._graph, self._weights, self._statistics = split(network)
 
-    def predict(self, images: UInt8[np.ndarray, "n height width channels"]) -> Array:
-        """Logits `[n, num_classes]` of images as they were in training: 0..255, of the same size and channels."""
-        scaled = normalise(jnp.asarray(images), tuple(self.description["mean"]), tuple(self.description["std"]))
-        return forward(self._graph, self._weights, self._statistics, scaled, (), train=False)[0]
+    def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n num_classes"]:
+        """Logits of images as they were in training: 0..255, of the same size and channels. Any number of images takes
+        the memory of one batch. Raises UsageError for other arrays."""
+        images = self._checked(images)
+        logits = np.empty((len(images), len(self.classes)), np.float32)
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            # The last batch is filled up with black: one shape is one program.
+            filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
+            found = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
+            logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
+        return logits
+
+    def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
+        """The name of the most probable class of each image, which are those of `predict`."""
+        return [self.classes[label] for label in self.predict(images).argmax(1)]
+
+    def _checked(self, images: Any) -> np.ndarray:
+        size, channels, _ = _input(self.space)
+        try:
+            images = np.asarray(images)
+            given = f"{images.dtype} {list(images.shape)}"
+        except ValueError:  # images of several sizes
+            images, given = np.zeros(0), f"{type(images).__name__} of unequal parts"
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels):
+            how = f"; in training they were resized by {self.resize}" if self.resize else ""
+            raise UsageError(f"images={given} must be uint8 [n, {size}, {size}, {channels}], values in 0..255{how}")
+        return images
 
 
 def export(store: Store, architecture: str, out: Path) -> None:
@@ -59,14 +97,24 @@ def load(folder: str | Path) -> Exported:
     """The network of an exported folder. Raises UsageError for one that is damaged, or not of this library."""
     folder = Path(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        space, encoding = build_space(description["space"]), np.asarray(description["encoding"], np.int32)
-        network = space.build(space.parse(space.describe(encoding)), jax.random.key(0))
+        with open(folder / DESCRIPTION, "rb") as file:
+            description, space, encoding = _described(file.read(MAX_DESCRIPTION_BYTES + 1))
     except OSError as error:
         raise UsageError(f"{folder / DESCRIPTION} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
+    # A file may nest its lists too deeply, or name numbers that no machine has.
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
     arrays, _ = checkpoint.read(folder / WEIGHTS)
+    held = sum(array.size for array in arrays.values())
+    params = costs(space, tuple(encoding))["params"]
+    if params > 1.001 * held:  # costs are in single precision
+        needed = f"{folder / DESCRIPTION}, whose network has {params:.0f} parameters"
+        raise UsageError(f"{folder / WEIGHTS} does not fit {needed}: it holds {held} numbers")
+    try:
+        network = space.build(np.asarray(encoding, np.int32), jax.random.key(0))
+    except ValueError as error:
+        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     names = flatten(weights).keys()
     try:
@@ -77,3 +125,57 @@ def load(folder: str | Path) -> Exported:
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UsageError(f"{folder / WEIGHTS} holds NaN or infinity")
     return Exported(description, space, nnx.merge(definition, weights, statistics))
+
+
+def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
+    """The description in a file, the space and the encoding that it names. Nothing is built."""
+    if len(data) > MAX_DESCRIPTION_BYTES:
+        raise ValueError(f"it is larger than {MAX_DESCRIPTION_BYTES} bytes")
+    description = json.loads(data)
+    if not isinstance(description, dict):
+        raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
+    for number in _numbers(description["space"]):
+        if not -MAX_NUMBER <= number <= MAX_NUMBER:
+            raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
+    space = build_space(description["space"])
+    for name, value in dataclasses.asdict(space).items():  # pyright: ignore[reportArgumentType]
+        depth = sum(value) if name == "blocks" else value
+        if name in ("blocks", "cells") and depth > MAX_DEPTH:
+            raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
+    _, channels, num_classes = _input(space)
+
+    encoding, sizes = description["encoding"], space.cardinalities
+    whole = isinstance(encoding, list) and all(type(choice) is int for choice in encoding)
+    if not whole or len(encoding) != len(sizes):
+        raise ValueError(f"encoding must be a list of {len(sizes)} whole numbers")
+    for i, (choice, size) in enumerate(zip(encoding, sizes, strict=True)):
+        if not 0 <= choice < size:
+            raise ValueError(f"encoding[{i}]={choice} must lie in 0..{size - 1}")
+    for field, low in (("mean", -math.inf), ("std", 0)):
+        values = description[field]
+        numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+        if not numbers or len(values) != channels or not all(low < one < math.inf for one in values):
+            more = " above 0" if low == 0 else ""
+            raise ValueError(f"{field} must be a list of {channels} finite numbers{more}, one for each channel")
+    if description.get("classes") is not None:
+        if not isinstance(description["classes"], list):
+            raise ValueError(f"classes must be a list of {num_classes} names")
+        check_names("classes", description["classes"], num_classes)
+    how = description.get("resize")
+    if how is not None and not isinstance(how, str):
+        raise ValueError(f"resize must be a text or null, not {type(how).__name__}")
+    return description, space, encoding
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in plain data."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def _input(space: Any) -> tuple[int, int, int]:
+    """What a network takes and gives: pixels of a side, channels, classes."""
+    return space.image_size, space.image_channels, space.num_classes

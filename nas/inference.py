@@ -81,7 +81,7 @@ def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, s
 
 
 @_repeatable
-def _batch_logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
+def batch_logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
     images = normalise(images, scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]
 
@@ -111,7 +111,7 @@ def error(graph, weights, statistics, data: Split, task: Task, path, *, batch: i
         # The last batch is moved back, not padded or cut: one shape is one program.
         start = min(i, len(data.labels) - batch)
         images = data.images[start : start + batch]
-        logits = _batch_logits(graph, scaling, precision, weights, statistics, images, path)
+        logits = batch_logits(graph, scaling, precision, weights, statistics, images, path)
         wrong += int((np.asarray(logits).argmax(1) != data.labels[start : start + batch])[i - start :].sum())
     return wrong / len(data.labels)
 

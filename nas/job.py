@@ -82,6 +82,8 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
     subject = load_subject(settings, config.names(given)["space"])
+    if subject.task is not None and subject.task.note is not None:
+        reporter.say(subject.task.note)
     learning = Learning.of(settings, subject.named, resume)
     with _usage():
         loop_state = _prepared(settings, subject, learning)
@@ -238,6 +240,7 @@ def load_task(settings: Config) -> Task:
         settings.task,
         data_dir=settings.data_dir,
         image_size=settings.image_size,
+        resize=settings.resize,
         limit=settings.max_images,
     )
     for recipe in (settings.training, settings.final):
@@ -463,6 +466,8 @@ class _Job:
             "task": self.run_.task,
             "mean": list(self.subject.images.mean),
             "std": list(self.subject.images.std),
+            "classes": list(self.subject.images.classes),
+            "resize": self.subject.images.resize,
             "metrics": metrics,
             "run": self.run_.name,
             "seed": self.settings.seed,

@@ -356,6 +356,7 @@ WRONG_FLAGS = {
     "word for a number": (["--max-macs", "many"], ["max_macs='many' must be a valid number"]),
     "list for a number": (["--trials", "[1]"], ["trials='[1]' must be a valid integer"]),
     "number for a list": (["--space.widths", "5"], ["space.widths='5' must be a valid tuple"]),
+    "way to resize": (["--resize", "fill"], ["resize='fill' must be 'crop', 'pad' or 'stretch'"]),
     "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet', 'train' or 'zero-cost'"]),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),

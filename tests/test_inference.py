@@ -111,7 +111,7 @@ def test_every_image_is_counted_once_whatever_the_batch(task, n, batch, seed):
 
     sizes: set[int] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "_batch_logits", says_its_first_pixel)
+        patch.setattr(inference, "batch_logits", says_its_first_pixel)
         found = error(None, None, None, Split(images, labels), task, (), batch=batch, precision="float32")
     assert found == (images[:, 0, 0, 0] != labels).sum() / n
     assert len(sizes) == 1  # each size of batch would be another program

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,7 @@ from nas.errors import UsageError
 from nas.tasks import NAMES, check_name, load
 from nas.tasks.base import Split, Task, split
 from nas.tasks.cifar import BATCHES, BINARY, parse_pickle
+from nas.tasks.fashion import read_idx
 from nas.tasks.folders import class_folders
 from nas.tasks.pixels import as_uint8, decode, resize
 
@@ -223,16 +225,107 @@ def test_floats_are_scaled_by_255_and_rounded_and_uint8_is_left_alone():
 
 def test_resizing_is_pillows_channel_by_channel():
     images = pictures(range(3), size=6, channels=3)[:, :, :4]
-    resized = resize(images, 5)
+    resized = resize(images, 5, "stretch")
     for image, small in zip(images, resized, strict=True):
         assert np.array_equal(Image.fromarray(image).resize((5, 5), Image.Resampling.BILINEAR), small)
     assert resize(resized, 5) is resized
     assert resize(images[..., :2], 5).shape == (3, 5, 5, 2)
 
 
-def test_oblong_arrays_become_squares_of_their_shorter_side():
-    assert split("toy", IMAGES[:, :3], LABELS, 2).image_size == 3
+def test_oblong_arrays_become_squares_of_their_shorter_side_or_padded_of_their_longer_one():
+    for mode, size in (("crop", 3), ("stretch", 3), ("pad", 4)):
+        assert split("toy", IMAGES[:, :3], LABELS, 2, resize=mode).image_size == size
     assert split("toy", IMAGES[:, :3], LABELS, 2, image_size=8).image_size == 8
+
+
+# Each column of 8 has a grey of its own, which shows what becomes of it.
+WIDE = np.repeat(np.array([10, 20, 30, 40, 50, 60, 70, 80], np.uint8)[None, None, :, None], 4, axis=1)
+
+
+def test_crop_keeps_the_centre_pad_all_of_it_between_black_and_stretch_every_column():
+    rows = {mode: resize(WIDE, 4, mode)[0, :, :, 0].tolist() for mode in ("crop", "pad", "stretch")}
+    assert rows["crop"] == [[30, 40, 50, 60]] * 4
+    assert rows["stretch"] == np.asarray(Image.fromarray(WIDE[0, :, :, 0]).resize((4, 4), 2)).tolist()
+    assert rows["pad"] == [[0] * 4, rows["stretch"][0], rows["stretch"][0], [0] * 4]
+    assert np.array_equal(resize(WIDE, 8, "pad")[:, 2:6], WIDE), "nothing is scaled where that is not needed"
+    for mode in ("crop", "pad", "stretch"):
+        upright = resize(WIDE.transpose(0, 2, 1, 3), 6, mode)
+        assert np.array_equal(upright.transpose(0, 2, 1, 3), resize(WIDE, 6, mode)), "rows are as columns"
+        assert resize(np.full((1, 1, 900, 2), 7, np.uint8), 5, mode).shape == (1, 5, 5, 2)
+
+
+def test_files_and_arrays_are_resized_alike(tmp_path):
+    place = write_classes(tmp_path, {".": 5}, classes=2, size=(5, 9))
+    for mode in ("crop", "pad", "stretch"):
+        task = load(f"folder:{place}", image_size=4, resize=mode)
+        kept = np.concatenate([part.images for part in (task.train, task.valid, task.test)])
+        files = [np.asarray(Image.open(file)) for file in place.rglob("*.png")]
+        expected = resize(np.stack(files), 4, mode)
+        assert sorted(image.tobytes() for image in kept) == sorted(image.tobytes() for image in expected)
+
+
+# What is said of it
+
+
+def test_a_task_that_changed_no_image_says_nothing():
+    task = make([6, 6])
+    assert (task.note, task.resize) == (None, None)
+    assert make([6, 6], image_size=4).note is None
+
+
+def test_a_task_says_what_became_of_its_images():
+    square = make([6, 6], image_size=8)
+    assert square.note == "toy: 12 images of 4 x 4 pixels are resized to 8 x 8; --image-size chooses"
+    assert square.resize == "crop"
+    oblong = split("toy", IMAGES[:, :3], LABELS, 2, resize="pad")
+    said = "are resized to 4 x 4 by pad; --image-size and --resize choose"
+    assert oblong.note == f"toy: 12 images of 4 x 3 pixels, width x height, {said}"
+    assert oblong.resize == "pad"
+
+
+def test_a_folder_keeps_squares_of_one_size_and_says_what_becomes_of_others(tmp_path):
+    alike = load(f"folder:{write_classes(tmp_path / 'alike', {'.': 5}, classes=2)}")
+    assert (alike.image_size, alike.note, alike.resize) == (6, None, None)
+    place = write_classes(tmp_path / "mixed", {".": 5}, classes=2)
+    last = pictures([0], size=50, channels=3)[0]
+    (place / "class1/x.png").write_bytes(encoded(last[:40]))
+    mixed = load(f"folder:{place}")
+    assert mixed.image_size == 32
+    said = "11 images of 6 x 6 to 50 x 40 pixels, width x height, are resized to 32 x 32 by crop"
+    assert mixed.note == f"folder:{place}: {said}; --image-size and --resize choose"
+    given = load(f"folder:{place}", image_size=32)
+    assert given.fingerprint() == mixed.fingerprint(), "each is resized once"
+    assert "10 images of 6 x 6 pixels are" in str(load(f"folder:{tmp_path / 'alike'}", image_size=8).note)
+
+
+def test_another_way_to_resize_is_refused():
+    assert "resize='fill' must be crop, pad or stretch" in refusal(load, "npz:/nowhere", resize="fill")
+    assert "resize='fill' must be crop, pad or stretch" in refusal(split, "toy", IMAGES, LABELS, 2, resize="fill")
+
+
+# Names of classes
+
+
+def test_classes_are_named_by_label_where_nobody_names_them():
+    task = make([9, 9])
+    assert task.classes == ("0", "1")
+    assert load("digits").classes == tuple("0123456789")
+    named = make([9, 9], classes=("ant", "bee"))
+    assert named.classes == ("ant", "bee")
+    assert named.fingerprint() == task.fingerprint()
+
+
+BAD_NAMES = [
+    (("ant",), "task='toy': classes=1 names must be 2, one for each label"),
+    (("ant", "ant"), "classes: 'ant' stands for two labels"),
+    (("ant", ""), "classes: '' must be a text that is not empty"),
+    (("ant", 3), "classes: 3 must be a text that is not empty"),
+]
+
+
+@pytest.mark.parametrize(("classes", "said"), BAD_NAMES, ids=[said for _, said in BAD_NAMES])
+def test_other_names_of_classes_are_refused(classes, said):
+    assert said in refusal(make, [9, 9], classes=classes)
 
 
 def encoded(array, kind="PNG", **options) -> bytes:
@@ -258,19 +351,19 @@ BAD_IMAGES = [
 
 @pytest.mark.parametrize(("data", "said"), BAD_IMAGES, ids=[said for _, said in BAD_IMAGES])
 def test_an_image_is_refused_by_name(data, said):
-    assert f"a/b.png {said}" in refusal(decode, "a/b.png", data, 6)
+    assert f"a/b.png {said}" in refusal(decode, "a/b.png", data)
 
 
 def test_images_of_every_common_mode_become_colour():
-    assert np.array_equal(decode("x", encoded(COLOUR), 6), COLOUR)
-    grey = decode("x", encoded(COLOUR[..., 0]), 6)
+    assert np.array_equal(decode("x", encoded(COLOUR)), COLOUR)
+    grey = decode("x", encoded(COLOUR[..., 0]))
     assert np.array_equal(grey, COLOUR[..., :1].repeat(3, axis=2))
     palette = Image.fromarray(COLOUR).quantize(8)
     for image in (palette, Image.new("LA", (6, 6)), Image.new("RGBA", (6, 6)), Image.new("1", (6, 6))):
-        assert decode("x", encoded(image), 4).shape == (4, 4, 3)
+        assert np.asarray(decode("x", encoded(image))).shape == (6, 6, 3)
     transparent = encoded(palette, transparency=bytes(range(8)))
-    assert np.array_equal(decode("x", transparent, 6), np.asarray(palette.convert("RGB")))
-    assert decode("x", encoded(Image.new("CMYK", (6, 6)), "JPEG"), 6).shape == (6, 6, 3)
+    assert np.array_equal(decode("x", transparent), np.asarray(palette.convert("RGB")))
+    assert np.asarray(decode("x", encoded(Image.new("CMYK", (6, 6)), "JPEG"))).shape == (6, 6, 3)
 
 
 # Names
@@ -339,6 +432,7 @@ def test_fashion_mnist_is_read_packed_and_unpacked(tmp_path):
     assert (len(a.train), len(a.valid), len(a.test)) == (180, 20, 50)
     assert (a.image_size, a.image_channels) == (28, 1)
     assert np.array_equal(a.train.labels, np.array(numbers(a.train)) // 20)
+    assert (a.classes[0], a.classes[9]) == ("T-shirt/top", "Ankle boot")
 
 
 def test_fashion_mnist_is_found_under_the_prefix(tmp_path, monkeypatch):
@@ -362,6 +456,7 @@ BAD_IDX = [
     (gzip.compress(GOOD_LABELS[:-1]), "holds 199 values; its header, [200], says 200"),
     (gzip.compress(GOOD_LABELS + b"\0"), "holds 201 values"),
     (gzip.compress(GOOD_LABELS[:4] + b"\xff" * 4 + GOOD_LABELS[8:]), "says 4294967295"),
+    (gzip.compress(GOOD_LABELS + b"\0" * 10**7), "holds 201 values"),
     (gzip.compress(idx(labelled([20] * 9))), "train.labels=[180] must be [200]"),
     (gzip.compress(idx(labelled([20] * 10) + 1)), "train.labels[180]=10 must lie in 0..9"),
 ]
@@ -372,6 +467,13 @@ def test_a_damaged_idx_file_is_refused(tmp_path, data, said):
     write_fashion(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(data)
     assert said in refusal(load, "fashion-mnist", data_dir=str(tmp_path))
+
+
+def test_an_idx_file_that_says_it_is_too_large_is_refused(tmp_path, monkeypatch):
+    write_fashion(tmp_path)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 199)
+    monkeypatch.setattr("nas.tasks.fashion.MAX_BYTES", 199)
+    assert "takes 200 bytes; allowed: 199" in refusal(read_idx, tmp_path / "train-labels-idx1-ubyte.gz", 1)
 
 
 def test_a_missing_idx_file_is_named(tmp_path):
@@ -444,13 +546,15 @@ def write_cifar(folder: Path, names: list[str]) -> Path:
     return folder
 
 
-def write_classes(folder: Path, counts: dict[str, int], classes: int = 10, kind: str = "PNG") -> Path:
+def write_classes(
+    folder: Path, counts: dict[str, int], classes: int = 10, kind: str = "PNG", size: tuple[int, int] = (6, 6)
+) -> Path:
     for part, n in counts.items():
         for label in range(classes):
             place = folder / part / f"class{label}"
             place.mkdir(parents=True)
             for i in range(n):
-                image = pictures(range(n), size=6, channels=3)[i]
+                image = pictures(range(n), size=max(size), channels=3)[i, : size[0], : size[1]]
                 image[0, 0] = 20 * label
                 (place / f"{i}.{kind.lower()}").write_bytes(encoded(image, kind))
     return folder
@@ -474,6 +578,7 @@ def test_every_form_of_the_batches_makes_the_same_task(tmp_path):
     assert len({task.fingerprint() for task in tasks}) == 1
     assert (len(tasks[0].train), len(tasks[0].valid), len(tasks[0].test)) == (90, 10, 20)
     assert (tasks[0].image_size, tasks[0].image_channels) == (32, 3)
+    assert (tasks[0].classes[0], tasks[0].classes[9], tasks[0].note) == ("airplane", "truck", None)
 
 
 def test_the_planes_of_a_batch_become_channels():
@@ -538,6 +643,8 @@ def test_class_folders_make_cifar10_too_and_a_tar_of_them_is_the_same(tmp_path):
     task = load("cifar10", data_dir=str(folder))
     assert (len(task.train), len(task.valid), len(task.test)) == (36, 4, 20)
     assert (task.image_size, task.num_classes) == (32, 10)
+    assert task.classes == tuple(f"class{i}" for i in range(10))
+    assert "60 images of 6 x 6 pixels are resized to 32 x 32" in str(task.note)
     tar = tarred(folder, tmp_path / "images.tar.xz")
     assert load("cifar10", data_dir=tar).fingerprint() == task.fingerprint()
     assert load("cifar10", data_dir=tar, image_size=6).image_size == 6
@@ -583,6 +690,10 @@ def test_npz_in_one_piece_and_in_parts(tmp_path):
     whole = load(write_npz(tmp_path / "a.npz", **PAIR, comment=np.array("ignored")))
     assert (len(whole.train), len(whole.valid), len(whole.test)) == (8, 2, 2)
     assert (whole.num_classes, whole.image_channels, whole.image_size) == (2, 1, 4)
+    assert whole.classes == ("0", "1")
+    named = load(write_npz(tmp_path / "n.npz", **PAIR, classes=np.array(["ant", "bee"])))
+    assert named.classes == ("ant", "bee")
+    assert named.fingerprint() == whole.fingerprint()
     parts = load(write_npz(tmp_path / "b.npz", **prefixed(train=PAIR, test=PAIR)))
     assert (len(parts.train), len(parts.valid), len(parts.test)) == (11, 1, 12)
     parts = load(write_npz(tmp_path / "c.npz", **prefixed(train=PAIR, valid=PAIR, test=PAIR)))
@@ -600,6 +711,11 @@ BAD_NPZ = [
     ({**PAIR, "labels": np.zeros(0, int)}, "train.labels=[0] must be [12]"),
     ({**PAIR, "labels": LABELS * 10**9}, "num_classes=1000000001 must lie in 2..12"),
     ({**PAIR, "labels": LABELS * 2}, "class 1 has 0 training images"),
+    ({**PAIR, "classes": np.array(["ant"])}, "classes=<U3 [1] must be texts [2], one for each label"),
+    ({**PAIR, "classes": np.array([0, 1])}, "classes=int64 [2] must be texts [2]"),
+    ({**PAIR, "classes": np.array("ant")}, "classes=<U3 [] must be texts [2]"),
+    ({**PAIR, "classes": np.array(["ant", "ant"])}, "classes: 'ant' stands for two labels"),
+    ({**PAIR, "classes": np.array(["ant", None], object)}, "cannot be read (Object arrays cannot be loaded"),
     ({**PAIR, "images": IMAGES * 1.0}, "must lie in 0..1, as float64 values do"),
 ]
 
@@ -622,13 +738,44 @@ def test_what_is_no_complete_npz_is_refused(tmp_path):
     assert "No such file" in refusal(load, name)
 
 
+def test_an_npz_is_not_read_where_a_few_bytes_stand_for_many(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, images=np.zeros((2000, 10, 10)), labels=np.arange(2000) % 2)
+    name = f"npz:{path}"
+    assert load(name).num_classes == 2
+    monkeypatch.setattr("nas.tasks.arrays.TRUSTED_BYTES", 10**5, raising=False)
+    assert "images.npy holds 1600128 bytes of" in refusal(load, name)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**6, raising=False)
+    assert f"npz={str(path)!r} takes 1616256 bytes; allowed: 1000000" in refusal(load, name)
+
+
+def test_arrays_that_are_not_asked_for_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**4, raising=False)
+    assert load(write_npz(tmp_path / "a.npz", **PAIR, more_images=np.zeros(10**5))).num_classes == 2
+
+
+HUGE = [((10**12,), "<f8"), ((2**62, 4), "<f8"), ((10**12,), "<U0"), ((10**12, 0), "|u1"), ((10**6,) * 3, "|u1")]
+
+
+@pytest.mark.parametrize(("shape", "dtype"), HUGE)
+@pytest.mark.parametrize("key", ["images", "labels", "classes"])
+def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path, key, shape, dtype):
+    name = write_npz(tmp_path / "a.npz", **{key_: array for key_, array in PAIR.items() if key_ != key})
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr(f"{key}.npy", header.getvalue() + b"\0" * 64)
+    assert "npz" in refusal(load, name)
+
+
 # Folders of images
 
 
 def test_folders_side_by_side_and_in_parts(tmp_path):
     whole = load(f"folder:{write_classes(tmp_path / 'a', {'.': 10}, classes=3)}")
     assert (len(whole.train), len(whole.valid), len(whole.test)) == (18, 6, 6)
-    assert (whole.image_size, whole.image_channels, whole.num_classes) == (32, 3, 3)
+    assert (whole.image_size, whole.image_channels, whole.num_classes) == (6, 3, 3)
+    assert whole.classes == ("class0", "class1", "class2")
     parts = write_classes(tmp_path / "b", {"train": 4, "val": 2, "test": 3}, classes=3, kind="JPEG")
     task = load(f"folder:{parts}", image_size=8)
     assert (len(task.train), len(task.valid), len(task.test)) == (12, 6, 9)
@@ -702,9 +849,36 @@ def test_the_members_of_a_tar_are_bounded_and_links_are_not_followed(tmp_path, m
     assert "'a/0.png' has" in refusal(load, f"folder:{path}")
 
 
+def test_a_tar_is_read_no_further_than_a_tar_of_images_would_be_long(tmp_path, monkeypatch):
+    place = write_classes(tmp_path / "a", {".": 3}, classes=2)
+    (place / "zeros.bin").write_bytes(b"\0" * 10**6)
+    name = f"folder:{tarred(place, tmp_path / 'a.tar.xz')}"
+    assert load(name).num_classes == 2
+    monkeypatch.setattr("nas.tasks.folders.TRUSTED_BYTES", 10**4, raising=False)
+    monkeypatch.setattr("nas.tasks.folders.MAX_RATIO", 20, raising=False)
+    assert "allowed: 20 times its size" in refusal(load, name)
+
+
+def test_a_name_in_a_tar_is_not_read_at_any_length(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("x" * 10**6 + ".png"))
+    monkeypatch.setattr("nas.tasks.folders.MAX_FILE_BYTES", 10**5)
+    assert "a member has 1000448 bytes; allowed: at most 100000" in refusal(load, f"folder:{path}")
+
+
+def test_a_file_in_a_folder_and_all_images_together_are_bounded(tmp_path, monkeypatch):
+    place = write_classes(tmp_path, {".": 5}, classes=2)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10 * 108, raising=False)
+    assert load(f"folder:{place}").image_size == 6
+    assert "takes 1176 bytes; allowed: 1080 in all" in refusal(load, f"folder:{place}", image_size=7)
+    monkeypatch.setattr("nas.tasks.folders.MAX_FILE_BYTES", 50)
+    assert "class0/0.png' has" in refusal(load, f"folder:{place}")
+
+
 def test_class_folders_take_the_last_of_two_files_of_one_name():
     files = [(PurePosixPath(name), data) for name, data in TWO.items()]
     black = encoded(COLOUR * 0)
-    raw = class_folders("x", [*files, (PurePosixPath("a/0.png"), black)], 6)
+    raw = class_folders("x", [*files, (PurePosixPath("a/0.png"), black)], 6, "crop")
     assert raw.train[0].shape == (6, 6, 6, 3)
     assert not raw.train[0][0].any()

@@ -2,18 +2,19 @@
 
 import os.path
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nas.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from nas.tasks.base import Raw, Task
 
+Resize = Literal["crop", "pad", "stretch"]  # how images become squares of one size: see `nas.tasks.pixels.fit`
 NAMES = ("digits", "fashion-mnist", "cifar10", "npz:FILE", "folder:DIR", "table:FILE")
 
 
-def _digits(place: str | None, image_size: int | None) -> "Raw":
-    del place, image_size
+def _digits(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
+    del place, image_size, resize
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -23,36 +24,36 @@ def _digits(place: str | None, image_size: int | None) -> "Raw":
     return Raw((np.reshape(rows, (-1, 8, 8)) / 16, np.asarray(labels)), num_classes=10)
 
 
-def _fashion_mnist(place: str | None, image_size: int | None) -> "Raw":
-    del image_size
+def _fashion_mnist(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
+    del image_size, resize
     from nas.tasks.fashion import read_fashion_mnist
 
     return read_fashion_mnist(place)
 
 
-def _cifar10(place: str | None, image_size: int | None) -> "Raw":
+def _cifar10(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
     from nas.tasks.cifar import read_cifar10
 
-    return read_cifar10(place, image_size)
+    return read_cifar10(place, image_size, resize)
 
 
-def _npz(place: str | None, image_size: int | None) -> "Raw":
-    del image_size
+def _npz(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
+    del image_size, resize
     from nas.tasks.arrays import read_npz
 
     assert place is not None  # check_name saw to it
     return read_npz(place)
 
 
-def _folder(place: str | None, image_size: int | None) -> "Raw":
+def _folder(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
     from nas.tasks.folders import read_folder
 
     assert place is not None  # check_name saw to it
-    return read_folder(place, image_size)
+    return read_folder(place, image_size, resize)
 
 
-# From where the data lies and the size to which files are decoded. A name in PLACED says where: npz:FILE.
-TASKS: dict[str, Callable[[str | None, int | None], "Raw"]] = {
+# From where the data lies and how files are decoded. A name in PLACED says where: npz:FILE.
+TASKS: dict[str, Callable[[str | None, int | None, Resize], "Raw"]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
@@ -74,24 +75,26 @@ def load(
     *,
     data_dir: str | None = None,
     image_size: int | None = None,
+    resize: Resize = "crop",
     split_seed: int = 0,
     limit: int | None = None,
 ) -> "Task":
     """The task of this name, the same for the same arguments and data.
 
-    `data_dir` says where fashion-mnist and cifar10 lie. `image_size` resizes; without it images keep their
-    size, made square, and those of folders become 32 x 32. `limit` keeps at most so many training and
-    validation images together, and the same share of test.
+    `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`,
+    by `resize` where they are not square: see `split`; those of folders that are not squares of one size
+    become 32 x 32 where no size is given. `limit` keeps at most so many training and validation images
+    together, and the same share of test.
     """
-    from nas.tasks.base import check_numbers, split
+    from nas.tasks.base import check_options, split
 
     check_name(name)
-    check_numbers(split_seed, limit, image_size)
+    check_options(split_seed, limit, image_size, resize)
     kind, _, place = name.partition(":")
     if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
         raise UsageError(f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10")
     where = place or data_dir
-    raw = TASKS[kind](where and os.path.expanduser(where), image_size)
+    raw = TASKS[kind](where and os.path.expanduser(where), image_size, resize)
     return split(
         name,
         *raw.train,
@@ -101,4 +104,7 @@ def load(
         test=raw.test,
         limit=limit,
         image_size=image_size,
+        resize=resize,
+        classes=raw.classes,
+        found=raw.found,
     )

@@ -7,20 +7,26 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.tasks.base import Arrays, Raw
+from nas.tasks.pixels import check_bytes
 
-KEYS = "images and labels, or train_images and train_labels, and where given valid_* and test_*"
+KEYS = "images and labels, or train_images and train_labels, and where given valid_*, test_* and classes"
+NAMES = {f"{part}{kind}" for part in ("", "train_", "valid_", "test_") for kind in ("images", "labels")} | {"classes"}
+# A few compressed bytes can stand for any number: images are not so alike that more than these are taken on trust.
+MAX_RATIO, TRUSTED_BYTES = 200, 256 * 2**20
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(place: str) -> Raw:
-    """The number of classes is one more than the largest label."""
+    """The number of classes is one more than the largest label; `classes` are their names, in order."""
     try:
         with open(place, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError(f"npz={place!r} is a single array; allowed: a .npz archive of {KEYS}")
             names = archive.files
-            found = {key: archive[key] for key in names if key.endswith(("images", "labels"))}
+            assert archive.zip is not None  # it is open
+            _check_sizes(f"npz={place!r}", archive.zip)
+            found = {key: archive[key] for key in names if key in NAMES}
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(f"npz={place!r} cannot be read ({reason}); allowed: a .npz archive of {KEYS}") from error
@@ -44,4 +50,23 @@ def read_npz(place: str) -> Raw:
     labels = [part[1] for part in (train, valid, test) if part is not None]
     # An array that has no largest label is refused, by name, when the parts are checked.
     largest = [int(array.max()) for array in labels if array.size and array.dtype.kind in "iu"]
-    return Raw(train, max(largest, default=0) + 1, valid, test)
+    num_classes = max(largest, default=0) + 1
+    classes = found.get("classes")
+    if classes is None:
+        return Raw(train, num_classes, valid, test)
+    if classes.dtype.kind != "U" or classes.shape != (num_classes,):
+        kind = f"{classes.dtype} {list(classes.shape)}"
+        raise UsageError(f"npz={place!r}: classes={kind} must be texts [{num_classes}], one for each label")
+    return Raw(train, num_classes, valid, test, tuple(classes.tolist()))
+
+
+def _check_sizes(field: str, archive: zipfile.ZipFile) -> None:
+    """Raises for arrays that are too large to be read. No more than these sizes is ever read from an archive."""
+    wanted = [entry for entry in archive.infolist() if entry.filename.removesuffix(".npy") in NAMES]
+    check_bytes(field, sum(entry.file_size for entry in wanted))
+    for entry in wanted:
+        if entry.file_size > max(TRUSTED_BYTES, MAX_RATIO * entry.compress_size):
+            said = (
+                f"{entry.file_size} bytes of {entry.compress_size} compressed ones; allowed: {MAX_RATIO} times as many"
+            )
+            raise UsageError(f"{field}: {entry.filename} holds {said}")

@@ -4,13 +4,16 @@ The parts depend on the data and on the split seed, never on the seed of a searc
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from nas.errors import UsageError
-from nas.tasks.pixels import as_uint8, resize
+from nas.tasks import Resize
+from nas.tasks.pixels import as_uint8, resizing
+from nas.tasks.pixels import resize as resized
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,14 @@ class Task:
     num_classes: int
     mean: tuple[float, ...]  # of train, per channel, with 255 as 1
     std: tuple[float, ...]
+    classes: tuple[str, ...] = ()  # their names by label; without any they are "0", "1", ...
+    resize: Resize | None = None  # how images became image_size x image_size; None: they were
+    note: str | None = None  # what was done to the images and a user should know, in one line
+
+    def __post_init__(self):
+        names = tuple(self.classes) or numbered(self.num_classes)
+        check_names(f"task={self.name!r}: classes", names, self.num_classes)
+        object.__setattr__(self, "classes", names)
 
     @property
     def image_size(self) -> int:
@@ -58,6 +69,23 @@ class Task:
         return digest.hexdigest()
 
 
+def numbered(n: int) -> tuple[str, ...]:
+    """The names of classes that have none."""
+    return tuple(str(label) for label in range(n))
+
+
+def check_names(field: str, names: Sequence[object], n: int) -> None:
+    """Raises unless these are different names, one for each of `n` classes."""
+    if len(names) != n:
+        raise UsageError(f"{field}={len(names)} names must be {n}, one for each label")
+    odd = next((name for name in names if not isinstance(name, str) or not name), None)
+    if odd is not None:
+        raise UsageError(f"{field}: {odd!r} must be a text that is not empty")
+    if len(set(names)) < n:
+        twice = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UsageError(f"{field}: {twice!r} stands for two labels; names must differ")
+
+
 Arrays = tuple[np.ndarray, np.ndarray]  # images and labels, unchecked, as a file holds them
 
 
@@ -68,6 +96,8 @@ class Raw(NamedTuple):
     num_classes: int
     valid: Arrays | None = None
     test: Arrays | None = None
+    classes: tuple[str, ...] = ()  # see Task
+    found: Mapping[tuple[int, int], int] | None = None  # images by width and height, before they became squares
 
 
 def split(
@@ -81,15 +111,20 @@ def split(
     valid: Arrays | None = None,
     limit: int | None = None,
     image_size: int | None = None,
+    resize: Resize = "crop",
+    classes: tuple[str, ...] = (),
+    found: Mapping[tuple[int, int], int] | None = None,
 ) -> Task:
     """The task of these images, every part in a random order of which each prefix is stratified by class.
 
     A test part that is not given is 20 % of the images; a validation part that is not given is 20 % too, or
     10 % where test is given. `limit` keeps at most so many training and validation images together, and the
-    same share of test; what it keeps is a part of what a larger limit keeps. `image_size` defaults to the
-    smaller of height and width.
+    same share of test; what it keeps is a part of what a larger limit keeps. Images become
+    squares of `image_size` by `resize`: see `nas.tasks.pixels.fit`. Without a size that is the smaller of
+    height and width, or the larger one where they are padded. `found` counts images by the width and height
+    that they had in files; without it they are as they were.
     """
-    check_numbers(seed, limit, image_size)
+    check_options(seed, limit, image_size, resize)
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
     whole = {part: _checked(f"task={name!r}: {part}", *arrays, num_classes) for part, arrays in given.items() if arrays}
     _check_classes(name, whole["train"].labels, num_classes, needed=1 if len(whole) == 3 else 2)
@@ -111,18 +146,24 @@ def split(
     chosen["train"] = train, order
 
     sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, limit, num_classes)
+    height, width = shapes["train"][:2]
+    size = image_size or (max if resize == "pad" else min)(height, width)
     parts: dict[str, Split] = {}
     for part, (arrays, index) in chosen.items():
         index = index[_spread(arrays.labels[index], rng, lead=0)][: sizes[part]]
-        pixels = resize(arrays.images[index], image_size or min(shapes["train"][:2]))
+        pixels = resized(arrays.images[index], size, resize)
         parts[part] = Split(pixels, arrays.labels[index])
         parts[part].images.setflags(write=False)
         parts[part].labels.setflags(write=False)
     mean, std = _moments(parts["train"].images)
-    return Task(name, **parts, num_classes=num_classes, mean=mean, std=std)
+    note = resizing(name, found or {(width, height): sum(map(len, parts.values()))}, size, resize)
+    how = None if note is None else resize
+    return Task(name, **parts, num_classes=num_classes, mean=mean, std=std, classes=classes, resize=how, note=note)
 
 
-def check_numbers(seed: int, limit: int | None, image_size: int | None) -> None:
+def check_options(seed: int, limit: int | None, image_size: int | None, resize: str) -> None:
+    if resize not in get_args(Resize):
+        raise UsageError(f"resize={resize!r} must be {', '.join(get_args(Resize)[:-1])} or {get_args(Resize)[-1]}")
     ranges = {
         "split_seed": (seed, 0, 2**32 - 1),
         "limit": (limit, 1, None),

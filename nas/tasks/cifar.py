@@ -15,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from nas.errors import UsageError
+from nas.tasks import Resize
 from nas.tasks.base import Arrays, Raw
 from nas.tasks.folders import class_folders, files, is_image
 
 IMAGE_SIZE, NUM_CLASSES = 32, 10
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PIXELS = 3 * IMAGE_SIZE**2
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 BINARY = [f"{name}.bin" for name in BATCHES]
@@ -31,7 +33,7 @@ ARRAY_NAMES = {
 }
 
 
-def read_cifar10(data_dir: str | None, image_size: int | None) -> Raw:
+def read_cifar10(data_dir: str | None, image_size: int | None, resize: Resize) -> Raw:
     """From the official batches, binary or pickled, or from class folders: in a directory, or in a tar."""
     if data_dir is None:
         raise UsageError("data_dir=None must be the folder or the tar that holds cifar10")
@@ -45,12 +47,12 @@ def read_cifar10(data_dir: str | None, image_size: int | None) -> Raw:
             raise UsageError(f"{field} lacks {', '.join(missing)}; all of {', '.join(names)} are needed")
         parts = [parse(f"{field}: {name}", batches[name]) for name in names]
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
-        return Raw((images, labels), NUM_CLASSES, test=parts[-1])
+        return Raw((images, labels), NUM_CLASSES, test=parts[-1], classes=CLASSES)
 
     tars = sorted(path for path in root.iterdir() if TAR.search(path.name)) if root.is_dir() else []
     if len(tars) == 1 and not found:
-        return read_cifar10(str(tars[0]), image_size)
-    raw = class_folders(field, found.items(), image_size or IMAGE_SIZE)
+        return read_cifar10(str(tars[0]), image_size, resize)
+    raw = class_folders(field, found.items(), image_size or IMAGE_SIZE, resize)
     if raw.num_classes != NUM_CLASSES:
         raise UsageError(f"{field} has {raw.num_classes} class folders; cifar10 has {NUM_CLASSES}")
     return raw

@@ -13,8 +13,12 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.tasks.base import Raw
+from nas.tasks.pixels import MAX_BYTES, check_bytes
 
-NUM_CLASSES = 10
+CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 SYSTEM_PREFIX = "/usr"
 
 
@@ -26,7 +30,7 @@ def read_fashion_mnist(data_dir: str | None) -> Raw:
         (_find(folders, f"{part}-images-idx3-ubyte", 3), _find(folders, f"{part}-labels-idx1-ubyte", 1))
         for part in ("train", "t10k")
     )
-    return Raw(train, NUM_CLASSES, test=test)
+    return Raw(train, len(CLASSES), test=test, classes=CLASSES)
 
 
 def _find(folders: list[Path], name: str, dimensions: int) -> np.ndarray:
@@ -40,18 +44,21 @@ def _find(folders: list[Path], name: str, dimensions: int) -> np.ndarray:
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Two zero bytes, the type (8: uint8), the number of axes, a big-endian uint32 for each, the values."""
+    start = 4 + 4 * dimensions
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read()
+            data = file.read(start)
+            shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]
+            expected = math.prod(shape)
+            if expected <= MAX_BYTES:  # no more than the header says, and a byte that shows whether there is more
+                data += file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{str(path)!r} cannot be read ({type(error).__name__}); a complete file is needed") from error
-    start = 4 + 4 * dimensions
     magic = bytes([0, 0, 8, dimensions])
     if data[:4] != magic or len(data) < start:
         raise UsageError(f"{str(path)!r} begins with {data[:4].hex()!r}; allowed: {magic.hex()!r} and its sizes")
-    shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]
+    check_bytes(f"{str(path)!r}", expected)
     values = np.frombuffer(data, np.uint8, offset=start)
-    expected = math.prod(shape)
     if len(values) != expected:
         raise UsageError(f"{str(path)!r} holds {len(values)} values; its header, {shape}, says {expected}")
     return values.reshape(shape)

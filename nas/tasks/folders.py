@@ -4,23 +4,33 @@ Either the classes lie side by side, or under train/ and, where given, valid/ (o
 read from front to back and never extracted. Every image must fit the layout: none is left out in silence.
 """
 
+import bz2
+import gzip
+import io
 import lzma
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 
 from nas.errors import UsageError
+from nas.tasks import Resize
 from nas.tasks.base import Arrays, Raw
-from nas.tasks.pixels import decode
+from nas.tasks.pixels import check_bytes, decode, fit, resize
 
-IMAGE_SIZE = 32
+IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
+SIZES = range(4, 1025)
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # Images we do not read are listed too, so that they are refused rather than overlooked.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 MAX_FILE_BYTES = 256 * 2**20
+# A few compressed bytes can stand for any number: a tar is read so far, or this many times its size if that is more.
+TRUSTED_BYTES, MAX_RATIO = 2**30, 100
+OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGED_TAR = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 
 
@@ -28,9 +38,8 @@ def is_image(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_folder(place: str, image_size: int | None) -> Raw:
-    root = Path(place)
-    return class_folders(f"folder={place!r}", files(root, is_image), image_size or IMAGE_SIZE)
+def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
+    return class_folders(f"folder={place!r}", files(Path(place), is_image), image_size, mode)
 
 
 def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -44,6 +53,7 @@ def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple
             relative = PurePosixPath(*path.relative_to(root).parts)
             if is_wanted(relative) and path.is_file():
                 try:
+                    _check_size(f"{str(path)!r}", path.stat().st_size)
                     data = path.read_bytes()
                 except OSError as error:
                     raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}") from error
@@ -56,14 +66,12 @@ def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple
 
 def _tar_files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
-        with tarfile.open(root) as tar:
+        with _decompressed(root) as file, tarfile.open(fileobj=_Bounded(root, file), mode="r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
                 if not member.isfile() or not wanted(path):
                     continue
-                if member.size > MAX_FILE_BYTES:  # a few compressed bytes can stand for any length
-                    size = f"{member.size} bytes; allowed: at most {MAX_FILE_BYTES}"
-                    raise UsageError(f"{str(root)!r}: {member.name!r} has {size}")
+                _check_size(f"{str(root)!r}: {member.name!r}", member.size)
                 stream = tar.extractfile(member)
                 assert stream is not None  # it is a regular file
                 yield path, stream.read()
@@ -72,11 +80,49 @@ def _tar_files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[
         raise UsageError(f"{str(root)!r} cannot be read {reason}") from error
 
 
-def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int) -> Raw:
+def _check_size(field: str, n: int) -> None:
+    if n > MAX_FILE_BYTES:
+        raise UsageError(f"{field} has {n} bytes; allowed: at most {MAX_FILE_BYTES}")
+
+
+def _decompressed(root: Path) -> IO[bytes]:
+    with root.open("rb") as file:
+        start = file.read(6)
+    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), open)(root, "rb")
+
+
+class _Bounded(io.RawIOBase):
+    """A tar as a file of which no more is read at once, nor of it all, than a tar of images needs."""
+
+    def __init__(self, root: Path, file: IO[bytes]):
+        self._root, self._file = str(root), file
+        self._end = max(TRUSTED_BYTES, MAX_RATIO * root.stat().st_size)
+
+    def read(self, n: int = -1, /) -> bytes:
+        if n > tarfile.BLOCKSIZE:
+            _check_size(f"{self._root!r}: a member", n)  # it may be a name, which is read whole
+        self._check(self._file.tell() + max(n, 0))
+        return self._file.read(n)
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        self._check(place)  # what lies before it is decompressed too
+        return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _check(self, place: int) -> None:
+        if place > self._end:
+            raise UsageError(f"{self._root!r} holds more than {self._end} bytes; allowed: {MAX_RATIO} times its size")
+
+
+def class_folders(
+    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
+) -> Raw:
     """A label is the place of the class among the sorted names. Images are sorted by path, so a folder and
-    a tar of it make the same task.
+    a tar of it make the same task. Without a size, squares of one size are left as they are.
     """
-    images = {path.parts: decode(f"{field}: {str(path)!r}", data, image_size) for path, data in found}
+    images, sizes = _squares(field, found, image_size, mode)
     if not images:
         raise UsageError(f"{field} holds no images; allowed: class folders of JPEG or PNG images")
     # An archive often holds one folder that holds it all.
@@ -102,4 +148,26 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], imag
         return np.stack([image for _, image in parts[part]]), labels
 
     valid, test = (arrays(part) if part in parts else None for part in ("valid", "test"))
-    return Raw(arrays("train"), len(classes), valid, test)
+    return Raw(arrays("train"), len(classes), valid, test, tuple(classes), Counter(sizes.values()))
+
+
+def _squares(
+    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
+) -> tuple[dict[tuple[str, ...], np.ndarray], dict[tuple[str, ...], tuple[int, int]]]:
+    """By path: images `[size, size, 3]`, and the width and height that they had."""
+    images: dict[tuple[str, ...], np.ndarray] = {}
+    sizes: dict[tuple[str, ...], tuple[int, int]] = {}
+    first, held = None, 0
+    for path, data in found:
+        image = decode(f"{field}: {str(path)!r}", data)
+        sizes[path.parts] = image.size
+        first = first or image.size
+        # Until one differs from the first, all are kept as they are: no file is read twice.
+        if image_size is None and not (image.width == image.height in SIZES and image.size == first):
+            image_size = IMAGE_SIZE
+            images = {names: resize(square[None], image_size)[0] for names, square in images.items()}
+            held = sum(square.nbytes for square in images.values())
+        images[path.parts] = np.asarray(image if image_size is None else fit(image, image_size, mode))
+        held += images[path.parts].nbytes
+        check_bytes(field, held)
+    return images, sizes

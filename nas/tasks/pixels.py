@@ -1,14 +1,17 @@
-"""Pixels: whatever a file holds becomes uint8 images here, square where a size is asked for."""
+"""Pixels: whatever a file holds becomes uint8 images here, and these become squares of one size."""
 
 import io
 import struct
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
 from nas.errors import UsageError
+from nas.tasks import Resize
 
+MAX_BYTES = 16 * 2**30  # of all images of a task, which are held in memory
 MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
 FORMATS = ("JPEG", "PNG")
 MODES = (
@@ -47,20 +50,44 @@ def as_uint8(field: str, images: np.ndarray) -> np.ndarray:
     return np.rint(images.astype(np.float32) * scale).astype(np.uint8)
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """`[n, height, width, channels]` to `[n, size, size, channels]`, bilinear, whatever the aspect ratio."""
+def fit(image: Image.Image, size: int, mode: Resize) -> Image.Image:
+    """The image as `size` x `size` pixels, bilinear. `crop` scales its shorter side to `size` and keeps the centre;
+    `pad` scales its longer side and puts black on both sides; `stretch` scales each side by itself.
+    """
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    if mode == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if mode != "pad":
+        return _scaled(image, size, size)
+    side = max(width, height)
+    width, height = (max(1, round(length * size / side)) for length in (width, height))
+    padded = Image.new(image.mode, (size, size))
+    padded.paste(_scaled(image, width, height), ((size - width) // 2, (size - height) // 2))
+    return padded
+
+
+def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def resize(images: np.ndarray, size: int, mode: Resize = "crop") -> np.ndarray:
+    """uint8 `[n, height, width, channels]` to `[n, size, size, channels]`, as by `fit`."""
     n, height, width, channels = images.shape
     if (height, width) == (size, size):
         return images
     planes = images.transpose(0, 3, 1, 2).reshape(-1, height, width)
     resized = np.empty((len(planes), size, size), np.uint8)
     for i, plane in enumerate(planes):
-        resized[i] = np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))
+        resized[i] = np.asarray(fit(Image.fromarray(plane), size, mode))
     return np.ascontiguousarray(resized.reshape(n, channels, size, size).transpose(0, 2, 3, 1))
 
 
-def decode(field: str, data: bytes, size: int) -> np.ndarray:
-    """One JPEG or PNG file as `[size, size, 3]`: grey is repeated, transparency dropped."""
+def decode(field: str, data: bytes) -> Image.Image:
+    """One JPEG or PNG file in colour: grey is repeated, transparency dropped."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -68,9 +95,28 @@ def decode(field: str, data: bytes, size: int) -> np.ndarray:
             if image.mode not in MODES:
                 raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join(MODES)}")
             # By way of RGBA, because Pillow warns when it has to drop the transparency of a palette.
-            colour = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+            return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
     except UNREADABLE as error:
         raise UsageError(f"{field} is not a readable JPEG or PNG image ({type(error).__name__})") from error
-    if colour.size != (size, size):
-        colour = colour.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(colour)
+
+
+def check_bytes(field: str, n: int) -> None:
+    """Raises unless `n` bytes of images may be held in memory."""
+    if n > MAX_BYTES:
+        raise UsageError(f"{field} takes {n} bytes; allowed: {MAX_BYTES} in all, of fewer or smaller images")
+
+
+def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: Resize) -> str | None:
+    """What a user should know of images that become `size` x `size`, in one line; None where none changes.
+
+    `found` counts the images of each width and height.
+    """
+    changed = {shape: n for shape, n in found.items() if shape != (size, size)}
+    if not changed:
+        return None
+    least, most = (f(changed, key=lambda shape: (shape[0] * shape[1], shape)) for f in (min, max))
+    pixels = " to ".join(f"{width} x {height}" for width, height in dict.fromkeys((least, most)))
+    what = f"{name}: {sum(changed.values())} images of {pixels} pixels"
+    if all(width == height for width, height in changed):
+        return f"{what} are resized to {size} x {size}; --image-size chooses"
+    return f"{what}, width x height, are resized to {size} x {size} by {mode}; --image-size and --resize choose"
