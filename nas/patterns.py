@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core
 from jaxtyping import Array, Float
 
@@ -151,7 +152,7 @@ def _equations(traced: core.ClosedJaxpr, n: int, zeros: Zeros) -> Iterator[tuple
 
 
 def _is_zero(value: Any) -> bool:
-    if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
+    if isinstance(value, Tracer) or not jnp.issubdtype(jnp.result_type(value), jnp.number):
         return False
     return not np.asarray(value).any()
 

@@ -179,7 +179,7 @@ def test_a_differentiable_search_uses_no_address_twice(uses, task):
     assert len(uses.keys) > 8
 
 
-@pytest.mark.parametrize("name", ["nao", "seminas", "gates", "mlp-ensemble"])
+@pytest.mark.parametrize("name", [pytest.param("seminas", marks=pytest.mark.slow), "gates", "mlp-ensemble"])
 def test_a_predictor_uses_no_address_twice(name, uses):
     more = {"unlabelled": 12} if name == "seminas" else {}
     predictor = predictor_class(name)(hidden=4, members=2, steps=2, batch_size=4, **more)
