@@ -24,7 +24,7 @@ from nas.errors import RunError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient, weight_step
 from nas.inference import error, flatten, split
 from nas.recipe import Recipe
-from nas.streams import SEARCH, stream
+from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
 from nas.train import Program, TrainState, at_rest, batch_indices, learning_rates, own, resume, train_step
@@ -90,6 +90,7 @@ def search(
     graph, weights, statistics = split(space.supernet(stream(seed, INITIAL), **options))
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=strategy.along_paths)
     key_logits, key_noise, key_train, key_valid = jr.split(stream(seed, SEARCH), 4)
+    key_images, key_direction = jr.split(stream(seed, CURVATURE))
     logits = strategy.init(key_logits, space.mixing())
     state, start = begin(rule, program, weights, logits, epochs), 0
     note = {**(note or {}), "seed": seed, "epochs": epochs}
@@ -104,8 +105,8 @@ def search(
         if saved is not None:
             checkpoint.write(saved, flatten(state), {**note, "step": step})
 
-    def batch(which: np.ndarray, part: int, key: jax.Array, step: int) -> Batch:
-        indices = which[batch_indices((seed, part), step, len(which), recipe.batch_size)]
+    def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
+        indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
         return Batch(statistics, data, indices, key, step)
 
     for step in range(start, steps):
@@ -113,8 +114,8 @@ def search(
         progress = np.float32(epoch / max(epochs - 1, 1))
         if step % per_epoch == 0 and (found := stopped(strategy, np.asarray(state.curvature), epoch)) is not None:
             return found, state
-        train = batch(for_weights, 0, key_train, step)
-        valid = batch(for_logits, 1, key_valid, step) if strategy.bilevel else train
+        train = batch(for_weights, key_train, step, SEARCH, 0)
+        valid = batch(for_logits, key_valid, step, SEARCH, 1) if strategy.bilevel else train
         learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
         state, loss = search_step(rule, program, state, train, valid, key, progress, rate, learns=learns)
         if step % 20 == 0 or (step + 1) % per_epoch == 0:
@@ -124,7 +125,9 @@ def search(
             on_step(step + 1, steps, value)
         if (step + 1) % per_epoch == 0:
             if strategy.stop_growth:
-                value = curvature(rule, program, state, batch(for_logits, 1, key_valid, 0))
+                # The same images and the same direction in every epoch: their curvatures are compared.
+                looked_at = batch(for_logits, key_images, 0, CURVATURE)
+                value = curvature(rule, program, state, looked_at, key_direction)
                 state = dataclasses.replace(state, curvature=state.curvature.at[epoch].set(value))
             on_epoch(_measured(rule, program, task, state, statistics, epoch, time.monotonic() - began))
             began = time.monotonic()
@@ -181,7 +184,7 @@ def begin(rule: Rule, program: Program, weights: nnx.State, logits: Any, epochs:
 
 def halves(task: Task, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The training images of weights, and those of logits."""
-    order = np.random.default_rng(seed).permutation(len(task.train))
+    order = generator(seed, HALVES).permutation(len(task.train))
     middle = -(-len(order) // 2)
     return order[:middle], order[middle:]
 
@@ -229,10 +232,10 @@ def _measured(rule: Rule, program: Program, task: Task, state: SearchState, stat
 # https://arxiv.org/abs/1909.09656, section 4.3.
 
 
-def curvature(rule: Rule, program: Program, state: SearchState, batch: Batch) -> float:
+def curvature(rule: Rule, program: Program, state: SearchState, batch: Batch, key: jax.Array) -> float:
     """The dominant eigenvalue of the second derivative of the held-out loss by the logits of operations."""
     weights, logits = state.train.weights, state.logits
-    start = jr.normal(jr.key(0), logits.ops.shape)
+    start = jr.normal(key, logits.ops.shape)
     return dominant(lambda v: _curved(rule, program, weights, logits, v, batch), start, ITERATIONS)
 
 

@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import warnings
 from pathlib import Path
 
 import jax
@@ -19,23 +20,36 @@ _IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_schedu
 OBJECTS = 5_000  # new ones, after which Python looks for garbage
 
 
+class MissingOption(UserWarning):
+    """This version of XLA lacks an option that a promise rests on."""
+
+
 def same_bits() -> dict[str, str | bool]:
     """Compiler options under which results do not depend on the number of threads; empty where XLA has none."""
-    return _SAME_BITS if _known("same bits") else {}
+    return _known(_SAME_BITS, "results may depend on the number of cores")
 
 
 def in_order() -> dict[str, str | bool]:
     """Compiler options for programs of linear algebra: its operations do not wait for one another's threads."""
-    return _IN_ORDER if _known("in order") else {}
+    return _known(_IN_ORDER, "factorisations of matrices may wait for a thread forever on few cores")
+
+
+def _known(options: dict[str, str | bool], without: str) -> dict[str, str | bool]:
+    """The options, if this version of XLA knows them; else none. They are those of CPUs: elsewhere there are none, and
+    nothing is lost."""
+    return options if jax.default_backend() == "cpu" and _compiles(tuple(options.items()), without) else {}
 
 
 @functools.cache
-def _known(which: str) -> bool:
-    """Whether this version of XLA knows the options."""
-    options = {"same bits": _SAME_BITS, "in order": _IN_ORDER}[which]
+def _compiles(options: tuple[tuple[str, str | bool], ...], without: str) -> bool:
+    """Whether XLA knows the options; if not, a warning says, once, what is lost. Other errors are raised."""
     try:
-        jax.jit(lambda x: x + 1, compiler_options=options).lower(0.0).compile()
-    except Exception:  # whatever it says of an option that it does not know
+        jax.jit(lambda x: x + 1, compiler_options=dict(options)).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        names = ", ".join(name for name, _ in options)
+        warnings.warn(f"this version of XLA has no option {names}: {without}", MissingOption, stacklevel=4)
         return False
     return True
 

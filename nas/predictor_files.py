@@ -29,6 +29,7 @@ from nas import checkpoint
 from nas.compilation import in_order
 from nas.config import build_predictor, build_space
 from nas.errors import UsageError
+from nas.streams import WITHHELD, generator
 from predictors.base import Predictor
 from spaces.base import Encodings, Space, fingerprint
 
@@ -151,7 +152,7 @@ def fit(
         "versions": {name: importlib.metadata.version(name) for name in ("nas-engine", "jax", "flax", "numpy")},
     }
     if len(rows) >= FEWEST:
-        held = np.random.default_rng(0).permutation(len(rows)) < HELD_OUT * len(rows)
+        held = generator(0, WITHHELD).permutation(len(rows)) < HELD_OUT * len(rows)
         trial = Fitted(card, predictor, _fitted(*how, np.where(held, np.nan, targets), before))
         card["quality"] = quality(*trial.predict(bound, rows[held]), targets[held])
     return Fitted(card, predictor, _fitted(*how, targets, before))

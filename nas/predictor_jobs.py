@@ -15,6 +15,7 @@ from nas.errors import UsageError
 from nas.predictor_files import ARRAYS, Fitted
 from nas.query import Row, Run
 from nas.store import Store
+from nas.streams import SAMPLE, stream
 from predictors import kind_of
 from predictors.base import Predictor
 from spaces.base import Space, architecture_id, every, sample
@@ -129,7 +130,7 @@ def score(fitted: Fitted, space: Space | None, count: int, top: int, seed: int =
     space = fitted.space
     rows = every(space)
     if rows is None or count < len(rows):
-        rows = np.asarray(jax.jit(lambda key: sample(space, key, count))(jax.random.key(seed)))
+        rows = np.asarray(jax.jit(lambda key: sample(space, key, count))(stream(seed, SAMPLE)))
     mean, deviation = fitted.predict(space, rows)
     order, canonical = np.argsort(mean, kind="stable"), np.asarray(space.canonical(jnp.asarray(rows)))
     # The same network may have been drawn twice, or be written in several ways.

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nas.compilation import in_order
-from nas.streams import SEARCH, stream
+from nas.streams import NOISE, SEARCH, stream
 from nas.tables.table import TabularSpace
 from nas.types import Observations, Proposals, Strategy
 from spaces.base import Limits, indices
@@ -63,8 +63,8 @@ def run(
     def part(places: np.ndarray):
         # The last part is filled up: one shape is one program.
         some = np.asarray(seeds, np.uint32)[np.minimum(places, len(seeds) - 1)]
-        keys = jax.vmap(lambda seed: stream(seed, SEARCH))(jnp.asarray(some))
-        found = _program()(strategy, space, generations, noise > 0, state, table, jnp.float32(noise), keys)
+        keys = [jax.vmap(lambda seed, part=part: stream(seed, part))(jnp.asarray(some)) for part in (SEARCH, NOISE)]
+        found = _program()(strategy, space, generations, noise > 0, state, table, jnp.float32(noise), *keys)
         return jax.tree.map(lambda each: np.asarray(each)[:, :trials], found)
 
     # Not in threads: on a CPU, XLA's programs can wait for one another forever.
@@ -86,15 +86,16 @@ def _search(
     scores: Array,
     noise: Array,
     keys: jax.Array,
+    noise_keys: jax.Array,
 ):
     n = strategy.generation
     nothing = Proposals(jnp.full((n, len(space.cardinalities)), -1, jnp.int32), jnp.zeros(n, jnp.int32))
 
-    def search(key: jax.Array):
+    def search(key: jax.Array, key_noise: jax.Array):
         def generation(state: Any, number: Array):
             proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
             rows = indices(space, proposals.encodings)
-            objectives = scores[rows] + (noise * perturbation(key, rows)[:, None] if noisy else 0)
+            objectives = scores[rows] + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
             observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
             state = strategy.tell(state, observed)
             return state, (rows, objectives[:, 0])
@@ -104,12 +105,13 @@ def _search(
 
     if len(keys) == 1:
         # A batch of one matrix is not multiplied as a matrix is, but several times more slowly.
-        return jax.tree.map(lambda each: each[None], search(keys[0]))
+        return jax.tree.map(lambda each: each[None], search(keys[0], noise_keys[0]))
     # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
     # done now and then (an update of a policy, a new generation) stays a branch.
-    return jax.vmap(search)(keys)
+    return jax.vmap(search)(keys, noise_keys)
 
 
 def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:
-    """The noise of an evaluation: a standard normal number, the same whenever this seed meets this row."""
-    return jax.vmap(lambda row: jr.normal(jr.fold_in(jr.fold_in(key, 1 << 30), row)))(rows)
+    """The noise of an evaluation: a standard normal number, the same whenever this seed, whose `NOISE` the key is,
+    meets this row."""
+    return jax.vmap(lambda row: jr.normal(jr.fold_in(key, row)))(rows)

@@ -24,6 +24,7 @@ from nas import checkpoint
 from nas.errors import RunError, UsageError
 from nas.inference import PRECISIONS, Graph, Scaling, flatten, forward, unflatten
 from nas.recipe import Recipe
+from nas.streams import OWN_TRAINING, TRAINING, generator, stream
 from nas.tasks.augment import Augment, augment, cross_entropy, normalise, smooth
 from nas.tasks.base import Split, Task
 from spaces.single_path import decay_mask, put, select
@@ -126,18 +127,20 @@ def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate
     return TrainState(jax.tree.map(lambda w, update: w - rate * update, state.weights, updates), momentum)
 
 
-def batch_indices(seed: int | tuple[int, ...], step: int, size: int, batch: int) -> np.ndarray:
-    """The images of a step: each pass over the data is a new permutation; what a batch lacks comes from the next."""
+def batch_indices(seed: int, step: int, size: int, batch: int, *address: int) -> np.ndarray:
+    """The images of a step: each pass over the data is a new permutation; what a batch lacks comes from the next.
+
+    The address, by default `TRAINING`, is a purpose of the seed and what lies below it.
+    """
     first, last = step * batch // size, (step * batch + batch - 1) // size
-    order = [_order(seed, epoch, size) for epoch in range(first, last + 1)]
+    order = [_order(seed, size, *(address or (TRAINING,)), epoch) for epoch in range(first, last + 1)]
     start = step * batch - first * size
     return np.concatenate(order)[start : start + batch].astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)
-def _order(seed: int | tuple[int, ...], epoch: int, size: int) -> np.ndarray:
-    entropy = seed if isinstance(seed, tuple) else (seed,)
-    return np.random.default_rng((*entropy, epoch)).permutation(size)
+def _order(seed: int, size: int, *address: int) -> np.ndarray:
+    return generator(seed, *address).permutation(size)
 
 
 def fit(
@@ -171,7 +174,8 @@ def fit(
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
     state = own(state)
-    key = jr.key(seed)
+    purpose = TRAINING if program.shared else OWN_TRAINING
+    key = stream(seed, purpose)
     rates = learning_rates(recipe)
     last_saved = time.monotonic()
 
@@ -181,7 +185,7 @@ def fit(
 
     for step in range(start, recipe.steps):
         where = paths[step] if paths is not None else path
-        indices = batch_indices(seed, step, len(data.labels), recipe.batch_size)
+        indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
         state, loss = train_step(program, state, statistics, arrays, indices, where, rates[step], key, step)
         if step % 20 == 0 or step == recipe.steps - 1:
             value = float(loss)

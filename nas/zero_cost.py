@@ -31,7 +31,7 @@ from jaxtyping import Array
 from nas.compilation import same_bits
 from nas.inference import Graph, forward, on_path, split
 from nas.patterns import agreements
-from nas.streams import WEIGHTS, stream
+from nas.streams import UNTRAINED, generator, stream
 from nas.tasks.augment import cross_entropy, normalise
 from nas.tasks.base import Split, Task
 from spaces.base import Space
@@ -85,7 +85,7 @@ def network_scores(
 
 def batch(task: Task, seed: int, size: int) -> Split:
     """Training images, the same for every architecture."""
-    chosen = np.random.default_rng(seed).permutation(len(task.train))[:size]
+    chosen = generator(seed, UNTRAINED).permutation(len(task.train))[:size]
     return Split(task.train.images[chosen], task.train.labels[chosen])
 
 
@@ -107,7 +107,7 @@ def decorrelation(gradients: np.ndarray) -> float:
 @functools.lru_cache(maxsize=8)
 def _initial(space: Space, seed: int, i: int) -> tuple[Graph, nnx.State, nnx.State]:
     """A network of all architectures of the space. Without scales and biases: at first they would be 1 and 0."""
-    return split(space.supernet(jr.fold_in(stream(seed, WEIGHTS), i), affine=False))
+    return split(space.supernet(jr.fold_in(stream(seed, UNTRAINED), i), affine=False))
 
 
 def _program(function: Callable[..., Any]) -> Callable[[], Any]:

@@ -17,6 +17,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float
 
+from nas.streams import PREDICTOR, stream
 from predictors import ensemble
 from predictors.checks import check_network
 from predictors.targets import quantiles
@@ -56,7 +57,7 @@ class GATES:
     def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> Any:
         known = jnp.isfinite(targets)
         latent = quantiles(targets, known)
-        key_rows, key_ways = jr.split(jr.key(self.seed + 1))
+        key_weights, key_rows, key_ways = jr.split(stream(self.seed, PREDICTOR), 3)
         places = batches(key_rows, ensemble.shown(known, self.members), (self.steps, self.batch_size))
         ways = jr.randint(key_ways, places.shape, 0, 2**20)
 
@@ -77,7 +78,7 @@ class GATES:
             slope = (off * latent).sum() / ((off**2).sum() + 1e-9)
             return weights | {"slope": slope, "centre": centre}
 
-        keys = jr.split(jr.key(self.seed), self.members)
+        keys = jr.split(key_weights, self.members)
         weights = jax.vmap(self._initial, (0, None))(keys, space) if start is None else start.weights
         weights = jax.lax.map(lambda each: member(*each), (weights, (places, ways)))
         return ensemble.finished(score, space, weights, encodings, targets, latent, known)

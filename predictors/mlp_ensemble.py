@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
+from nas.streams import PREDICTOR, stream
 from predictors import ensemble
 from predictors.checks import check_network
 from predictors.features import features, groups
@@ -46,8 +47,9 @@ class MLPEnsemble:
     def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> Any:
         known = jnp.isfinite(targets)
         latent, x = quantiles(targets, known), features(space, encodings)
-        weights = jax.vmap(self._initial, (0, None))(jr.split(jr.key(self.seed), self.members), len(groups(space)))
-        places = batches(jr.key(self.seed + 1), ensemble.shown(known, self.members), (self.steps, self.batch_size))
+        key_weights, key_rows = jr.split(stream(self.seed, PREDICTOR))
+        weights = jax.vmap(self._initial, (0, None))(jr.split(key_weights, self.members), len(groups(space)))
+        places = batches(key_rows, ensemble.shown(known, self.members), (self.steps, self.batch_size))
 
         def loss(weights: Weights, place: Array) -> Array:
             return ((forward(weights, x[place]) - latent[place]) ** 2).mean()

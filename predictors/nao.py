@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Bool, Float, Int
 
+from nas.streams import PREDICTOR, stream
 from predictors import ensemble, sequence
 from predictors.checks import check_network
 from predictors.features import features
@@ -64,14 +65,15 @@ class NAO:
     def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> Any:
         known = jnp.isfinite(targets)
         latent = quantiles(targets, known)
-        weights = self.untrained(space, jr.key(self.seed)) if start is None else start.weights
-        key_first, key_second = jr.split(jr.key(self.seed + 1))
-        weights = self.trained(space, weights, key_first, encodings, latent, self._labelled(key_first, known))
+        key_weights, *keys = jr.split(stream(self.seed, PREDICTOR), 6)
+        key_rows, key_ways, key_others, key_more_rows, key_more_ways = keys
+        weights = self.untrained(space, key_weights) if start is None else start.weights
+        weights = self.trained(space, weights, key_ways, encodings, latent, self._labelled(key_rows, known))
         if self.unlabelled:
-            others, new = unlabelled(space, key_second, encodings, known, self.unlabelled)
+            others, new = unlabelled(space, key_others, encodings, known, self.unlabelled)
             told = jax.vmap(lambda each: sequence.predicted(each, space, others))(weights).mean(0)
             rows, scores = jnp.concatenate([encodings, others]), jnp.concatenate([latent, told])
-            weights = self.trained(space, weights, key_second, rows, scores, self._mixed(key_second, known, new))
+            weights = self.trained(space, weights, key_more_ways, rows, scores, self._mixed(key_more_rows, known, new))
         return ensemble.finished(sequence.predicted, space, weights, encodings, targets, latent, known)
 
     def predict(self, params: Any, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from spaces.cell_ops import FactorizedReduce, relu_conv_norm, spread
 from spaces.layers import BatchNorm, Conv, Pointwise, normal
+from spaces.precision import widened
 
 LOOPED = True  # whether equal cells are one loop; written out they are the same, and take longer to compile
 
@@ -309,7 +310,8 @@ class Auxiliary(nnx.Module):
         x = x.reshape(len(x), -1) @ jnp.asarray(self.second.get_value(), x.dtype).reshape(-1, 768)
         if self.last is not None:
             x = self.last(x[:, None, None], train)[:, 0, 0]
-        return self.head(jax.nn.relu(x)) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
+        x = widened(jax.nn.relu(x))
+        return self.head(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 
 class Network(nnx.Module):
@@ -379,5 +381,5 @@ class Network(nnx.Module):
             before, last = run(before, last, path, train, drop)
             if i == self.last_reduction and self.auxiliary and train:
                 extra = self.auxiliary[0](last, train)
-        logits = self.head(last.mean((1, 2)))
+        logits = self.head(widened(last).mean((1, 2)))
         return logits + jnp.asarray(self.bias.get_value(), logits.dtype)[None], extra

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
+from spaces.precision import widened
 
 
 class Kernel(NamedTuple):
@@ -193,7 +194,8 @@ def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
             x = lax.optimization_barrier(sum(_shifts(x, k, stride, axis, 0.0)))
         return x
 
-    return total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+    exact = widened(x)
+    return (total(exact) / total(jnp.ones((1, *x.shape[1:3], 1), exact.dtype))).astype(x.dtype)
 
 
 def _shifts(x: Array, k: int, stride: int, axis: int, fill: float) -> list[Array]:

@@ -23,6 +23,7 @@ from spaces.fixed_cells import Fixed, FixedCore, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
 from spaces.layers import generator
 from spaces.node_loop import NODES, Edges, Inputs, through_nodes
+from spaces.precision import widened
 from spaces.single_path import Choice, OneHot, Path, Run
 
 OPS = (
@@ -184,7 +185,9 @@ def _in_part(run: Run, partial: int, stride: int, x: Array, rows: Array, statist
     beside = x[..., width:]
     if stride == 2:
         beside = _halved(beside)
-    beside = beside * pick.sum().astype(x.dtype) if pick.ndim else beside
+    if pick.ndim:
+        exact = widened(beside)
+        beside = (exact * pick.sum().astype(exact.dtype)).astype(x.dtype)
     y = jnp.concatenate([y, beside], axis=-1)
     return jnp.swapaxes(y.reshape(*y.shape[:-1], partial, width), -1, -2).reshape(y.shape), left
 

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from spaces.dense import spaced
+from spaces.precision import widened
 
 Images = Float[Array, "n _ _ channels"]  # height and width change with the stride
 Kernel = Float[Array, "k k channels"]
@@ -63,6 +64,7 @@ _shifted.defvjp(_forward, _backward)
 
 @functools.partial(jax.jit, static_argnums=(2, 3))  # traced once per shape, however many blocks share it
 def _sum_of_shifts(images: Images, kernel: Kernel, stride: int, dilation: int) -> Images:
+    dtype, images, kernel = images.dtype, widened(images), widened(kernel)
     windows = _windows(images, kernel.shape[0], stride, dilation)
 
     # `lax` alone: these are most of a program's operations, and `jnp` takes several times as long to trace.
@@ -72,14 +74,14 @@ def _sum_of_shifts(images: Images, kernel: Kernel, stride: int, dilation: int) -
 
     products = [product(*tap, window) for tap, window in windows]
     # The barriers keep XLA from computing the producer of the input again in every shifted read.
-    return lax.optimization_barrier(functools.reduce(lax.add, products))
+    return lax.optimization_barrier(functools.reduce(lax.add, products).astype(dtype))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _kernel_gradient(images: Images, gradient: Images, kernel: Kernel, stride: int, dilation: int) -> Kernel:
-    windows = _windows(images, kernel.shape[0], stride, dilation)
-    products = [(window * gradient).astype(jnp.float32) for _, window in windows]
-    zeros = [jnp.zeros((), jnp.float32)] * len(products)
+    windows, gradient = _windows(images, kernel.shape[0], stride, dilation), widened(gradient)
+    products = [widened(window) * gradient for _, window in windows]
+    zeros = [jnp.zeros((), gradient.dtype)] * len(products)
     sums = lax.reduce(products, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], (0, 1, 2))
     rows, columns = np.array([tap for tap, _ in windows]).T
     return jnp.zeros_like(kernel).at[rows, columns].set(jnp.stack(sums).astype(kernel.dtype))

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from spaces.dense import dense_conv
 from spaces.depthwise import depthwise_conv
+from spaces.precision import widened
 
 EPSILON = 1e-5
 
@@ -85,7 +86,8 @@ class BatchNorm(nnx.Module, pytree=False):
     """Batch normalisation whose statistics are those of one batch, never a moving average.
 
     In training it normalises by the batch and leaves the batch's mean and variance in `mean` and `var`; what is
-    averaged over which batches is the caller's choice (`nas.inference.calibrate`). Otherwise it uses them.
+    averaged over which batches is the caller's choice (`nas.inference.calibrate`). Otherwise it uses them. Images of
+    fewer bits than float32 are normalised in float32, and what comes out has their bits again.
     """
 
     def __init__(self, width: int, *, affine: bool):
@@ -99,13 +101,15 @@ class BatchNorm(nnx.Module, pytree=False):
             y, mean, var = normalise_by_batch(x)
             self.mean.set_value(mean)
             self.var.set_value(var)
+            y = widened(y)
         else:
-            mean, var = (jnp.asarray(s.get_value(), x.dtype)[None, None, None] for s in (self.mean, self.var))
-            y = (x - mean) * lax.rsqrt(var + EPSILON)
-        if self.scale is None or self.bias is None:
-            return y
-        scale, bias = (jnp.asarray(p.get_value(), x.dtype)[None, None, None] for p in (self.scale, self.bias))
-        return y * scale + bias
+            y = widened(x)
+            mean, var = (jnp.asarray(s.get_value(), y.dtype)[None, None, None] for s in (self.mean, self.var))
+            y = (y - mean) * lax.rsqrt(var + EPSILON)
+        if self.scale is not None and self.bias is not None:
+            scale, bias = (jnp.asarray(p.get_value(), y.dtype)[None, None, None] for p in (self.scale, self.bias))
+            y = y * scale + bias
+        return y.astype(x.dtype)
 
 
 @jax.custom_vjp
@@ -120,11 +124,11 @@ def normalise_by_batch(x: Float[Array, "n h w c"]) -> tuple[Array, Float[Array, 
 
 @jax.jit  # traced once per shape, however many layers share it
 def _normalise(x: Array):
-    wide = x.astype(jnp.float32)
-    mean = wide.mean((0, 1, 2))
-    var = jnp.maximum((wide * wide).mean((0, 1, 2)) - mean * mean, 0)
+    exact = x.astype(jnp.float32)
+    mean = exact.mean((0, 1, 2))
+    var = jnp.maximum((exact * exact).mean((0, 1, 2)) - mean * mean, 0)
     scale = lax.rsqrt(var + EPSILON)
-    y = (wide - mean[None, None, None]) * scale[None, None, None]
+    y = (exact - mean[None, None, None]) * scale[None, None, None]
     return (y.astype(x.dtype), mean, var), (x, mean, scale)
 
 

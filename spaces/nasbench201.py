@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from spaces.base import Drawing, Encodings, Graph, Mixing, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator
+from spaces.precision import widened
 from spaces.single_path import Choice, is_mixture
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -323,7 +324,7 @@ class Network(nnx.Module):
         x = self.stem_norm(self.stem(images), train)
         for block in self.blocks:
             x = block(x, path, train)
-        x = jax.nn.relu(self.norm(x, train)).mean((1, 2))
+        x = widened(jax.nn.relu(self.norm(x, train))).mean((1, 2))
         return self.head(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from spaces.base import Drawing, Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
+from spaces.precision import widened
 from spaces.single_path import Around, Choice, directly
 
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
@@ -256,7 +257,7 @@ class Network(nnx.Module):
         x = jax.nn.relu(self.stem_norm(self.stem(images), train))
         for block in self.blocks:
             x = block(x, path, train)
-        x = jax.nn.relu(self.last_norm(self.last(x), train)).mean((1, 2))
+        x = widened(jax.nn.relu(self.last_norm(self.last(x), train))).mean((1, 2))
         if train and key is not None and self.dropout > 0:
             x = jnp.where(jr.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return self.head(x)

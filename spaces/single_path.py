@@ -23,6 +23,8 @@ from jax import lax
 from jax.custom_derivatives import CustomVJPPrimal
 from jaxtyping import Array, Float, Int
 
+from spaces.precision import widened
+
 Path = Int[Array, "length"]
 Mixture = Float[Array, "length choices"]
 
@@ -204,8 +206,9 @@ class Choice(nnx.Module):
 def _mix(branches, x: Array, rows: Array, statistics: Array, weights: Array) -> tuple[Array, Array]:
     """The sum over all branches, each normalised by the batch, and the statistics as they were."""
     outputs = [_call(branch, True, x, row, statistics)[0] for branch, row in zip(branches, rows, strict=True)]
-    terms = [weight * y for weight, y in zip(weights.astype(x.dtype), outputs, strict=True)]
-    return functools.reduce(jnp.add, terms), statistics
+    exact = [widened(y) for y in outputs]
+    terms = [weight * y for weight, y in zip(weights.astype(exact[0].dtype), exact, strict=True)]
+    return functools.reduce(jnp.add, terms).astype(x.dtype), statistics
 
 
 # Differentiated as it is, a switch saves what every branch would need, zeros for those that did not run. So the
@@ -258,12 +261,12 @@ def _sampled_backward(branches, saved, gradients):
         else:
             y, pull = jax.vjp(lambda x, row: _call(branch, True, x, row, statistics)[0], x, row)
             by_x, by_row = pull(flow)
-        return by_x, by_row, jnp.vdot(flow, y).astype(weights.dtype)
+        return by_x, by_row, jnp.vdot(widened(flow), widened(y)).astype(weights.dtype)
 
     choice = weights.argmax()
     pulls = [functools.partial(pull, branch) for branch in branches]
     by_x, by_row, by_choice = lax.switch(choice, pulls, x, row)
-    by_weights = jnp.where(jnp.arange(len(weights)) == choice, by_choice, flow.sum().astype(weights.dtype))
+    by_weights = jnp.where(jnp.arange(len(weights)) == choice, by_choice, widened(flow).sum().astype(weights.dtype))
     return by_x, by_row, None, by_weights
 
 

@@ -64,13 +64,14 @@ ALLOWED = {
     "spaces": ["spaces"],
     "strategies": ["spaces", "nas.types", "nas.recipe", "strategies", "predictors"],
     # `predictors.load` is where one looks for it; it calls what reads the files, which is no predictor's business.
-    "predictors": ["spaces", "nas.types", "nas.seeds", "predictors", "nas.predictor_files"],
+    "predictors": ["spaces", "nas.types", "nas.seeds", "nas.streams", "predictors", "nas.predictor_files"],
     "nas.types": ["spaces"],
     "nas.loop": ["spaces", "nas.types", "nas.executors", "nas.evaluators.base", "nas.compilation"],
     "nas.errors": [],
     "nas.recipe": [],
     "nas.seeds": [],
     "nas.plain": ["nas.errors"],
+    "nas.streams": [],
     "nas.tasks": ["nas.tasks", "nas.errors"],
     "nas.checkpoint": ["nas.errors"],
 }

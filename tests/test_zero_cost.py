@@ -12,17 +12,19 @@ from flax import nnx
 from jax import lax
 
 import nas
-from nas import zero_cost
-from nas.errors import UsageError
+from nas import patterns, zero_cost
+from nas.errors import RunError, UsageError
 from nas.evaluators.base import Job, run_job
 from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
-from nas.inference import on_path, split
-from nas.patterns import agreements
+from nas.inference import forward, on_path, split
+from nas.patterns import NoRectifier, agreements
 from nas.recipe import ZeroCost
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 from nas.zero_cost import SCORES, batch, decorrelation, log_determinant, network_scores, scores
 from spaces import nasbench201, shufflenet
+from spaces.darts import Darts
+from spaces.genotype import Cell, Genotype
 from spaces.layers import Pointwise, generator
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import put
@@ -65,13 +67,38 @@ def with_a_gradient_of_its_own(x):
 
 with_a_gradient_of_its_own.defvjp(lambda x: (x, x), lambda x, gradient: (gradient,))
 
+
+def in_a_loop_of_any_length(x):
+    times = jnp.int32(x.shape[1] - 1) + (x.sum() > 1e6)
+    return lax.fori_loop(0, times, lambda _, x: jax.nn.relu(x) - 0.5, x)
+
+
+def by_statistics(x):
+    batch, image = x.var(0), x.var(1, keepdims=True)
+    return jax.nn.relu(x) * jnp.maximum(batch, 0)[None] * lax.rsqrt(jnp.maximum(0.0, image) + 1e-5)
+
+
 COUNTED = {
     "one": (jax.nn.relu, AGREE),
-    "none": (lambda x: jnp.maximum(x, 0), 0 * AGREE),
+    "written out": (lambda x: jnp.maximum(x, 0), AGREE),
+    "zero first": (lambda x: jnp.maximum(0.0, x), AGREE),
+    "zeros of its shape": (lambda x: jnp.maximum(x, jnp.zeros_like(x)), AGREE),
+    "zeros of an array": (lambda x: jax.jit(jnp.maximum)(x, np.zeros((1, 3), np.float32)), AGREE),
+    "clipped at 6": (jax.nn.relu6, AGREE),
+    "clipped below": (lambda x: jnp.clip(x, 0), AGREE),
+    "clamped": (lambda x: lax.clamp(0.0, x, 6.0), AGREE),
+    "in half precision": (lambda x: jax.nn.relu(x.astype(jnp.bfloat16)), AGREE),
+    "two": (lambda x: jnp.maximum(jax.nn.relu(x) - 0.5, 0), 2 * AGREE),
     "in a loop": (in_a_loop, 2 * AGREE),
+    "in a loop of any length": (in_a_loop_of_any_length, 2 * AGREE),
     "in the branch taken": (in_a_branch, 2 * AGREE),
     "not in the others": (lambda x: lax.cond(False, jax.nn.relu, jnp.negative, x), 0 * AGREE),
     "in a call": (with_a_gradient_of_its_own, AGREE),
+    "computed twice for a gradient": (jax.checkpoint(jax.nn.relu), AGREE),
+    "not the larger of two": (lambda x: jnp.maximum(jax.nn.relu(x), -x), AGREE),
+    "not a pool": (lambda x: nnx.max_pool(jax.nn.relu(x)[:, :, None], (2,)), AGREE),
+    "not statistics": (by_statistics, AGREE),
+    "not whole numbers": (lambda x: jax.nn.relu(x) + jnp.maximum(x.astype(jnp.int32), 0), AGREE),
 }
 
 
@@ -79,6 +106,63 @@ COUNTED = {
 def test_every_relu_that_runs_is_counted(name):
     function, expected = COUNTED[name]
     np.testing.assert_array_equal(jax.jit(lambda x: agreements(function, x))(X), expected)
+
+
+def test_a_network_without_a_relu_is_said_to_have_none():
+    with pytest.warns(NoRectifier, match="no operation of this network is a ReLU") as said:
+        assert not agreements(lambda x: jnp.maximum(x, x[::-1]) - 1, X).any()
+    assert "\n" not in str(said[0].message)
+
+
+def test_relus_within_an_unknown_operation_are_not_left_out_in_silence(monkeypatch):
+    monkeypatch.setattr(patterns, "CALLS", ("jit", "custom_jvp_call"))
+    with pytest.raises(RunError, match="cannot be counted"):
+        agreements(jax.checkpoint(jax.nn.relu), X)
+
+
+def units(space, paths, images=4):
+    """ReLUs of each image in the network of each path."""
+    graph, weights, statistics = split(space.supernet(jax.random.key(0)))
+    size = space.image_size
+    shown = jax.random.normal(jax.random.key(1), (images, size, size, space.image_channels))
+
+    @jax.jit
+    def count(weights, path):
+        return jnp.diag(agreements(lambda x: forward(graph, weights, statistics, x, path, train=True)[0], shown))
+
+    found = [np.asarray(count(on_path(weights, path), path)) for path in map(jnp.asarray, paths)]
+    assert all((each == each[0]).all() for each in found)
+    return [each[0] for each in found]
+
+
+def test_the_units_of_shuffle_blocks_are_those_counted_by_hand():
+    # 8 channels of 4 x 4 pixels after the stem; a block of stride 1 transforms 4 of them, and ends with 4; then 16 are
+    # made of 2 x 2 pixels, of which the other blocks transform 8. Only convolutions of 1 x 1 are rectified.
+    first = {0: 16 * (4 + 4), 3: 16 * (4 + 4 + 4)}
+    wider = {1: 16 * 8 + 4 * 8 + 4 * 8, 3: 4 * 8 + 4 * 8 + 4 * 8 + 4 * 8}
+    other = {0: 4 * (8 + 8), 2: 4 * (8 + 8), 3: 4 * (8 + 8 + 8)}
+    ends = 16 * 8 + 4 * 16
+    expected = [ends + first[0] + wider[1] + other[2] + other[3], ends + first[3] + wider[3] + 2 * other[0]]
+    assert units(MINI, [(0, 1, 2, 3), (3, 3, 0, 0)]) == expected
+
+
+def test_the_units_of_cells_of_darts_are_those_counted_by_hand():
+    space = Darts(width=4, cells=2, image_size=4, image_channels=1)  # both cells reduce the resolution
+    # The inputs are 12 channels of 4 x 4 pixels, twice; then the first of them, and 4 x 8 channels of 2 x 2.
+    fits = 2 * 16 * 12 + 16 * 12 + 4 * 32
+    # Of an operation on an input and on a node, a channel: 16 pixels before the stride and 4 after. The second cell
+    # has twice the channels, and a quarter of the pixels.
+    inputs = {"avg_pool_3x3": 0, "skip_connect": 16, "sep_conv_3x3": 16 + 4, "dil_conv_5x5": 16}
+    nodes = {"avg_pool_3x3": 0, "skip_connect": 0, "sep_conv_3x3": 4 + 4, "dil_conv_5x5": 4}
+    first = (("sep_conv_3x3", 0), ("skip_connect", 1))
+    cells = [
+        (*first, *(("sep_conv_3x3", 2), ("dil_conv_5x5", 0)) * 3),
+        (("avg_pool_3x3", 0), ("avg_pool_3x3", 1)) * 4,
+        (*first, *(("skip_connect", 2), ("dil_conv_5x5", 1)) * 2, ("dil_conv_5x5", 4), ("sep_conv_3x3", 1)),
+    ]
+    texts = [str(Genotype(*[Cell(cell, (2, 3, 4, 5))] * 2)) for cell in cells]
+    each = [sum((inputs if source < 2 else nodes)[op] for op, source in cell) for cell in cells]
+    assert units(space, [space.parse(text) for text in texts]) == [fits + 8 * n + 16 * n / 4 for n in each]
 
 
 def test_naswot_of_opposites_is_largest_and_of_equals_has_no_value():
@@ -113,6 +197,9 @@ class Chain(nnx.Module):
         return x + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 
+linear = pytest.mark.filterwarnings("ignore::nas.patterns.NoRectifier")
+
+
 @pytest.fixture
 def chain(task, key):
     """The layers' matrices, the images' means, and the scores."""
@@ -122,12 +209,14 @@ def chain(task, key):
     return [layer.kernel.get_value() for layer in network.layers], means, data.labels, found
 
 
+@linear
 def test_synflow_of_linear_layers_is_their_number_times_their_product(chain):
     kernels, _, _, found = chain
     product = np.linalg.multi_dot([np.abs(kernel) for kernel in kernels]).sum()
     assert found["synflow"] == pytest.approx(np.log(3 * product), rel=1e-5)
 
 
+@linear
 def test_grad_norm_and_snip_are_those_of_the_loss(chain):
     kernels, means, labels, found = chain
 
@@ -141,6 +230,7 @@ def test_grad_norm_and_snip_are_those_of_the_loss(chain):
     assert found["snip"] == pytest.approx(snip, rel=1e-4)
 
 
+@linear
 def test_a_linear_network_answers_all_images_alike(chain):
     assert chain[-1]["naswot"] == -np.inf  # no ReLU
     assert chain[-1]["jacov"] != chain[-1]["jacov"]  # one gradient, constant over the pixels

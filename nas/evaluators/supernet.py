@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.evaluators.base import Evaluation
 from nas.inference import calibrate, error, on_path, split, unflatten
+from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
 from spaces.base import Space, identify
 
@@ -36,7 +37,7 @@ class SupernetEvaluator:
     @cached_property
     def _calibration(self) -> np.ndarray:
         size = len(self.task.train.labels)
-        chosen = np.random.default_rng(0).permutation(size)[: self.calibration_images]
+        chosen = generator(0, CALIBRATION).permutation(size)[: self.calibration_images]
         return self.task.train.images[np.sort(chosen)]
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nas.evaluators.base import Evaluation
 from nas.recipe import Lookup
-from nas.streams import SEARCH, stream
+from nas.streams import NOISE, stream
 from nas.study import perturbation
 from nas.tables import Table
 
@@ -46,7 +46,7 @@ class TableEvaluator:
         row = int(np.ravel_multi_index(encoding, self.table.space.cardinalities))
         metrics = {name: float(values[row]) for name, values in self._columns.items()}
         if self.lookup.noise > 0 and not self.tests:
-            unit = jax.jit(perturbation)(stream(seed, SEARCH), jnp.asarray([row], jnp.int32))[0]
+            unit = jax.jit(perturbation)(stream(seed, NOISE), jnp.asarray([row], jnp.int32))[0]
             # In float32, as a study adds it.
             metrics["error"] = float(np.float32(metrics["error"]) + np.float32(self.lookup.noise) * np.float32(unit))
         return Evaluation(metrics)

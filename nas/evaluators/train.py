@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from flax import nnx
 
@@ -17,6 +16,7 @@ from nas.evaluators.base import Evaluation
 from nas.evaluators.supernet import costs
 from nas.inference import calibrate, error, flatten, split, unflatten
 from nas.recipe import Recipe
+from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
 from nas.train import fit
 from spaces.base import Space, architecture_id
@@ -54,7 +54,7 @@ class TrainEvaluator:
         if budget:
             epoch = -(-len(self.task.train.labels) // recipe.batch_size)
             recipe = dataclasses.replace(recipe, steps=budget * epoch)
-        key, row = jr.key(seed), np.asarray(encoding, np.int32)
+        key, row = stream(seed, OWN_WEIGHTS), np.asarray(encoding, np.int32)
         if self.pruned:
             graph, start, statistics = split(self._built(row, key))
             path = ()
