@@ -315,16 +315,24 @@ def test_a_child_is_one_mutation_away_from_a_member_of_the_population():
     state = _tell(AGEING, start(AGEING, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
     children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
     assert (distances(children, population) == 1).any(1).all()
-    # Three entrants without replacement: the worst two can win against nobody but each other.
-    assert (distances(children, population[[1, 2, 3]]) == 1).any(1).all()
+    # The failure is nobody's parent.
+    lonely = observed(population, [4, 1, np.nan, np.nan, np.nan])
+    state = _tell(AGEING, start(AGEING, MINI, ()), lonely)
+    children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
+    assert (distances(children, population[:2]) == 1).any(1).all()
 
 
-def test_a_tournament_of_everyone_is_won_by_the_best():
+def test_a_tournament_is_drawn_with_replacement():
+    """So one of as many entrants as there are members may leave out the best."""
     strategy = RegularizedEvolution(population_size=5, tournament_size=5)
-    population = np.asarray(sample(MINI, jr.key(1), 5))
-    state = _tell(strategy, start(strategy, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
-    children = ask(strategy, state, jr.key(0), pending(length=4))
-    assert (distances(children, population[1:2]) == 1).all()
+    population = np.tile(np.arange(5)[:, None], 8)  # whose children tell whose they are
+    space = Toy((5,) * 8)
+    state = _tell(strategy, start(strategy, space, ()), observed(population, [4, 1, 3, 2, 0]))
+    children = ask(strategy, state, jr.key(0), pending(length=8), 2000)
+    won = np.bincount(distances(children, population).argmin(1), minlength=5) / len(children)
+    ranks = np.array([4, 1, 3, 2, 0])  # how many members are better
+    expected = ((5 - ranks) / 5) ** 5 - ((4 - ranks) / 5) ** 5
+    np.testing.assert_allclose(won, expected, atol=0.05)
 
 
 def test_the_first_population_is_random():
