@@ -6,6 +6,10 @@ https://arxiv.org/abs/1707.07012; Pham et al., "ENAS", 2018, https://arxiv.org/a
 
 An LSTM reads its previous decision and gives a softmax over the next one's choices. Rewards are centred by a moving
 average and divided by a moving standard deviation, so that the entropy bonus weighs the same on every scale.
+
+The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability: with
+many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before the
+update.
 """
 
 import dataclasses
@@ -18,10 +22,10 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from nas.types import Observations, Proposals
+from nas.types import Drawn, Observations, Proposals
 from spaces.base import Encodings, Limits, Space
 from strategies.checks import at_least
-from strategies.policy import log_softmax, mask
+from strategies.policy import as_drawn, log_softmax, mask
 from strategies.region import Region, no_hashes, pick, region
 
 Weights = dict[str, Array]
@@ -32,7 +36,8 @@ class PPOState:
     region: Region
     weights: Weights
     momentum: Any  # of Adam
-    rows: Encodings  # observed since the last update
+    rows: Encodings  # observed since the last update, as they were drawn
+    before: Float[Array, "batch"]  # their log-probabilities under the policy that drew them; NaN where nobody did
     rewards: Float[Array, "batch"]  # NaN for failures
     moments: Float[Array, "3"]  # moving averages of rewards and of their squares, and the weight that these have
     count: Int[Array, ""]  # observed so far
@@ -78,6 +83,7 @@ class PPO:
             weights=weights,
             momentum=self._optimiser().init(weights),
             rows=jnp.zeros((self.batch_size, len(space.cardinalities)), jnp.int32),
+            before=jnp.full(self.batch_size, jnp.nan),
             rewards=jnp.full(self.batch_size, jnp.nan),
             moments=jnp.zeros(3),
             count=jnp.zeros((), jnp.int32),
@@ -87,24 +93,29 @@ class PPO:
         del pending
         key_draw, key_pick = jr.split(key)
         tries = 16
-        drawn = _sample(state.weights, state.region.space, key_draw, n * tries)
-        candidates = drawn.reshape(n, tries, -1)
+        space = state.region.space
+        candidates = _sample(state.weights, space, key_draw, n * tries).reshape(n, tries, -1)
         rows = pick(state.region, candidates, key_pick, no_hashes(), distinct=False)
-        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+        drawn = as_drawn(space, candidates, rows)
+        log_probability = _log_probability(state.weights, space, drawn)[0]
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32), Drawn(drawn, log_probability))
 
     def tell(self, state: PPOState, observed: Observations) -> PPOState:
-        def one(state: PPOState, seen: tuple[Array, Array]):
-            encoding, objective = seen
+        def one(state: PPOState, seen: tuple[Array, Array, Array]):
+            row, log_probability, objective = seen
             slot = state.count % self.batch_size
             state = dataclasses.replace(
                 state,
-                rows=state.rows.at[slot].set(encoding),
+                rows=state.rows.at[slot].set(row),
+                before=state.before.at[slot].set(log_probability),
                 rewards=state.rewards.at[slot].set(-objective),
                 count=state.count + 1,
             )
             return jax.lax.cond(state.count % self.batch_size == 0, self._learn, lambda state: state, state), None
 
-        return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
+        nobody = Drawn(observed.encodings, jnp.full(len(observed.encodings), jnp.nan))
+        drawn = nobody if observed.drawn is None else observed.drawn
+        return jax.lax.scan(one, state, (drawn.rows, drawn.log_probability, observed.objectives[:, 0]))[0]
 
     def _learn(self, state: PPOState) -> PPOState:
         known = jnp.isfinite(state.rewards)
@@ -116,7 +127,8 @@ class PPO:
         )
         mean, square = moments[:2] / jnp.maximum(moments[2], 1e-9)
         advantage = (rewards - mean) / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
-        before = _log_probability(state.weights, state.region.space, state.rows)[0]
+        now_likely = _log_probability(state.weights, state.region.space, state.rows)[0]
+        before = jnp.where(jnp.isfinite(state.before), state.before, now_likely)
 
         def loss(weights: Weights) -> Array:
             logp, entropy = _log_probability(weights, state.region.space, state.rows)
