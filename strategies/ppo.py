@@ -7,9 +7,9 @@ https://arxiv.org/abs/1707.07012; Pham et al., "ENAS", 2018, https://arxiv.org/a
 An LSTM reads its previous decision and gives a softmax over the next one's choices. Rewards are centred by a moving
 average and divided by a moving standard deviation, so that the entropy bonus weighs the same on every scale.
 
-The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability: with
-many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before the
-update.
+The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability:
+with many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before
+the update.
 """
 
 import dataclasses
@@ -127,8 +127,8 @@ class PPO:
         )
         mean, square = moments[:2] / jnp.maximum(moments[2], 1e-9)
         advantage = (rewards - mean) / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
-        now_likely = _log_probability(state.weights, state.region.space, state.rows)[0]
-        before = jnp.where(jnp.isfinite(state.before), state.before, now_likely)
+        likely = _log_probability(state.weights, state.region.space, state.rows)[0]
+        before = jnp.where(jnp.isfinite(state.before), state.before, likely)
 
         def loss(weights: Weights) -> Array:
             logp, entropy = _log_probability(weights, state.region.space, state.rows)
