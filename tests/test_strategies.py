@@ -138,6 +138,20 @@ def test_ask_is_a_function_of_state_and_key_and_changes_neither(strategy, limits
     np.testing.assert_array_equal(ask(strategy, state, jr.key(1), pending()), first)
 
 
+LARGE = Toy((4,) * 9)  # too large to look at all of it
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_key_is_used_twice(name, monkeypatch):
+    strategy = small_strategy(name)
+    state = start(strategy, LARGE, ())
+    if name in ("nao", "seminas"):  # whose predictor is fitted with keys of its own
+        params = strategy.predictor.fit(LARGE, state.archive.rows, state.archive.scores)
+        monkeypatch.setattr(type(strategy.predictor), "fit", lambda *_: params)
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: strategy.ask(state, key, 2, pending(length=9)))(jr.key(0))
+
+
 @each
 def test_a_strategy_is_a_value(strategy):
     again = dataclasses.replace(strategy)
