@@ -31,12 +31,12 @@ from flax import nnx
 
 from nas.bilevel import Rule, begin, search_step
 from nas.compilation import quick_start
-from nas.config import MIXTURES
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
 from nas.train import Program, own
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
+from strategies import RECIPES
 from strategies.differentiable import Differentiable, Logits, gumbel_darts
 
 HERE = Path(__file__).parent
@@ -171,7 +171,7 @@ def child(data: str, rounds: int) -> None:
     train, valid = (
         Batch(statistics, (images, labels), np.arange(batch, dtype=np.int32) + at, key, 0) for at in (0, batch)
     )
-    recipe = dataclasses.replace(MIXTURES, batch_size=batch, crop=0)
+    recipe = dataclasses.replace(RECIPES["darts"], batch_size=batch, crop=0)
     answer: dict = {}
 
     def steps(strategy: Differentiable) -> Iterator[tuple[float, float]]:

@@ -20,12 +20,11 @@ import report
 
 from nas.bilevel import Epoch, Rule, search
 from nas.compilation import quick_start
-from nas.config import MIXTURES
 from nas.tables import read_table
 from nas.tasks import load
 from spaces.base import indices
 from spaces.nasbench201 import NasBench201
-from strategies import strategy_class
+from strategies import RECIPES, strategy_class
 
 # The preset, what is changed of it, and how many times as many epochs it gets: a sampled step costs a quarter.
 VARIANTS: dict[str, tuple[str, dict[str, Any], int]] = {
@@ -49,10 +48,11 @@ def main() -> None:
     size = {"image_size": options.image_size}
     task = load("cifar10", data_dir=options.data_dir, limit=options.images, **size)
     space = NasBench201(width=options.width, cells=options.cells, **size)
-    recipe = dataclasses.replace(MIXTURES, batch_size=options.batch, crop=options.image_size // 8, flip=True)
     found: dict[str, list[dict]] = {}
     for name in options.variants:
         preset, changes, times = VARIANTS[name]
+        augmented = {"crop": options.image_size // 8, "flip": True}
+        recipe = dataclasses.replace(RECIPES[preset], batch_size=options.batch, **augmented)
         strategy = dataclasses.replace(strategy_class(preset)(), learning_rate=options.learning_rate, **changes)
         for seed in range(options.seeds):
             start, epochs = time.perf_counter(), []

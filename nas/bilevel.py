@@ -77,12 +77,14 @@ def search(
 ) -> tuple[int, SearchState]:
     """The epoch whose architecture is the one that was found, and the state at the end.
 
-    `recipe` is that of the weights, its steps as many as the epochs have. With `saved`, progress is kept in that file,
-    with `note`, each time after `on_epoch` has heard; a file that is there is gone on from. So `on_epoch` may hear the
-    same epoch twice, with the same architecture.
+    `recipe` is that of the weights, its steps as many as the epochs have, its batch no larger than either half. With
+    `saved`, progress is kept in that file, with `note`, each time after `on_epoch` has heard; a file that is there is
+    gone on from. So `on_epoch` may hear the same epoch twice, with the same architecture.
     """
     strategy, space, _ = rule
     for_weights, for_logits = halves(task, seed) if strategy.bilevel else (np.arange(len(task.train)),) * 2
+    batch_size = min(recipe.batch_size, len(for_weights), len(for_logits))
+    recipe = dataclasses.replace(recipe, batch_size=batch_size)
     per_epoch = -(-len(for_weights) // recipe.batch_size)
     steps = epochs * per_epoch
     rates = learning_rates(recipe.with_steps(steps))
@@ -206,7 +208,7 @@ def logits_step(rule: Rule, logits: Any, optimiser: Any, by_mixture: Array, key:
         # While logits are nearly equal, what a mixture costs says little of the architecture that it stands for. So
         # it is that one which decides whether costs count; otherwise they would go on falling until none is left.
         shares = [jnp.where(derived[name][0] > most, costs[name] / most, 0) for name, most in rule.limits]
-        return strategy.penalty(logits) + strategy.cost_weight * sum(shares, jnp.zeros(()))
+        return strategy.penalty(logits, mixing) + strategy.cost_weight * sum(shares, jnp.zeros(()))
 
     gradient = jax.tree.map(jnp.add, pull(by_mixture)[0], jax.grad(penalty)(logits))
     updates, optimiser = strategy.optimiser().update(gradient, optimiser, logits)

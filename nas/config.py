@@ -152,8 +152,6 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
     return tuple((name, most) for name, _, most in conditions)
 
 
-# The recipe of shared weights in a mixture, as in the code of DARTS; how many steps follows from the epochs.
-MIXTURES = Recipe(batch_size=64, learning_rate=0.025, weight_decay=3e-4, warmup=0.0, label_smoothing=0.0)
 # What the task and the objectives decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
 # Fields with fields of their own.
@@ -176,15 +174,18 @@ def build(data: Data) -> Config:
     data["architecture"] = _architecture(data["space"], data.get("architecture"))
     if data.get("evaluator") == "zero-cost":
         data.setdefault("objectives", "minus_naswot")
-    config = _replace(_defaults(data["strategy"]), data, "")
+    config = _replace(_defaults(_named(strategy, "strategy")[0]), data, "")
     if hasattr(config.strategy, "num_objectives"):
         count = len(config.objectives.split(","))
         config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
     return config
 
 
-def _defaults(strategy: Any) -> Config:
-    return Config(training=MIXTURES if hasattr(strategy, "mixture") else Config.training)
+def _defaults(strategy: str) -> Config:
+    """Of a strategy by name: a gradient strategy brings its own recipe for the weights."""
+    from strategies import RECIPES
+
+    return Config(training=RECIPES.get(strategy, Config.training))
 
 
 def build_strategy(data: Any) -> Any:
@@ -339,7 +340,7 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
         touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
         if touched or not asks_help:  # help alone answers without importing JAX
             parts[part] = make(data.get(part, getattr(Config, part)))
-    parser = _parser(parts)
+    parser = _parser(parts, _named(data.get("strategy", Config.strategy), "strategy")[0])
     options, strangers = parser.parse_known_args(argv)
     if strangers:
         flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -367,7 +368,7 @@ def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
     return {**data, outer: _with(_mapping(data.get(outer, {}), outer), inner, value) if dot else value}
 
 
-def _parser(parts: Mapping[str, Any]) -> Parser:
+def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
     parser = Parser(
         prog="run_search.py",
         allow_abbrev=False,
@@ -377,7 +378,7 @@ def _parser(parts: Mapping[str, Any]) -> Parser:
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
     _add_fields(parser, Config(), "", skip=NESTED)
-    defaults = _defaults(parts.get("strategy"))
+    defaults = _defaults(strategy)
     nested = {name: getattr(defaults, name) for name in NESTED}
     for name, value in {**nested, **parts}.items():
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)

@@ -70,7 +70,7 @@ def search(
         note={
             "run": run.config.get("identity"),
             "space": fingerprint(space),
-            **json.loads(json.dumps(space.identity())),
+            **space.identity(),
         },
         on_step=on_step,
         on_epoch=on_epoch,

@@ -15,11 +15,15 @@ class Recipe:
     learning_rate: float = 0.1
     """The highest learning rate."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 over the steps."""
+    """How the learning rate falls over the steps."""
+    min_learning_rate: float = 0.0
+    """What it falls to."""
     warmup: float = 0.05
     """The share of the steps in which the learning rate rises from 0."""
     momentum: float = 0.9
     """Of SGD."""
+    nesterov: bool = False
+    """Nesterov's form of momentum."""
     weight_decay: float = 4e-5
     """Added to the gradient of tensors with more than one axis, before momentum."""
     clip: float = 5.0
@@ -53,6 +57,10 @@ class Recipe:
         for name in ("learning_rate", "weight_decay", "clip", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        if not 0 <= self.min_learning_rate <= self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate={self.min_learning_rate} must lie in 0..learning_rate={self.learning_rate}"
+            )
         for name in ("warmup", "momentum", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")

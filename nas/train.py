@@ -31,11 +31,17 @@ from spaces.single_path import decay_mask, put, select
 
 
 def learning_rates(recipe: Recipe) -> np.ndarray:
-    """The learning rate of every step: a linear rise, then the recipe's schedule."""
+    """The learning rate of every step: a linear rise, then the recipe's schedule.
+
+    The code of DARTS and its kin lowers it once an epoch; here it falls a little with every step.
+    """
+    least = recipe.min_learning_rate
     warm = min(round(recipe.warmup * recipe.steps), recipe.steps - 1)
     falls = {
-        "cosine": optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps - warm),
-        "linear": optax.linear_schedule(recipe.learning_rate, 0.0, recipe.steps - warm),
+        "cosine": optax.cosine_decay_schedule(
+            recipe.learning_rate, recipe.steps - warm, least / recipe.learning_rate if least else 0.0
+        ),
+        "linear": optax.linear_schedule(recipe.learning_rate, least, recipe.steps - warm),
         "constant": optax.constant_schedule(recipe.learning_rate),
     }
     rise = optax.linear_schedule(recipe.learning_rate / (warm + 1), recipe.learning_rate, max(warm, 1))
@@ -62,7 +68,7 @@ class Program:
     def optimiser(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
         decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
-        return optax.chain(clip, decay, optax.trace(self.recipe.momentum))
+        return optax.chain(clip, decay, optax.trace(self.recipe.momentum, self.recipe.nesterov))
 
     def begin(self, weights: nnx.State) -> TrainState:
         """The state before the first step."""

@@ -74,7 +74,7 @@ class GradientStrategy(Protocol):
     Laws, for every gradient strategy:
 
     1. All randomness comes from the key.
-    2. `mixture` has a gradient by every logit of operations.
+    2. `mixture` has a gradient by every logit of operations, but of those that the strategy leaves out.
     3. Weights are not negative, and any of them derive a legal architecture.
     """
 
@@ -113,6 +113,6 @@ class GradientStrategy(Protocol):
         """The mixture of which the validation error is tracked."""
         ...
 
-    def penalty(self, logits: Any) -> Float[Array, ""]:
+    def penalty(self, logits: Any, mixing: Mixing) -> Float[Array, ""]:
         """What is added to the loss by which logits learn."""
         ...

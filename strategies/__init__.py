@@ -1,8 +1,11 @@
 """The strategies by name. Each is a module and a class, imported when it is chosen."""
 
+import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Any
+
+from nas.recipe import Recipe
 
 STRATEGIES = {
     "random": "strategies.random_search:RandomSearch",
@@ -23,6 +26,25 @@ GRADIENT_STRATEGIES = {
     "fair-darts": "strategies.differentiable:fair_darts",
     "gumbel-darts": "strategies.differentiable:gumbel_darts",
     "snas": "strategies.differentiable:snas",
+}
+
+# How each trains the weights beside its logits, as published; how many steps follows from the epochs.
+_DARTS = Recipe(
+    batch_size=64,
+    learning_rate=0.025,
+    min_learning_rate=0.001,
+    weight_decay=3e-4,
+    warmup=0.0,
+    label_smoothing=0.0,
+)
+RECIPES = {
+    "darts": _DARTS,
+    # Its code stops at 0.001, the paper (section 4.2) at 0.
+    "pc-darts": dataclasses.replace(_DARTS, batch_size=256, learning_rate=0.1, min_learning_rate=0.0),
+    "fair-darts": dataclasses.replace(_DARTS, batch_size=128, learning_rate=0.005),
+    # The setting of NAS-Bench-201.
+    "gumbel-darts": dataclasses.replace(_DARTS, weight_decay=5e-4, nesterov=True),
+    "snas": _DARTS,
 }
 
 

@@ -3,7 +3,12 @@
 Kandasamy et al., "Neural Architecture Search with Bayesian Optimisation and Optimal Transport", 2018,
 https://arxiv.org/abs/1802.07191; White et al., "BANANAS", 2019, https://arxiv.org/abs/1910.11858 (a kernel on
 encodings of paths). Jones et al., "Efficient Global Optimization", 1998 (expected improvement), in logarithms as in
-Ament et al., 2023, https://arxiv.org/abs/2310.20708.
+Ament et al., 2023, https://arxiv.org/abs/2310.20708. Ginsbourger et al., "Kriging Is Well-Suited to Parallelize
+Optimization", 2010 (what is not evaluated yet is believed to be as expected).
+
+On NAS-Bench-201 the belief within a batch matters little: by the validation accuracy on CIFAR-10, 50 seeds meet the
+best cell after 42.7 evaluations on average in batches of 2 (44.5 if each batch is the best few of one acquisition), and
+in batches of 8 after a median of 51.5 (52.5).
 """
 
 import dataclasses
@@ -19,13 +24,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from nas.types import Observations, Proposals
 from predictors.features import features, groups
-from predictors.gaussian_process import GaussianProcess, at, condition, predict, squared_distances
+from predictors.gaussian_process import GaussianProcess, Posterior, at, condition, matern, predict, squared_distances
 from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, every, feasible, mutate
-from strategies.archive import Archive, add, best, empty, seen, sized, used
+from strategies.archive import Archive, add, best, draw_new, empty, seen, sized, used
 from strategies.checks import at_least
 from strategies.region import Region, draw, pick, region, repeat
-from strategies.visited import contains
+from strategies.visited import also, contains
 
 
 @struct.dataclass
@@ -108,15 +113,23 @@ class Bayesian:
 
     def _promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
         space = state.region.space
-        candidates = self._drawn(state, key) if state.candidates is None else state.candidates
+        key_candidates, key_rest = jr.split(key)
+        candidates = self._drawn(state, key_candidates) if state.candidates is None else state.candidates
         rows, num_groups = candidates.rows, candidates.points.shape[0]
         busy = pending.encodings[:, 0] >= 0
         waiting = features(space, jnp.where(busy[:, None], pending.encodings, 0))
 
-        def gains(observed: Encodings, scores: Array) -> Array:
+        new = candidates.legal & self._unseen(state, rows, pending)
+        # Of each group, whose members promise the same, the first that is new.
+        first = (
+            jnp.full(num_groups, len(rows)).at[candidates.group].min(jnp.where(new, jnp.arange(len(rows)), len(rows)))
+        )
+
+        def chosen(observed: Encodings, scores: Array) -> tuple[Array, Array]:
             known = jnp.isfinite(scores)
             values, points = quantiles(scores, known), features(space, observed)
             posterior = condition(points, values, known, groups(space))
+            lowest = jnp.where(known, predict(posterior, points)[0], jnp.inf).min()
             if len(busy) > 1:
                 # What is being evaluated is taken to be as expected (the "Kriging believer").
                 believed = jnp.where(busy, predict(posterior, waiting)[0], 0.0)
@@ -124,19 +137,13 @@ class Bayesian:
                 posterior = at(
                     every_point, every_value, jnp.concatenate([known, busy]), posterior.relevance, posterior.noise
                 )
-            mean, deviation = predict(posterior, candidates.points)
-            lowest = jnp.where(known, predict(posterior, points)[0], jnp.inf).min()
-            return log_expected_improvement((lowest - mean) / deviation) + jnp.log(deviation)
+            return batch(posterior, candidates.points, first < len(rows), lowest, n)
 
-        new = candidates.legal & self._unseen(state, rows, pending)
-        # Of each group, whose members promise the same, the first that is new.
-        first = (
-            jnp.full(num_groups, len(rows)).at[candidates.group].min(jnp.where(new, jnp.arange(len(rows)), len(rows)))
-        )
-        gain = jnp.where(first < len(rows), sized(state.archive, gains, GaussianProcess.sizes), -jnp.inf)
-        value, chosen = jax.lax.top_k(gain, n)
-        # Where fewer than n are left, whatever is legal.
-        return jnp.where(jnp.isfinite(value)[:, None], rows[first[chosen]], draw(state.region, key, n))
+        which, found = sized(state.archive, chosen, GaussianProcess.sizes)
+        # Where fewer than n of them are left, another member of a group, or whatever is legal.
+        chosen_rows = jnp.where(found[:, None], rows[first[which]], -1)
+        others = draw_new(state.region, key_rest, n, also(seen(state.archive, pending), chosen_rows))
+        return jnp.where(found[:, None], chosen_rows, others[jnp.cumsum(~found) - 1])
 
     def _drawn(self, state: BayesianState, key: jax.Array) -> Candidates:
         """Legal candidates in a space that is too large to look at: half random, half mutants of the best."""
@@ -160,6 +167,38 @@ def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:
     own = (space.canonical(jnp.asarray(rows)) == rows).all(1)  # proposals are canonical
     legal = feasible(space, jnp.asarray(rows), limits) & own
     return Candidates(jnp.asarray(rows), legal, jnp.asarray(group.ravel(), jnp.int32), jnp.asarray(points[first]))
+
+
+def batch(
+    posterior: Posterior, points: Float[Array, "m d"], free: Bool[Array, "m"], lowest: Float[Array, ""], n: int
+) -> tuple[Int[Array, "n"], Bool[Array, "n"]]:
+    """Of the free points the `n` to evaluate next, and whether there were so many.
+
+    Each is the one that promises most once those before it are believed to be as expected. Such a belief leaves the
+    mean as it is, and takes from the covariance what the point explains: a step of a pivoted Cholesky decomposition.
+    """
+    mean, deviation = predict(posterior, points)
+    ours, theirs = (each * jnp.sqrt(posterior.relevance)[None] for each in (points, posterior.points))
+
+    def correlations(with_these: Float[Array, "k d"]) -> Float[Array, "m k"]:
+        return matern(jnp.sqrt(jnp.maximum(squared_distances(ours, with_these), 0.0)))
+
+    to_known = jnp.where(posterior.known[None], correlations(theirs), 0.0)
+    noise = posterior.noise * posterior.amplitude
+
+    def step(carry, number: Array):
+        variance, free, explained = carry
+        deviation = jnp.sqrt(variance)
+        gain = log_expected_improvement((lowest - mean) / deviation) + jnp.log(deviation)
+        here = jnp.argmax(jnp.where(free, gain, -jnp.inf))
+        prior = correlations(ours[here][None])[:, 0] - to_known @ (posterior.root.T @ (posterior.root @ to_known[here]))
+        covariance = posterior.amplitude * prior - explained.T @ explained[:, here]
+        factor = covariance / jnp.sqrt(variance[here] + noise)
+        variance = jnp.maximum(variance - factor**2, 1e-6 * posterior.amplitude)
+        return (variance, free.at[here].set(False), explained.at[number].set(factor)), (here, free[here])
+
+    start = deviation**2, free, jnp.zeros((n, len(points)))
+    return jax.lax.scan(step, start, jnp.arange(n))[1]
 
 
 def log_expected_improvement(z: Float[Array, "m"]) -> Float[Array, "m"]:

@@ -6,6 +6,10 @@ DARTS: Liu et al., 2019, https://arxiv.org/abs/1806.09055. GDAS: Dong & Yang, 20
 SNAS: Xie et al., 2019, https://arxiv.org/abs/1812.09926. PC-DARTS: Xu et al., 2020, https://arxiv.org/abs/1907.05737.
 FairDARTS: Chu et al., 2020, https://arxiv.org/abs/1911.12126. DARTS-: Chu et al., 2021,
 https://arxiv.org/abs/2009.01027. RobustDARTS: Zela et al., 2020, https://arxiv.org/abs/1909.09656.
+
+Where FairDARTS keeps an operation only if its gate is at least 0.85, and may leave a node with fewer than two edges,
+what is derived here is always an architecture of the space: the best two edges of each node, or the best operation of
+each edge, whatever their gates. `strategies.RECIPES` has the recipe of the weights for each method.
 """
 
 import dataclasses
@@ -37,7 +41,8 @@ class Differentiable:
     order: Literal["first", "second", "second-finite"] = "first"
     """Of the gradient: at the weights as they are, or after one more step of theirs, exactly or by differences."""
     gate: Literal["softmax", "sigmoid"] = "softmax"
-    """Whether operations of an edge compete."""
+    """Whether operations of an edge compete. Where they do not, `none` is not among them, as in FairDARTS: it adds
+    nothing, so that its gate would learn nothing."""
     sample: Literal["none", "soft", "hard"] = "none"
     """Gumbel noise on the logits; `hard` takes the best operation alone, and runs no other."""
     others: bool = True
@@ -55,6 +60,8 @@ class Differentiable:
     """The share of the epochs in which logits rest."""
     learning_rate: float = 3e-4
     """Of the logits, by Adam."""
+    momentum: float = 0.5
+    """Of the logits: the decay of Adam's first moment; that of the second is 0.999."""
     weight_decay: float = 1e-3
     """Of the logits, added to their gradient."""
     bilevel: bool = True
@@ -83,6 +90,8 @@ class Differentiable:
             raise ValueError(f"partial={self.partial} must be at least 1")
         if self.max_skips is not None and self.max_skips < 0:
             raise ValueError(f"max_skips={self.max_skips} must be at least 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum} must lie in [0, 1)")
         if self.gate == "sigmoid" and self.sample != "none":
             raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
         if self.zero_one and self.gate != "sigmoid":
@@ -105,11 +114,14 @@ class Differentiable:
 
     def optimiser(self) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(self.weight_decay)
-        return optax.chain(decay, optax.adam(self.learning_rate, b1=0.5, b2=0.999))
+        return optax.chain(decay, optax.adam(self.learning_rate, b1=self.momentum, b2=0.999))
 
     def weights(self, logits: Logits, mixing: Mixing) -> Mixture:
-        gate = jax.nn.softmax if self.gate == "softmax" else jax.nn.sigmoid
-        return gate(logits.ops) * self._edge_weights(logits, mixing)
+        if self.gate == "softmax":
+            gates = jax.nn.softmax(logits.ops)
+        else:
+            gates = jax.nn.sigmoid(logits.ops) * _something(mixing)
+        return gates * self._edge_weights(logits, mixing)
 
     def tracked(self, logits: Logits, mixing: Mixing) -> Mixture:
         weights = self.weights(logits, mixing)
@@ -129,9 +141,9 @@ class Differentiable:
         hard, nothing = jax.nn.one_hot(noisy.argmax(1), noisy.shape[1]), soft - jax.lax.stop_gradient(soft)
         return hard + nothing if self.others else hard * (1 + nothing)
 
-    def penalty(self, logits: Logits) -> Float[Array, ""]:
+    def penalty(self, logits: Logits, mixing: Mixing) -> Float[Array, ""]:
         """FairDARTS, eq. 5."""
-        return -self.zero_one * ((jax.nn.sigmoid(logits.ops) - 0.5) ** 2).mean()
+        return -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=_something(mixing) > 0)
 
     def _edge_weights(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges 1"]:
         if not self.edges:
@@ -141,12 +153,17 @@ class Differentiable:
         return jnp.exp(logits.edges - jax.nn.logsumexp(rows, axis=1))[:, None]
 
 
+def _something(mixing: Mixing) -> Float[np.ndarray, "1 ops"]:
+    """1 for all operations but `none`."""
+    return np.array([[op != "none" for op in mixing.ops]], np.float32)
+
+
 def pc_darts() -> Differentiable:
     return Differentiable(edges=True, partial=4, warmup=0.3, learning_rate=6e-4)
 
 
 def fair_darts() -> Differentiable:
-    return Differentiable(gate="sigmoid", zero_one=10.0, learning_rate=3e-3)
+    return Differentiable(gate="sigmoid", zero_one=10.0, learning_rate=3e-3, momentum=0.9)
 
 
 def gumbel_darts() -> Differentiable:

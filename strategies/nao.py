@@ -120,10 +120,12 @@ class NAO:
 
             return jax.lax.map(draw, jnp.arange(self.draws))
 
-        def of(weights: Any) -> Array:
-            return jax.lax.map(lambda each: decoded(weights, *each), (steps, jr.split(key_draw, len(steps))))
+        def of(member: tuple[Any, Array]) -> Array:
+            weights, keys = member
+            return jax.lax.map(lambda each: decoded(weights, *each), (steps, keys))
 
-        rows = networks(space).canonical(jax.lax.map(of, params.weights).reshape(-1, length))
+        keys = jr.split(key_draw, (self.predictor.members, len(steps)))
+        rows = networks(space).canonical(jax.lax.map(of, (params.weights, keys)).reshape(-1, length))
         if self.pool:  # a seed that was not evaluated may be the best there is
             rows = jnp.concatenate([networks(space).canonical(seeds), rows])
         values = latent_scores(sequence.predicted, params, rows)[0]

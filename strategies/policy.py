@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from spaces.base import Space
+from spaces.base import Encodings, Space
 
 
 def mask(space: Space) -> Bool[np.ndarray, "decisions choices"]:
@@ -16,3 +16,15 @@ def mask(space: Space) -> Bool[np.ndarray, "decisions choices"]:
 def log_softmax(logits: Float[Array, "*n choices"], allowed: Bool[np.ndarray | Array, "*#n choices"]) -> Array:
     """Log-probabilities; those of choices that there are not are -1e9, so that gradients stay finite."""
     return jnp.where(allowed, jax.nn.log_softmax(jnp.where(allowed, logits, -1e9)), -1e9)
+
+
+def as_drawn(space: Space, candidates: Int[Array, "n tries length"], rows: Encodings) -> Encodings:
+    """Each row as the policy drew it: the first of its candidates that is the same architecture.
+
+    A gradient by the canonical row would teach a policy choices that it did not make. A row that none of its candidates
+    is, because limits are tight and it came from elsewhere, stays as it is.
+    """
+    n, tries, length = candidates.shape
+    canonical = space.canonical(candidates.reshape(-1, length)).reshape(n, tries, length)
+    same = (canonical == rows[:, None]).all(-1)
+    return jnp.where(same.any(1)[:, None], candidates[jnp.arange(n), same.argmax(1)], rows)

@@ -6,6 +6,10 @@ https://arxiv.org/abs/1707.07012; Pham et al., "ENAS", 2018, https://arxiv.org/a
 
 An LSTM reads its previous decision and gives a softmax over the next one's choices. Rewards are centred by a moving
 average and divided by a moving standard deviation, so that the entropy bonus weighs the same on every scale.
+
+The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability:
+with many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before
+the update.
 """
 
 import dataclasses
@@ -18,11 +22,12 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from nas.types import Observations, Proposals
+from nas.types import Drawn, Observations, Proposals
 from spaces.base import Encodings, Limits, Space
 from strategies.checks import at_least
-from strategies.policy import log_softmax, mask
+from strategies.policy import as_drawn, log_softmax, mask
 from strategies.region import Region, pick, region
+from strategies.visited import Visited, also, nothing, visit
 
 Weights = dict[str, Array]
 
@@ -32,15 +37,17 @@ class PPOState:
     region: Region
     weights: Weights
     momentum: Any  # of Adam
-    rows: Encodings  # observed since the last update
+    rows: Encodings  # observed since the last update, as they were drawn
+    before: Float[Array, "batch"]  # their log-probabilities under the policy that drew them; NaN where nobody did
     rewards: Float[Array, "batch"]  # NaN for failures
     moments: Float[Array, "3"]  # moving averages of rewards and of their squares, and the weight that these have
+    visited: Visited
     count: Int[Array, ""]  # observed so far
 
 
 @dataclasses.dataclass(frozen=True)
 class PPO:
-    """Batches of sampled architectures; after each, a few epochs of the clipped objective."""
+    """Batches of sampled architectures, none twice; after each, a few epochs of the clipped objective."""
 
     batch_size: int = 10
     """Architectures sampled from one policy, then learned from together."""
@@ -56,11 +63,13 @@ class PPO:
     """Weight of the mean entropy of a decision."""
     baseline_decay: float = 0.9
     """Of the moving average of rewards, a batch."""
+    memory: int = 4096
+    """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        at_least(self, batch_size=1, hidden=1, epochs=1, entropy=0, budget=0)
+        at_least(self, batch_size=1, hidden=1, epochs=1, entropy=0, memory=1, budget=0)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
@@ -78,33 +87,40 @@ class PPO:
             weights=weights,
             momentum=self._optimiser().init(weights),
             rows=jnp.zeros((self.batch_size, len(space.cardinalities)), jnp.int32),
+            before=jnp.full(self.batch_size, jnp.nan),
             rewards=jnp.full(self.batch_size, jnp.nan),
             moments=jnp.zeros(3),
+            visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
         )
 
     def ask(self, state: PPOState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
-        del pending
         key_draw, key_pick = jr.split(key)
         tries = 16
-        drawn = _sample(state.weights, state.region.space, key_draw, n * tries)
-        candidates = drawn.reshape(n, tries, -1)
-        rows = pick(state.region, candidates, key_pick)
-        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+        space = state.region.space
+        candidates = _sample(state.weights, space, key_draw, n * tries).reshape(n, tries, -1)
+        rows = pick(state.region, candidates, key_pick, also(state.visited, pending.encodings))
+        drawn = as_drawn(space, candidates, rows)
+        log_probability = _log_probability(state.weights, space, drawn)[0]
+        return Proposals(rows, jnp.full((n,), self.budget, jnp.int32), Drawn(drawn, log_probability))
 
     def tell(self, state: PPOState, observed: Observations) -> PPOState:
-        def one(state: PPOState, seen: tuple[Array, Array]):
-            encoding, objective = seen
+        def one(state: PPOState, seen: tuple[Array, Array, Array]):
+            row, log_probability, objective = seen
             slot = state.count % self.batch_size
             state = dataclasses.replace(
                 state,
-                rows=state.rows.at[slot].set(encoding),
+                rows=state.rows.at[slot].set(row),
+                before=state.before.at[slot].set(log_probability),
                 rewards=state.rewards.at[slot].set(-objective),
                 count=state.count + 1,
             )
             return jax.lax.cond(state.count % self.batch_size == 0, self._learn, lambda state: state, state), None
 
-        return jax.lax.scan(one, state, (observed.encodings, observed.objectives[:, 0]))[0]
+        nobody = Drawn(observed.encodings, jnp.full(len(observed.encodings), jnp.nan))
+        drawn = nobody if observed.drawn is None else observed.drawn
+        learned = jax.lax.scan(one, state, (drawn.rows, drawn.log_probability, observed.objectives[:, 0]))[0]
+        return dataclasses.replace(learned, visited=visit(state.visited, observed.encodings, state.count))
 
     def _learn(self, state: PPOState) -> PPOState:
         known = jnp.isfinite(state.rewards)
@@ -116,7 +132,8 @@ class PPO:
         )
         mean, square = moments[:2] / jnp.maximum(moments[2], 1e-9)
         advantage = (rewards - mean) / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
-        before = _log_probability(state.weights, state.region.space, state.rows)[0]
+        likely = _log_probability(state.weights, state.region.space, state.rows)[0]
+        before = jnp.where(jnp.isfinite(state.before), state.before, likely)
 
         def loss(weights: Weights) -> Array:
             logp, entropy = _log_probability(weights, state.region.space, state.rows)

@@ -13,7 +13,7 @@ import jax.random as jr
 from flax import struct
 
 from nas.recipe import Screening
-from nas.types import Observations, Proposals
+from nas.types import Drawn, Observations, Proposals
 from predictors.base import Predictor
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
@@ -88,4 +88,11 @@ class Prescreened:
         else:
             values = sized(state.archive, fitted, getattr(self.predictor, "sizes", ()))
         rows = lowest(state.region, proposals.encodings, values, n, key_rest, seen(state.archive, pending))
-        return Proposals(rows, jnp.broadcast_to(proposals.budgets[:1], (n,)))
+        drawn = proposals.drawn
+        if drawn is not None:
+            same = (proposals.encodings[None] == rows[:, None]).all(-1)
+            found, place = same.any(1), same.argmax(1)
+            # Where the strategy's proposals did not suffice, nobody's policy drew what is evaluated.
+            log_probability = jnp.where(found, drawn.log_probability[place], jnp.nan)
+            drawn = Drawn(jnp.where(found[:, None], drawn.rows[place], rows), log_probability)
+        return Proposals(rows, jnp.broadcast_to(proposals.budgets[:1], (n,)), drawn)

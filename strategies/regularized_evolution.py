@@ -2,6 +2,10 @@
 
 Real et al., "Regularized Evolution for Image Classifier Architecture Search", 2018,
 https://arxiv.org/abs/1802.01548
+
+A tournament is drawn with replacement, as in the paper's algorithm 1 and in the code of NAS-Bench-201
+(https://arxiv.org/abs/2001.00326), whose population and sample are the defaults; the code of NAS-Bench-101 draws
+without. The paper's mutation that changes nothing, of probability 0.05, is left out: it would train a copy again.
 """
 
 import dataclasses
@@ -36,7 +40,7 @@ class RegularizedEvolution:
     population_size: int = 10
     """Architectures alive at a time (P); the paper's 100 are for 20,000 trials, NAS-Bench-201's 10 for a hundred."""
     tournament_size: int = 3
-    """Members sampled without replacement, of which the best is the parent (S); 25 in the paper."""
+    """Members sampled with replacement, of which the best is the parent (S); 25 in the paper."""
     memory: int = 4096
     """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
@@ -59,14 +63,16 @@ class RegularizedEvolution:
 
     def ask(self, state: RegularizedEvolutionState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_tournament, key_mutate, key_pick = jr.split(key, 4)
-        # Empty slots and failures are drawn last: a tournament meets them only when there is nothing else.
-        order = jr.uniform(key_tournament, (n, self.population_size)) + jnp.isinf(state.fitness)[None]
-        entrants = jnp.argsort(order, axis=1)[:, : self.tournament_size]
+        # Empty slots and failures do not enter: had they nobody to lose to, one would be the parent.
+        failed = jnp.isinf(state.fitness)
+        alive = jnp.maximum((~failed).sum(), 1)
+        drawn = jr.randint(key_tournament, (n, self.tournament_size), 0, alive)
+        entrants = jnp.argsort(failed)[drawn]
         winners = entrants[jnp.arange(n), jnp.argmin(state.fitness[entrants], axis=1)]
         parents = state.population[winners]
         children = repeat(lambda k: mutate(state.region.space, k, parents), key_mutate, 32)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
-        first = (number < self.population_size) | jnp.isinf(state.fitness).all()
+        first = (number < self.population_size) | failed.all()
         drawn = repeat(lambda k: draw(state.region, k, n), key_random, 32)
         candidates = jnp.where(first[:, None, None], drawn, children)
         rows = pick(state.region, candidates, key_pick, also(state.visited, pending.encodings))

@@ -17,14 +17,14 @@ from flax import nnx
 import nas
 from nas import bilevel, checkpoint, cli, job
 from nas.bilevel import Rule, logits_step, search, stopped
-from nas.config import MIXTURES
+from nas.config import build
 from nas.discretise import discretise
 from nas.errors import Interrupted, UsageError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
 from nas.inference import flatten, split
 from nas.progress import Silent
 from nas.recipe import Recipe
-from nas.train import Program, TrainState, descend
+from nas.train import Program, TrainState, descend, learning_rates
 from nas.types import GradientStrategy
 from spaces import cell_ops
 from spaces.base import Mixable, feasible, smallest
@@ -34,8 +34,8 @@ from spaces.darts import _in_part as in_part
 from spaces.nasbench201 import PRESETS as NASBENCH201
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import OneHot
-from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
-from strategies.differentiable import Differentiable, Logits, gumbel_darts
+from strategies import GRADIENT_STRATEGIES, RECIPES, STRATEGIES, strategy_class
+from strategies.differentiable import Differentiable, Logits, fair_darts, gumbel_darts
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -80,7 +80,8 @@ def test_every_logit_of_an_operation_has_a_gradient(strategy, space, key):
     mixing, logits = space.mixing(), some_logits(space)
     which = jr.normal(key, (len(mixing.nodes), len(mixing.ops)))
     gradient = jax.grad(lambda logits: (which * strategy.mixture(logits, mixing, key, 0.5)).sum())(logits)
-    assert (np.asarray(gradient.ops) != 0).all()
+    left_out = (strategy.gate == "sigmoid") & (np.array(mixing.ops) == "none")
+    np.testing.assert_array_equal(np.asarray(gradient.ops) != 0, np.broadcast_to(~left_out, gradient.ops.shape))
     shared = np.bincount(mixing.nodes)[np.array(mixing.nodes)] > 1  # an edge alone has nothing to compete with
     np.testing.assert_array_equal(np.asarray(gradient.edges) != 0, strategy.edges & shared)
 
@@ -100,7 +101,73 @@ def test_edges_into_a_node_share_one(key):
     np.testing.assert_allclose(sums, 1, rtol=1e-5)
 
 
+@spaces
+def test_a_gate_that_does_not_compete_knows_no_none(space):
+    """Nor is it derived, whatever its logit, or counted by the loss that pulls gates to 0 or 1."""
+    mixing = space.mixing()
+    logits = some_logits(space)
+    most = logits.replace(ops=logits.ops.at[:, mixing.ops.index("none")].set(9.0))
+    none = mixing.ops.index("none")
+    assert (fair_darts().weights(most, mixing)[:, none] == 0).all()
+    row = discretise(space, np.asarray(fair_darts().weights(most, mixing)))
+    assert (np.asarray(space.edge_ops(jnp.asarray(row)[None])) != none).sum() == round(sum(mixing.kept))
+    others = np.delete(np.asarray(logits.ops), none, axis=1)
+    expected = -10 * ((1 / (1 + np.exp(-others)) - 0.5) ** 2).mean()
+    np.testing.assert_allclose(fair_darts().penalty(most, mixing), expected, rtol=1e-5)
+
+
+def test_every_gradient_strategy_brings_its_published_recipe():
+    published = {  # batch, first and last learning rate, weight decay, Nesterov; of the logits: rate and momentum
+        "darts": (64, 0.025, 0.001, 3e-4, False, 3e-4, 0.5),
+        "pc-darts": (256, 0.1, 0.0, 3e-4, False, 6e-4, 0.5),
+        "fair-darts": (128, 0.005, 0.001, 3e-4, False, 3e-3, 0.9),
+        "gumbel-darts": (64, 0.025, 0.001, 5e-4, True, 3e-4, 0.5),
+        "snas": (64, 0.025, 0.001, 3e-4, False, 3e-4, 0.5),
+    }
+    assert published.keys() == GRADIENT_STRATEGIES.keys()
+    for name, expected in published.items():
+        settings = build({"strategy": name, "space": "nasbench201"})
+        recipe, logits = settings.training, settings.strategy
+        rates = recipe.learning_rate, recipe.min_learning_rate
+        found = (recipe.batch_size, *rates, recipe.weight_decay, recipe.nesterov, logits.learning_rate, logits.momentum)
+        assert found == expected
+        assert (recipe.momentum, recipe.clip, recipe.schedule, recipe.warmup) == (0.9, 5.0, "cosine", 0.0)
+    own = build({"strategy": "pc-darts", "space": "nasbench201", "training": {"batch_size": 8}}).training
+    assert own == dataclasses.replace(RECIPES["pc-darts"], batch_size=8)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_learning_rate_falls_to_its_minimum(schedule):
+    rates = learning_rates(
+        Recipe(steps=500, learning_rate=0.025, min_learning_rate=0.001, warmup=0.0, schedule=schedule)
+    )
+    assert rates[0] == np.float32(0.025)
+    assert (np.diff(rates) < 0).all()
+    assert 0.001 <= rates[-1] < 0.00106
+    # Half way down half way through.
+    np.testing.assert_allclose(rates[250], 0.013, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"min_learning_rate=0.1 must lie in 0..learning_rate=0.05"):
+        Recipe(learning_rate=0.05, min_learning_rate=0.1)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_is_that_of_pytorch(nesterov):
+    program = program_of(dataclasses.replace(RECIPE, clip=0.0, weight_decay=0.0, nesterov=nesterov))
+    gradients, weight, buffer = [1.0, -0.5, 2.0], jnp.zeros(()), 0.0
+    state = program.optimiser().init(weight)
+    for gradient in gradients:
+        update, state = program.optimiser().update(jnp.float32(gradient), state, weight)
+        buffer = 0.9 * buffer + gradient
+        np.testing.assert_allclose(update, gradient + 0.9 * buffer if nesterov else buffer, rtol=1e-6)
+
+
+def program_of(recipe: Recipe) -> Program:
+    graph, _, _ = split(MINI.supernet(jr.key(0)))
+    return Program(graph, recipe, 3, ((0.0,), (1.0,)), shared=False)
+
+
 WRONG = {
+    "momentum=1.0 must lie in": {"momentum": 1.0},
     "temperature=0.0 must be more than 0": {"temperature": 0.0},
     "warmup=1.0 must lie in": {"warmup": 1.0},
     "partial=0 must be at least 1": {"partial": 0},
@@ -306,7 +373,7 @@ def test_costs_count_while_the_architecture_exceeds_the_limits(key):
 # Searches
 
 # As a job's, so that its programs are these.
-RECIPE = dataclasses.replace(MIXTURES, batch_size=40, checkpoint_seconds=0.0, crop=0)
+RECIPE = dataclasses.replace(RECIPES["darts"], batch_size=40, checkpoint_seconds=0.0, crop=0)
 Stop = type("Stop", (Exception,), {})
 
 
@@ -342,6 +409,15 @@ def test_a_search_that_was_killed_ends_as_the_uninterrupted_one(task, name, tmp_
     assert heard == expected[-len(heard) :]
     assert all(resumed[each].tobytes() == state[each].tobytes() for each in state)
     assert (state["logits.ops"] != 0).all()
+
+
+def test_a_batch_is_no_larger_than_the_half_it_is_drawn_from(task, monkeypatch):
+    size, seen = len(task.train) // 2, []
+    monkeypatch.setattr(bilevel, "learning_rates", lambda recipe: seen.append(recipe) or np.zeros(recipe.steps))
+    with pytest.raises(Stop):
+        search(Rule(ALL["darts"], MINI, ()), task, dataclasses.replace(RECIPE, batch_size=4096), seed=0, epochs=3,
+               on_step=lambda *_: (_ for _ in ()).throw(Stop))  # fmt: skip
+    assert [(recipe.batch_size, recipe.steps) for recipe in seen] == [(size, 3 * -(-(len(task.train) - size) // size))]
 
 
 @pytest.mark.slow

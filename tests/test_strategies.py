@@ -15,15 +15,17 @@ from nas.loop import _programs
 from nas.loop import ask as _ask
 from nas.loop import tell as _tell
 from nas.recipe import Screening
-from nas.types import Observations, Proposals, Strategy
+from nas.types import Drawn, Observations, Proposals, Strategy
 from predictors.linear import Linear
 from spaces.base import Space, feasible, sample, smallest
 from strategies import STRATEGIES as NAMES
 from strategies.evolution import Evolution
+from strategies.ppo import PPO, _log_probability
 from strategies.prescreened import Prescreened
 from strategies.random_search import RandomSearch
 from strategies.region import region
 from strategies.regularized_evolution import RegularizedEvolution
+from strategies.reinforce import Reinforce
 from strategies.visited import contains
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -135,6 +137,20 @@ def test_ask_is_a_function_of_state_and_key_and_changes_neither(strategy, limits
     assert any((first != other).any() for other in others)
     assert same(jax.tree.leaves(state), before)
     np.testing.assert_array_equal(ask(strategy, state, jr.key(1), pending()), first)
+
+
+LARGE = Toy((4,) * 9)  # too large to look at all of it
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_key_is_used_twice(name, monkeypatch):
+    strategy = small_strategy(name)
+    state = start(strategy, LARGE, ())
+    if name in ("nao", "seminas"):  # whose predictor is fitted with keys of its own
+        params = strategy.predictor.fit(LARGE, state.archive.rows, state.archive.scores)
+        monkeypatch.setattr(type(strategy.predictor), "fit", lambda *_: params)
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: strategy.ask(state, key, 2, pending(length=9)))(jr.key(0))
 
 
 @each
@@ -298,16 +314,24 @@ def test_a_child_is_one_mutation_away_from_a_member_of_the_population():
     state = _tell(AGEING, start(AGEING, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
     children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
     assert (distances(children, population) == 1).any(1).all()
-    # Three entrants without replacement: the worst two can win against nobody but each other.
-    assert (distances(children, population[[1, 2, 3]]) == 1).any(1).all()
+    # The failure is nobody's parent.
+    lonely = observed(population, [4, 1, np.nan, np.nan, np.nan])
+    state = _tell(AGEING, start(AGEING, MINI, ()), lonely)
+    children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
+    assert (distances(children, population[:2]) == 1).any(1).all()
 
 
-def test_a_tournament_of_everyone_is_won_by_the_best():
+def test_a_tournament_is_drawn_with_replacement():
+    """So one of as many entrants as there are members may leave out the best."""
     strategy = RegularizedEvolution(population_size=5, tournament_size=5)
-    population = np.asarray(sample(MINI, jr.key(1), 5))
-    state = _tell(strategy, start(strategy, MINI, ()), observed(population, [4, 1, 3, 2, np.nan]))
-    children = ask(strategy, state, jr.key(0), pending(length=4))
-    assert (distances(children, population[1:2]) == 1).all()
+    population = np.tile(np.arange(5)[:, None], 8)  # whose children tell whose they are
+    space = Toy((5,) * 8)
+    state = _tell(strategy, start(strategy, space, ()), observed(population, [4, 1, 3, 2, 0]))
+    children = ask(strategy, state, jr.key(0), pending(length=8), 2000)
+    won = np.bincount(distances(children, population).argmin(1), minlength=5) / len(children)
+    ranks = np.array([4, 1, 3, 2, 0])  # how many members are better
+    expected = ((5 - ranks) / 5) ** 5 - ((4 - ranks) / 5) ** 5
+    np.testing.assert_allclose(won, expected, atol=0.05)
 
 
 def test_the_first_population_is_random():
@@ -317,6 +341,76 @@ def test_the_first_population_is_random():
     born_first, born_later = children[0::8], children[1::8]  # trial 4 is of the first five, trial 5 is a child
     assert (born_first != 0).sum(1).mean() > 2
     assert ((born_later != 0).sum(1) == 1).all()
+
+
+# Policies
+
+POLICIES = [
+    Reinforce(),
+    PPO(batch_size=N),
+    Prescreened(Reinforce(), Linear(), Screening(candidates=16, initial=4, memory=64)),
+]
+policies = pytest.mark.parametrize("strategy", POLICIES, ids=lambda s: type(s).__name__)
+
+
+@policies
+@limited
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_proposal_of_a_policy_carries_what_was_drawn(strategy, limits, told):
+    state = start(strategy, TOY, limits)
+    for seed in range(told):
+        state = _tell(strategy, state, anything(seed))
+    proposals = _ask(strategy, state, jr.key(0), 64, pending())
+    drawn = proposals.drawn
+    np.testing.assert_array_equal(TOY.canonical(drawn.rows), proposals.encodings)
+    if not limits:  # under which this policy draws too little to see it
+        assert (drawn.rows != proposals.encodings).any()
+    if told == 0:
+        uniform = -np.log(TOY.cardinalities).sum()
+        np.testing.assert_allclose(drawn.log_probability, uniform, atol=0.1)
+
+
+@pytest.mark.parametrize("strategy", POLICIES[:2], ids=lambda s: type(s).__name__)
+def test_a_policy_learns_from_what_it_drew(strategy):
+    """Not from the row that names the same network, whose inactive decisions it may never have made."""
+    state = start(strategy, TOY, ())
+    drawn = jnp.asarray(np.random.default_rng(0).integers(0, TOY.cardinalities, (N, 6)), jnp.int32)
+    assert (TOY.canonical(drawn) != drawn).any()
+    told = observed(TOY.canonical(drawn), np.arange(N))
+    learned = _tell(strategy, state, told.replace(drawn=Drawn(drawn, jnp.full(N, jnp.nan))))
+    assert same_policy(learned, _tell(strategy, state, observed(drawn, np.arange(N))))
+    assert not same_policy(learned, _tell(strategy, state, told))
+
+
+def same_policy(first, second) -> bool:
+    return same(getattr(first, "logits", None), getattr(second, "logits", None)) and same(
+        getattr(first, "weights", None), getattr(second, "weights", None)
+    )
+
+
+def test_a_step_is_clipped_against_the_policy_that_drew():
+    """Where every ratio to it has gone as far as it may, the policy stays."""
+    strategy = PPO(batch_size=N, epochs=1, entropy=0.0)
+    state = start(strategy, TOY, ())
+    told = observed(anything(0).encodings, np.arange(N))
+    now = _log_probability(state.weights, TOY, told.encodings)[0]
+    older = now + jnp.where(jnp.arange(N) < N / 2, -1.0, 1.0)  # which found the better half less likely
+    stays = _tell(strategy, state, told.replace(drawn=Drawn(told.encodings, older)))
+    assert same(stays.weights, state.weights)
+    for log_probability in (now, jnp.full(N, jnp.nan)):  # where it is not known, the policy is its own
+        moves = _tell(strategy, state, told.replace(drawn=Drawn(told.encodings, log_probability)))
+        assert not same(moves.weights, state.weights)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(2.0**-30, 0.0), (1e8, 1e9), (0.01, -3.0)])
+def test_reinforce_learns_alike_from_an_objective_in_any_unit(scale, offset):
+    state, rows = start(Reinforce(), TOY, ()), anything(0, n=32).encodings
+    objectives = np.random.default_rng(1).integers(0, 4, 32)
+    plain, other = (
+        _tell(Reinforce(), state, observed(rows, each)) for each in (objectives, scale * objectives + offset)
+    )
+    assert np.abs(plain.logits).max() > 0.1
+    np.testing.assert_allclose(other.logits, plain.logits, atol=1e-4)
 
 
 # Known optimum

@@ -21,10 +21,11 @@ from nas.query import hypervolume
 from nas.recipe import Lookup
 from nas.streams import SEARCH, stream
 from nas.tables import Column, Table, TabularSpace, read_table, write_table
+from predictors.gaussian_process import at, predict
 from spaces.base import every, indices
 from spaces.nasbench201 import NasBench201
 from strategies import STRATEGIES, strategy_class
-from strategies.bayesian import Bayesian, log_expected_improvement
+from strategies.bayesian import Bayesian, batch, log_expected_improvement
 from strategies.nsga2 import crowding_distance, fronts
 from strategies.random_search import RandomSearch
 
@@ -234,6 +235,41 @@ def test_bayesian_optimisation_needs_fewer_trials(table, quick_compile):
     scores, space = table.error("cifar10", "valid", 200), table.searchable()
     found = study.run(Bayesian(initial=10, memory=64), space, scores, range(3), 40)
     assert (found.scores.min(1) == scores.min()).all()
+
+
+def test_each_of_a_batch_believes_in_those_before_it():
+    """Its choice is the one after a fit in which they have what was expected of them."""
+    draw = np.random.default_rng(0)
+    points = jnp.asarray(draw.normal(size=(40, 3)), jnp.float32)
+    known = jnp.arange(12) < 10
+    observed, values = jnp.asarray(draw.normal(size=(12, 3)), jnp.float32), jnp.where(known, points[:12, 0], 0.0)
+    relevance, noise = jnp.asarray([1.0, 0.5, 0.1]), jnp.float32(0.01)
+    posterior = at(observed, values, known, relevance, noise)
+    free, lowest = jnp.arange(40) >= 5, jnp.float32(-1.0)
+    found, left = batch(posterior, points, free, lowest, 6)
+    expected, now = [], posterior
+    for _ in range(6):
+        mean, deviation = predict(now, points)
+        gain = log_expected_improvement((lowest - mean) / deviation) + jnp.log(deviation)
+        best = int(jnp.argmax(jnp.where(free, gain, -jnp.inf)))
+        expected.append(best)
+        free = free.at[best].set(False)
+        observed, values = jnp.concatenate([observed, points[best][None]]), jnp.append(values, mean[best])
+        known = jnp.append(known, True)
+        now = at(observed, values, known, relevance, noise).replace(amplitude=posterior.amplitude)
+    assert found.tolist() == expected
+    assert left.all()
+    alone = predict(posterior, points)
+    gain = log_expected_improvement((lowest - alone[0]) / alone[1]) + jnp.log(alone[1])
+    assert jax.lax.top_k(jnp.where(jnp.arange(40) >= 5, gain, -jnp.inf), 6)[1].tolist() != expected
+
+
+def test_a_batch_says_where_too_few_are_left():
+    points = jnp.arange(4.0)[:, None]
+    posterior = at(points[:2], jnp.zeros(2), jnp.ones(2, bool), jnp.ones(1), jnp.float32(0.01))
+    found, left = batch(posterior, points, jnp.arange(4) == 2, jnp.float32(0.0), 3)
+    assert left.tolist() == [True, False, False]
+    assert found[0] == 2
 
 
 # Comparisons
