@@ -27,7 +27,7 @@ from nas.recipe import Recipe
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
-from nas.train import Program, TrainState, at_rest, batch_indices, learning_rates, own, resume, train_step
+from nas.train import Program, TrainState, at_rest, batch_indices, identified, learning_rates, own, resume, train_step
 from nas.types import GradientStrategy
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
@@ -95,9 +95,10 @@ def search(
     key_images, key_direction = jr.split(stream(seed, CURVATURE))
     logits = strategy.init(key_logits, space.mixing())
     state, start = begin(rule, program, weights, logits, epochs), 0
-    note = {**(note or {}), "seed": seed, "epochs": epochs}
-    if saved is not None and saved.exists():
-        state, start = resume(saved, state, note)
+    if saved is not None:
+        note = identified(note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
+        if saved.exists():
+            state, start = resume(saved, state, note)
     state = own(state)
     data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
@@ -105,7 +106,7 @@ def search(
 
     def save(step: int) -> None:
         if saved is not None:
-            checkpoint.write(saved, flatten(state), {**note, "step": step})
+            checkpoint.write(saved, flatten(state), {**(note or {}), "step": step})
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
         indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]

@@ -1,8 +1,12 @@
 """How programs are compiled: the persistent cache, and options that make results repeatable."""
 
+import atexit
+import contextlib
 import functools
 import gc
 import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,6 +21,7 @@ _SAME_BITS: dict[str, str | bool] = {
 # scheduler it is rarer, not gone: so linear algebra is also written to factorise one matrix after another.
 _IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 OBJECTS = 5_000  # new ones, after which Python looks for garbage
 
 
@@ -54,12 +59,27 @@ def _compiles(options: tuple[tuple[str, str | bool], ...], without: str) -> bool
     return True
 
 
+@functools.cache
+def _cache_folder() -> Path:
+    """Where there is no folder of the user's that can be written, as in a container with a bare user id, one that this
+    process and its workers share, and that goes with it."""
+    with contextlib.suppress(RuntimeError, OSError):
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "nas-engine" / "compiled"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = Path(tempfile.mkdtemp(prefix="nas-engine-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[CACHE] = str(folder)
+    return folder
+
+
 def quick_start() -> None:
     """What a process does first. Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in the user's
     cache folder, and Python looks for garbage more rarely."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nas-engine" / "compiled"))
+    if not os.environ.get(CACHE):
+        jax.config.update("jax_compilation_cache_dir", str(_cache_folder()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     # Where a compiled program is at hand, it is still traced. That makes objects by the hundred thousand, of which
     # nearly none is garbage, and a fifth of the time went to looking through them.

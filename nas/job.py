@@ -364,7 +364,9 @@ class _Job:
             self.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
 
         if not log.complete(state):
-            with self._executor(self._evaluator()) as executor:
+            evaluator = self._evaluator()
+            self.reporter.show("Searching", 0, settings.trials, "")
+            with self._executor(evaluator) as executor:
                 loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
         self._say_what_was_left_out()
 

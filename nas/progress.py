@@ -1,6 +1,7 @@
 """What a person sees while a job runs: a bar a stage on a terminal, a plain line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from typing import Protocol
 
@@ -26,7 +27,7 @@ class Silent:
 
 
 class Bar:
-    """On stderr. Without a terminal, each stage is a line at its beginning, at its end, and every half a minute."""
+    """On stderr. Without a terminal each stage is a line at its beginning, at its end, and now and then between."""
 
     def __enter__(self) -> "Bar":
         from rich.console import Console
@@ -41,33 +42,59 @@ class Bar:
         )
         self._progress = Progress(*columns, TextColumn("{task.fields[remark]}"), console=self._console)
         self._stages = {}
-        self._last: dict[str, float] = {}  # when a plain line was written of each stage
-        self._began = time.monotonic()
-        if self._console.is_terminal:
+        self._lines = None if self._console.is_terminal else _Lines()
+        if self._lines is None:
             self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._lines is None:
+            self._progress.stop()
+        else:
+            self._lines.close()
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:
-        if not self._console.is_terminal:
-            self._write(stage, done, total, remark)
+        if self._lines is not None:
+            self._lines.show(stage, done, total, remark)
             return
         if stage not in self._stages:
             self._stages[stage] = self._progress.add_task(stage, total=total, remark=remark)
-        self._progress.update(self._stages[stage], completed=done, remark=remark)
+        self._progress.update(self._stages[stage], completed=done, total=total, remark=remark)
 
     def say(self, line: str) -> None:
-        if self._console.is_terminal:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
+        if self._lines is not None:
             print(line, file=sys.stderr, flush=True)
+        else:
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _write(self, stage: str, done: int, total: int, remark: str) -> None:
-        now = time.monotonic()
-        if stage in self._last and done < total and now - self._last[stage] < SECONDS:
-            return
-        self._last[stage] = now
-        minutes, seconds = divmod(int(now - self._began), 60)
-        print(f"{minutes:3d}:{seconds:02d}  {stage}: {done} of {total}  {remark}".rstrip(), file=sys.stderr, flush=True)
+
+class _Lines:
+    """Progress as plain lines: also while nothing is heard of, so that a log shows that the job lives."""
+
+    def __init__(self):
+        self._began = time.monotonic()
+        self._written = self._began
+        self._stage, self._state = "", ""
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        threading.Thread(target=self._repeat, daemon=True).start()
+
+    def show(self, stage: str, done: int, total: int, remark: str) -> None:
+        with self._lock:
+            begins = stage != self._stage
+            self._stage, self._state = stage, f"{stage}: {done} of {total}  {remark}".rstrip()
+            if begins or done >= total or time.monotonic() - self._written >= SECONDS:
+                self._write()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _repeat(self) -> None:
+        while not self._closed.wait(SECONDS / 10):
+            with self._lock:
+                if self._stage and time.monotonic() - self._written >= 2 * SECONDS:
+                    self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        minutes, seconds = divmod(int(self._written - self._began), 60)
+        print(f"{minutes:3d}:{seconds:02d}  {self._state}", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import exceptions
 
+from nas.compilation import CACHE
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 
@@ -62,6 +63,8 @@ class RayPool:
     ):
         self._trial_seconds, self._attempts, self._address = trial_seconds, attempts, address
         start_ray(workers, address)
+        if ray.cluster_resources().get("CPU", 0) < 1:
+            raise RunError("the Ray session that this process has joined has no core for a worker")
         self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
@@ -150,38 +153,53 @@ class RayPool:
             cores = [mine[worker % len(mine)]]
         gpus = _gpus_each(workers)
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
+        if self._address is None:
+            # Workers import what this process can import, whatever folder it was started from, and share its cache.
+            variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+            variables |= {name: os.environ[name] for name in (CACHE,) if name in os.environ}
         actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
         return actor.remote(self._evaluator, cores)
 
 
 def start_ray(workers: int, address: str | None = None) -> None:
-    """Starts Ray on this machine, or joins the cluster at the address. Does nothing where it is running."""
+    """Starts Ray on this machine, or joins the cluster at the address; a session that the caller has is used as it is.
+
+    Without an address it is a cluster of its own, whatever RAY_ADDRESS says and whatever runs on the machine.
+    """
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    global _started
     if address is not None:
         try:
             ray.init(address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunError(f"ray_address={address!r} cannot be joined: {error}") from error
+        _started = True
         return
-    # Workers import what this process can import, whatever folder it was started from.
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}}
     with warnings.catch_warnings():
         # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         ray.init(
+            "local",
             num_cpus=workers,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=2**30,
-            runtime_env=environment,
             **quiet,
         )
+    _started = True
+
+
+_started = False  # whether the session is ours to end
 
 
 def stop_ray() -> None:
-    ray.shutdown()
+    """Ends the session, or leaves the cluster, if it was begun by `start_ray`."""
+    global _started
+    if _started:
+        ray.shutdown()
+        _started = False
 
 
 def _reason(error: exceptions.RayError) -> str:

@@ -6,6 +6,7 @@ its checkpoint bit for bit.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -174,9 +175,11 @@ def fit(
     data = task.train if data is None else data
     program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
     state, start = program.begin(weights), 0
-    note = {**(note or {}), "seed": seed, "steps": recipe.steps}
-    if saved is not None and saved.exists():
-        state, start = resume(saved, state, note)
+    if saved is not None:
+        steps = np.asarray(path if paths is None else paths)
+        note = identified(note, recipe, task, seed, paths=hashlib.sha256(steps.tobytes()).hexdigest())
+        if saved.exists():
+            state, start = resume(saved, state, note)
     arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
     statistics = jax.tree.map(jnp.asarray, statistics)
     state = own(state)
@@ -187,7 +190,7 @@ def fit(
 
     def save(step: int) -> None:
         if saved is not None:
-            checkpoint.write(saved, flatten(state), {**note, "step": step})
+            checkpoint.write(saved, flatten(state), {**(note or {}), "step": step})
 
     for step in range(start, recipe.steps):
         where = paths[step] if paths is not None else path
@@ -206,12 +209,19 @@ def fit(
     return state.weights
 
 
+def identified(note: dict | None, recipe: Recipe, task: Task, seed: int, **more: Any) -> dict:
+    """What a checkpoint is the progress of: all that decides what is computed. It is gone on with by nothing else."""
+    given = {f"recipe.{name}": value for name, value in dataclasses.asdict(recipe).items()}
+    del given["recipe.checkpoint_seconds"]
+    return {**(note or {}), **given, "data": task.fingerprint(), "seed": seed, **more}
+
+
 def resume(saved: Path, state: Any, note: dict) -> tuple[Any, int]:
     """The state in a checkpoint and its step. Raises UsageError where it is not of this training."""
     arrays, found = checkpoint.read(saved)
-    odd = [name for name, value in json.loads(json.dumps(note)).items() if found.get(name) != value]
-    if odd:
-        raise UsageError(f"{saved} is of another training: its {odd[0]} is {found.get(odd[0])!r}, not {note[odd[0]]!r}")
+    for name, value in json.loads(json.dumps(note)).items():
+        if found.get(name) != value:
+            raise UsageError(f"{saved} is of another training: its {name} is {found.get(name)!r}, not {value!r}")
     try:
         return unflatten(state, arrays), found["step"]
     except ValueError as error:

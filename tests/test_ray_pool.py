@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 
+from nas import ray_pool
 from nas.errors import RunError
 from nas.evaluators.base import Evaluation, Job, Report
 from nas.executors import InProcess
@@ -50,9 +52,20 @@ KILL, HANG, EXHAUST, FAIL = range(4)
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    start_ray(4)  # room for two pools
-    yield
+    """In an environment that points to another cluster, where nobody is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        start_ray(4)  # room for two pools
+        yield
+        stop_ray()
+    assert not ray.is_initialized()
+
+
+def test_a_session_that_was_there_before_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(ray_pool, "_started", False)  # as if it were the user's
+    start_ray(1)
     stop_ray()
+    assert ray.is_initialized()
 
 
 @pytest.fixture(scope="module")

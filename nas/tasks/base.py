@@ -3,6 +3,7 @@
 The parts depend on the data and on the split seed, never on the seed of a search, so that searches compare.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class Task:
 
     def fingerprint(self) -> str:
         """Equal for equal data in equal parts, wherever the files lie and whatever the task is called."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(str(self.num_classes).encode())
         for part in (self.train, self.valid, self.test):
             for array in (part.images, part.labels):

@@ -1,0 +1,55 @@
+"""What a person sees of a job, on a terminal and in a log."""
+
+import time
+
+import pytest
+
+from nas import progress
+from nas.progress import Bar
+
+
+def lines(capsys) -> list[str]:
+    said = capsys.readouterr()
+    assert said.out == ""
+    return [line.strip().partition("  ")[2] for line in said.err.splitlines()]
+
+
+def test_without_a_terminal_a_stage_is_a_line_at_its_beginning_and_its_end(capsys):
+    with Bar() as bar:
+        for step in range(1, 101):
+            bar.show("Training", step, 100, f"loss {1 / step:.2f}")
+        bar.show("Searching", 0, 5, "")
+        bar.say("12 images are resized")
+    said = capsys.readouterr().err.splitlines()
+    assert [line.strip().partition("  ")[2] or line for line in said] == [
+        "Training: 1 of 100  loss 1.00",
+        "Training: 100 of 100  loss 0.01",
+        "Searching: 0 of 5",
+        "12 images are resized",
+    ]
+    assert all(line.strip() for line in said)
+
+
+def test_now_and_then_there_is_a_line_also_while_nothing_is_heard(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS", 0.1)
+    with Bar() as bar:
+        bar.show("Training", 0, 2, "")
+        deadline, found = time.monotonic() + 20, []
+        while len(found) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+            found += lines(capsys)
+    assert found[:3] == ["Training: 0 of 2"] * 3
+    time.sleep(0.5)
+    lines(capsys)
+    time.sleep(0.5)
+    assert lines(capsys) == []  # it ends with the job
+
+
+def test_a_refusal_comes_without_an_empty_line(capsys):
+    def refused():
+        with Bar():
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        refused()
+    assert capsys.readouterr().err == ""
