@@ -1,12 +1,23 @@
-"""Strictness for every test: shapes checked at run time, no silent rank promotion, one key."""
+"""Strictness for every test: shapes checked at run time, no silent rank promotion, one key. And how tests are run:
+programs compiled quickly and kept for all processes of the session, the longest files first, slow tests in parts."""
 
 import dataclasses
 import functools
 import os
+import shutil
+import tempfile
+import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# In nearly all tests compiling takes longer than running. Command lines and Ray's workers inherit this.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What one process of the session has compiled, the others read. No other session does: each begins cold.
+MADE = None
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    MADE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="nas-tests-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(["spaces", "strategies", "predictors", "nas.types"], "beartype.beartype")
 
@@ -22,6 +33,34 @@ from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "darts", "sequence")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow-part", metavar="K/N", help="of the slow tests, run the K-th of N parts alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Two processes end together where the longest files begin first. A slow test is in the same part for ever."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    if not (asked := config.getoption("--slow-part")):
+        return
+    part, _, parts = asked.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise pytest.UsageError(f"--slow-part {asked} must be K/N with K in 1..N")
+
+    def left_out(item: pytest.Item) -> bool:
+        return bool(item.get_closest_marker("slow")) and zlib.crc32(item.nodeid.encode()) % int(parts) != int(part) - 1
+
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = [item for item in items if not left_out(item)]
+
+
+def pytest_unconfigure() -> None:
+    if MADE:
+        shutil.rmtree(MADE, ignore_errors=True)
+
 
 @pytest.fixture
 def key() -> jax.Array:
@@ -36,11 +75,12 @@ def programs_of_one_module():
 
 
 @pytest.fixture(scope="module")
-def quick_compile():
-    """Programs compiled without optimisation: for tests in which compiling takes longer than running."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """Programs compiled as users have them: for what runs longer than it compiles, and claims about their bits."""
+    quick = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 # A space with every kind of block, two of them equal, whose programs compile in seconds.

@@ -19,8 +19,6 @@ from nas.inference import calibrate, error, flatten, on_path, split, unflatten
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 BATCH = 32
 
 

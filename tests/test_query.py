@@ -33,6 +33,7 @@ def trial(
         seconds=seconds,
         order=number,
         measurements=metrics or {},
+        drawn=None,
     )
 
 

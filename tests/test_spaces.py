@@ -23,8 +23,6 @@ from spaces.depthwise import grouped_conv
 from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import PRESETS, ShuffleNet
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SPACES = {
     **{f"{name}:{preset}": space for name in NAMES for preset, space in presets(name).items()},
     "mini": MINI,

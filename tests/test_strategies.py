@@ -25,8 +25,6 @@ from strategies.random_search import RandomSearch
 from strategies.region import contains, hash_rows, region
 from strategies.regularized_evolution import RegularizedEvolution
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 AGEING = RegularizedEvolution(population_size=5, tournament_size=3, budget=3)
 EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
 PRESCREENED = Prescreened(AGEING, Linear(), Screening(candidates=16, initial=4, memory=64))

@@ -23,8 +23,6 @@ from nas.train import Program, TrainState, batch_indices, fit, learning_rates, t
 from spaces.base import feasible, fingerprint, smallest
 from spaces.shufflenet import PRESETS, ShuffleNet
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # The least there is: one block, from 2 pixels to 1.
 ONE = ShuffleNet((1,), (8,), (2,), 4, 4, 8, image_size=8, image_channels=1, num_classes=3)
 ALONE = Recipe(steps=100, batch_size=32, learning_rate=0.2, crop=0, checkpoint_seconds=0.0)

@@ -27,8 +27,6 @@ from spaces.layers import Pointwise, generator
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import put
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # With two cells, so that the cells of a stage are a loop.
 CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=10)
 # Two equal blocks: compiling is what these tests take their time for.
