@@ -184,14 +184,14 @@ def test_finals_are_numbered_apart_from_the_search(store):
 def test_trials_are_added_all_or_none(store):
     run = start(store)
     store.add_trials(run.id, [new(0)])
-    with pytest.raises(UsageError, match="(?i)unique"):
+    with pytest.raises(UsageError, match=r"(?i)unique"):
         store.add_trials(run.id, [new(1), new(0)])
     assert [trial.number for trial in store.trials(run.id)] == [0]
     store.add_trials(run.id, [])
 
 
 def test_a_trial_belongs_to_a_run(store):
-    with pytest.raises(UsageError, match="(?i)foreign key"):
+    with pytest.raises(UsageError, match=r"(?i)foreign key"):
         store.add_trials(99, [new(0)])
 
 
