@@ -8,7 +8,7 @@ the same loop: what the log holds is not asked, submitted or logged again.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class Entry:
     objectives: tuple[float, ...] | None = None  # NaN where it failed; None where it has not been reported
 
 
+@runtime_checkable
 class Log(Protocol):
     """Durable memory of one run."""
 

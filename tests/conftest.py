@@ -17,9 +17,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     MADE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="nas-tests-")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
+import jaxtyping  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook(["spaces", "strategies", "predictors", "nas.types"], "beartype.beartype")
+# As everywhere in Python, an integer will do where a float is asked for.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(["spaces", "strategies", "predictors", "nas"], CHECKER)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -146,6 +149,14 @@ def small_strategy(name: str):
     predictor = predictor_class(name)(hidden=8, members=1, steps=10, batch_size=8, **networks[name])
     pool = {"pool": 60} if name == "seminas" else {}
     return strategy_class(name)(initial=4, num_seeds=8, draws=3, memory=64, predictor=predictor, **pool)
+
+
+@pytest.fixture
+def unchecked():
+    """Types are not checked: for claims about how values of other types are refused."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

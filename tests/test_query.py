@@ -34,6 +34,7 @@ def trial(
         order=number,
         measurements=metrics or {},
         drawn=None,
+        repeats=None,
     )
 
 
