@@ -146,6 +146,7 @@ def test_numbers_that_are_not_finite_come_back(store):
     assert values == {"macs": math.inf, "params": -math.inf}
 
 
+@pytest.mark.usefixtures("unchecked")  # an integer of NumPy's is no `int`
 def test_numbers_of_numpy_are_numbers(store):
     run = start(store)
     row = dataclasses.replace(

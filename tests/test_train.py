@@ -249,6 +249,7 @@ def program(recipe: Recipe, graph, task) -> Program:
     return Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=False)
 
 
+@pytest.mark.usefixtures("unchecked")  # an optimiser needs no graph
 def test_the_optimiser_clips_then_decays_then_gathers_momentum(task):
     how = program(dataclasses.replace(ALONE, momentum=0.8, weight_decay=0.1, clip=2.0), None, task).optimiser()
     draw = np.random.default_rng(0)
@@ -263,6 +264,7 @@ def test_the_optimiser_clips_then_decays_then_gathers_momentum(task):
         weights = weights - 0.5 * gathered
 
 
+@pytest.mark.usefixtures("unchecked")  # an optimiser needs no graph
 def test_no_clip_is_no_clip(task):
     how = program(dataclasses.replace(ALONE, momentum=0.0, weight_decay=0.0, clip=0.0), None, task).optimiser()
     gradient = jnp.full(4, 1e6)

@@ -116,7 +116,7 @@ def chain(task, key):
     """The layers' matrices, the images' means, and the scores."""
     network, data = Chain((1, 4, 5, 3), key), batch(task, 0, 8)
     found = network_scores(*split(network), data, task, ())
-    means = normalise(data.images, task.mean, task.std).mean((1, 2))
+    means = normalise(jnp.asarray(data.images), task.mean, task.std).mean((1, 2))
     return [layer.kernel.get_value() for layer in network.layers], means, data.labels, found
 
 
