@@ -1,11 +1,12 @@
 """Where evaluations run: in this process, one after another. A pool of Ray actors is in `nas.ray_pool`."""
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Takes jobs and gives reports, in any order, exactly one a job."""
 

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class Entry:
     drawn: tuple[tuple[int, ...], float] | None = None  # the row and its log-probability: see `nas.types.Drawn`
 
 
+@runtime_checkable
 class Log(Protocol):
     """Durable memory of one run."""
 

@@ -3,11 +3,12 @@
 import sys
 import threading
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 SECONDS = 30.0  # between two plain lines of one stage
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Hears what a job does."""
 

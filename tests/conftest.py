@@ -1,14 +1,28 @@
-"""Strictness for every test: shapes checked at run time, no silent rank promotion, one key."""
+"""Strictness for every test: shapes checked at run time, no silent rank promotion, one key. And how tests are run:
+programs compiled quickly and kept for all processes of the session, the longest files first, slow tests in parts."""
 
 import dataclasses
 import functools
 import os
+import shutil
+import tempfile
+import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# In nearly all tests compiling takes longer than running. Command lines and Ray's workers inherit this.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# What one process of the session has compiled, the others read. No other session does: each begins cold.
+MADE = None
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    MADE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="nas-tests-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
-from jaxtyping import install_import_hook
+import jaxtyping  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook(["spaces", "strategies", "predictors", "nas.types"], "beartype.beartype")
+# As everywhere in Python, an integer will do where a float is asked for.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+install_import_hook(["spaces", "strategies", "predictors", "nas"], CHECKER)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -21,6 +35,34 @@ from nas.tasks.base import Task, split  # noqa: E402
 from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "darts", "sequence")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow-part", metavar="K/N", help="of the slow tests, run the K-th of N parts alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Two processes end together where the longest files begin first. A slow test is in the same part for ever."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    if not (asked := config.getoption("--slow-part")):
+        return
+    part, _, parts = asked.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise pytest.UsageError(f"--slow-part {asked} must be K/N with K in 1..N")
+
+    def left_out(item: pytest.Item) -> bool:
+        return bool(item.get_closest_marker("slow")) and zlib.crc32(item.nodeid.encode()) % int(parts) != int(part) - 1
+
+    config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+    items[:] = [item for item in items if not left_out(item)]
+
+
+def pytest_unconfigure() -> None:
+    if MADE:
+        shutil.rmtree(MADE, ignore_errors=True)
 
 
 @pytest.fixture
@@ -36,11 +78,12 @@ def programs_of_one_module():
 
 
 @pytest.fixture(scope="module")
-def quick_compile():
-    """Programs compiled without optimisation: for tests in which compiling takes longer than running."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """Programs compiled as users have them: for what runs longer than it compiles, and claims about their bits."""
+    quick = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 # A space with every kind of block, two of them equal, whose programs compile in seconds.
@@ -106,6 +149,14 @@ def small_strategy(name: str):
     predictor = predictor_class(name)(hidden=8, members=1, steps=10, batch_size=8, **networks[name])
     pool = {"pool": 60} if name == "seminas" else {}
     return strategy_class(name)(initial=4, num_seeds=8, draws=3, memory=64, predictor=predictor, **pool)
+
+
+@pytest.fixture
+def unchecked():
+    """Types are not checked: for claims about how values of other types are refused."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,7 @@ BAD = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("fields", "said"), BAD, ids=[said for _, said in BAD])
 def test_bad_settings_are_refused(fields, said):
     with pytest.raises(UsageError, match=said.replace("(", r"\(")):

@@ -1,7 +1,6 @@
 """Differentiable search: laws of its strategies, exact gradients, legal architectures, and a search that goes on."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import time
@@ -36,8 +35,6 @@ from spaces.nasbench201 import NasBench201
 from spaces.single_path import OneHot
 from strategies import GRADIENT_STRATEGIES, RECIPES, STRATEGIES, strategy_class
 from strategies.differentiable import Differentiable, Logits, fair_darts, gumbel_darts
-
-pytestmark = pytest.mark.usefixtures("quick_compile")
 
 MINI = NasBench201(width=2, cells=1, image_size=8, image_channels=1, num_classes=3)
 SMALL = Darts(width=4, cells=3, stem_multiplier=1, image_size=8, image_channels=1, num_classes=3)
@@ -539,8 +536,7 @@ def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["darts", "gumbel-darts"])
 def test_killed_three_times_at_random_it_ends_as_the_uninterrupted_job(strategy, tmp_path):
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    how: dict = {"cwd": tmp_path, "env": {**os.environ, **cache}, "stderr": subprocess.DEVNULL}
+    how: dict = {"cwd": tmp_path, "stderr": subprocess.DEVNULL}
     line = [sys.executable, str(Path(__file__).parent.parent / "run_search.py")]
     words = ["--space", "nasbench201:tiny", "--strategy", strategy, "--task", "digits", "--max-images", "600"]
     words += ["--epochs", "6", "--training.checkpoint-seconds", "0", "--finalists", "0", "--baselines", "0"]

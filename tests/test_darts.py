@@ -30,8 +30,6 @@ from spaces.layers import generator
 from spaces.node_loop import Edges, Inputs, through_nodes
 from spaces.single_path import Choice, Shared, put, select
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SEARCH, CIFAR, IMAGENET = (PRESETS[name] for name in ("search", "cifar", "imagenet"))
 # A normal cell and two reductions.
 SMALL = Darts(width=4, cells=3, stem_multiplier=1, image_size=8, image_channels=1, num_classes=3)

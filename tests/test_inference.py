@@ -19,8 +19,6 @@ from nas.inference import calibrate, error, flatten, on_path, split, unflatten
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 BATCH = 32
 
 
@@ -87,6 +85,7 @@ def test_statistics_are_the_mean_over_batches(evaluator, n, batches):
         np.testing.assert_allclose(found["stem_norm"][name].get_value(), np.mean(each, axis=0), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")  # stand-ins for a network and its statistics
 def test_a_batch_is_no_larger_than_the_images_there_are(evaluator, monkeypatch):
     seen = []
     monkeypatch.setattr(inference, "_batch_statistics", lambda *args: seen.append(len(args[5])) or jnp.zeros(1))

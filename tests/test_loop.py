@@ -18,8 +18,6 @@ from nas.types import Observations, Proposals, Strategy
 from spaces.base import Space
 from strategies.regularized_evolution import RegularizedEvolution
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 TRIALS = 11
 SEED = 7
 

@@ -21,8 +21,6 @@ from spaces.base import architecture_id, fingerprint
 from spaces.nasbench201 import EDGES, NasBench201, mean_pool, prune
 from spaces.single_path import Shared, put, select
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 
 PAPER = NasBench201()

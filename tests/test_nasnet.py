@@ -20,8 +20,6 @@ from spaces.genotype import Cell
 from spaces.layers import generator
 from spaces.nasnet import OPS, PRESETS, PUBLISHED, NasNet
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 CIFAR = PRESETS["cifar"]
 SMALL = NasNet(width=4, cells=3, stem_multiplier=1, image_size=8, image_channels=1, num_classes=3)
 

@@ -28,8 +28,6 @@ SMALL = {
     "boosted-trees": {"trees": 5},
 }
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 
 def fitted(kind: str, start=None):
     predictor = predictor_class(kind)(**SMALL.get(kind, {}))

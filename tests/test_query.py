@@ -33,6 +33,8 @@ def trial(
         seconds=seconds,
         order=number,
         measurements=metrics or {},
+        drawn=None,
+        repeats=None,
     )
 
 

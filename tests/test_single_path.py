@@ -18,8 +18,6 @@ from spaces.layers import EPSILON, BatchNorm, normalise_by_batch
 from spaces.shufflenet import prune
 from spaces.single_path import Shared, decay_mask, put, select
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # Between them every block takes three of its four choices, and a path of equal choices is not among them.
 PATHS = [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)]
 

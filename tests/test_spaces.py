@@ -23,8 +23,6 @@ from spaces.depthwise import grouped_conv
 from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import PRESETS, ShuffleNet
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 SPACES = {
     **{f"{name}:{preset}": space for name in NAMES for preset, space in presets(name).items()},
     "mini": MINI,
@@ -38,7 +36,13 @@ NETWORKS = {
     "odd sizes of cells": NasBench201(width=4, cells=2, image_size=7, image_channels=1, num_classes=2),
 }
 
-every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+# Presets of a kind share the code of these laws: by default they are held to the smallest of each.
+LARGER = {name for name in SPACES if ":" in name and not name.endswith(":tiny")}
+every_space = pytest.mark.parametrize(
+    "space",
+    [pytest.param(s, marks=[pytest.mark.slow] if name in LARGER else []) for name, s in SPACES.items()],
+    ids=SPACES,
+)
 every_network = pytest.mark.parametrize("space", NETWORKS.values(), ids=NETWORKS)
 light = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 2**31 - 1)

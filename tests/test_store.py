@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,24 @@ from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Ru
 REPOSITORY = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/a store 100% #1.db"
+SERVER = os.environ.get("NAS_TEST_POSTGRES")
+needs_server = pytest.mark.skipif(not SERVER, reason="NAS_TEST_POSTGRES, the URL of a PostgreSQL server, is not set")
+only_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_server)])
+def url(request, tmp_path):
+    """Of a store that is not there yet; on the server, of a database that is dropped after the test."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/a store 100% #1.db"
+        return
+    server = sa.make_url(SERVER).set(drivername="postgresql+psycopg")
+    engine, name = sa.create_engine(server, isolation_level="AUTOCOMMIT"), f"nas_test_{uuid.uuid4().hex}"
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        yield server.set(database=name).render_as_string(hide_password=False)
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    engine.dispose()
 
 
 @pytest.fixture
@@ -245,6 +261,7 @@ def test_numbers_that_are_not_finite_come_back(store):
     assert values == {"macs": math.inf, "params": -math.inf}
 
 
+@pytest.mark.usefixtures("unchecked")  # an integer of NumPy's is no `int`
 def test_numbers_of_numpy_are_numbers(store):
     run = start(store)
     row = dataclasses.replace(
@@ -283,14 +300,14 @@ def test_finals_are_numbered_apart_from_the_search(store):
 def test_trials_are_added_all_or_none(store):
     run = start(store)
     store.add_trials(run.id, [new(0)])
-    with pytest.raises(UsageError, match="UNIQUE"):
+    with pytest.raises(UsageError, match=r"(?i)unique"):
         store.add_trials(run.id, [new(1), new(0)])
     assert [trial.number for trial in store.trials(run.id)] == [0]
     store.add_trials(run.id, [])
 
 
 def test_a_trial_belongs_to_a_run(store):
-    with pytest.raises(UsageError, match="FOREIGN KEY"):
+    with pytest.raises(UsageError, match=r"(?i)foreign key"):
         store.add_trials(99, [new(0)])
 
 
@@ -355,9 +372,11 @@ def test_runs_count_what_finished_and_know_the_lowest_error(store):
 
 
 def test_the_records_and_the_schema_name_the_same_columns(store, url):
-    schema = sa.inspect(sa.create_engine(url))
+    engine = sa.create_engine(url)
+    schema = sa.inspect(engine)
     for table in (RUN, TRIAL, MEASUREMENT, ARTIFACT, PREDICTOR):
         assert {column["name"] for column in schema.get_columns(table.name)} == set(table.c.keys())
+    engine.dispose()
 
 
 def test_head_is_the_last_migration():
@@ -366,6 +385,7 @@ def test_head_is_the_last_migration():
     assert ScriptDirectory(str(REPOSITORY / "nas/migrations")).get_current_head() == HEAD
 
 
+@only_sqlite
 def test_the_log_is_written_ahead_and_synced_fully(store):
     with store._engine.connect() as connection:
         pragmas = [
@@ -375,6 +395,7 @@ def test_the_log_is_written_ahead_and_synced_fully(store):
     assert pragmas == ["wal", 2, 1]
 
 
+@only_sqlite
 def test_a_store_half_made_is_finished_by_the_next_search(url):
     database = sqlite3.connect(url.removeprefix("sqlite:///"))
     database.execute(f"PRAGMA application_id={nas.store.APPLICATION_ID}")  # killed right after its first write
@@ -448,6 +469,7 @@ def test_what_is_not_ours_is_refused_in_a_line_and_left_as_it_is(tmp_path, make,
     assert content() == before
 
 
+@only_sqlite
 def test_a_question_makes_no_file(tmp_path, url):
     with pytest.raises(UsageError, match="does not exist"):
         Store(url)
@@ -496,6 +518,7 @@ def refused(store, run, says):
     assert "\n" not in str(caught.value)
 
 
+@only_sqlite
 def test_a_full_disk(store):
     run = start(store)
     store.add_trials(run.id, [new(0)])
@@ -505,6 +528,7 @@ def test_a_full_disk(store):
     assert [trial.number for trial in store.trials(run.id)] == [0]
 
 
+@only_sqlite
 def test_a_disk_that_cannot_be_written(store):
     run = start(store)
     with store._engine.connect() as connection:
@@ -512,6 +536,7 @@ def test_a_disk_that_cannot_be_written(store):
     refused(store, run, "readonly database; make the file and its directory writable")
 
 
+@only_sqlite
 def test_another_writer(store, url, monkeypatch):
     monkeypatch.setattr(nas.store, "BUSY_SECONDS", 0.05)
     run = start(store)
@@ -519,6 +544,7 @@ def test_another_writer(store, url, monkeypatch):
         refused(other, run, "locked; another process is writing")
 
 
+@only_sqlite
 def test_a_damaged_file(store, url):
     start(store)
     store.close()
@@ -528,6 +554,7 @@ def test_a_damaged_file(store, url):
         Store(url)
 
 
+@only_sqlite
 def test_a_store_on_a_read_only_disk_still_answers(store, url, monkeypatch):
     start(store)
     store.close()
@@ -551,7 +578,10 @@ def test_a_reader_is_answered_while_a_writer_is_in_the_middle(store, url):
         assert reader.trials(run.id) == []
 
 
-def test_a_reader_in_the_middle_does_not_hold_up_the_writer(store, url):
+def test_a_reader_in_the_middle_does_not_hold_up_the_writer(store, url, request):
+    if not url.startswith("sqlite"):
+        why = "a server gives each statement a moment of its own: transactions are not repeatable reads"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=why))
     run = start(store)
     with Store(url) as reader, reader._transaction() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(TRIAL)) == 0

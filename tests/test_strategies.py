@@ -28,8 +28,6 @@ from strategies.regularized_evolution import RegularizedEvolution
 from strategies.reinforce import Reinforce
 from strategies.visited import contains
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 AGEING = RegularizedEvolution(population_size=5, tournament_size=3, budget=3)
 EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
 PRESCREENED = Prescreened(AGEING, Linear(), Screening(candidates=16, initial=4, memory=64))
@@ -39,10 +37,27 @@ TOY = Toy()
 LIMITS = {"free": (), "limits": (("macs", 11.0), ("params", 27.0))}  # which leave 4 architectures of 256
 N = 8  # one size for everything that is asked or told, because each is compiled
 
-each = pytest.mark.parametrize(
-    "strategy", STRATEGIES, ids=lambda s: f"{type(s).__name__} {getattr(s, 'population_size', '')}"
+
+def name_of(strategy: Strategy) -> str:
+    return f"{type(strategy).__name__} {getattr(strategy, 'population_size', '')}"
+
+
+each = pytest.mark.parametrize("strategy", STRATEGIES, ids=name_of)
+# Each pair is compiled. Where that takes longest, or another size has the same code, the harder half is the default.
+LONG = ("NAO ", "Bayesian ", "Prescreened ", "Evolution 50", "RegularizedEvolution 10")
+each_limited = pytest.mark.parametrize(
+    ("strategy", "limits"),
+    [
+        pytest.param(
+            strategy,
+            limits,
+            id=f"{name_of(strategy)}-{name}",
+            marks=[pytest.mark.slow] if name == "free" and name_of(strategy) in LONG else [],
+        )
+        for strategy in STRATEGIES
+        for name, limits in LIMITS.items()
+    ],
 )
-limited = pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 
 start = functools.cache(lambda strategy, space, limits: strategy.init(space, limits))
 
@@ -96,8 +111,7 @@ def every_architecture(space: Space, limits=()) -> set[tuple[int, ...]]:
 # Laws
 
 
-@each
-@limited
+@each_limited
 def test_tell_is_a_fold(strategy, limits):
     state, told = start(strategy, TOY, limits), anything(0)
     at_once = _tell(strategy, state, told)
@@ -116,8 +130,7 @@ def states(strategy, limits):
             yield state
 
 
-@each
-@limited
+@each_limited
 def test_proposals_are_legal_whatever_was_told_and_is_pending(strategy, limits):
     waiting = sorted(every_architecture(TOY, limits))[:N]
     for i, state in enumerate(states(strategy, limits)):
@@ -127,8 +140,7 @@ def test_proposals_are_legal_whatever_was_told_and_is_pending(strategy, limits):
             assert is_proposal(TOY, limits, rows)
 
 
-@each
-@limited
+@each_limited
 def test_ask_is_a_function_of_state_and_key_and_changes_neither(strategy, limits):
     state = _tell(strategy, start(strategy, TOY, limits), anything(1))
     before = [np.array(leaf) for leaf in jax.tree.leaves(state)]

@@ -85,7 +85,7 @@ class Memory:
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("nao", "seminas") else []) for n in STRATEGIES]
 )
-def test_a_study_and_the_loop_give_the_same_trials(name, noise, table, quick_compile):
+def test_a_study_and_the_loop_give_the_same_trials(name, noise, table):
     if noise and name not in ("random", "local-search"):
         pytest.skip("noise is the same code for all")
     strategy, seed = make(name), 5
@@ -231,7 +231,7 @@ def test_the_logarithm_of_expected_improvement_is_right_far_into_the_tail():
     assert (np.diff(log_expected_improvement(jnp.linspace(-12, 4, 2000))) > 0).all()
 
 
-def test_bayesian_optimisation_needs_fewer_trials(table, quick_compile):
+def test_bayesian_optimisation_needs_fewer_trials(table):
     scores, space = table.error("cifar10", "valid", 200), table.searchable()
     found = study.run(Bayesian(initial=10, memory=64), space, scores, range(3), 40)
     assert (found.scores.min(1) == scores.min()).all()

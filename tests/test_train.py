@@ -23,8 +23,6 @@ from nas.train import Program, TrainState, batch_indices, fit, learning_rates, t
 from spaces.base import feasible, fingerprint, smallest
 from spaces.shufflenet import PRESETS, ShuffleNet
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # The least there is: one block, from 2 pixels to 1.
 ONE = ShuffleNet((1,), (8,), (2,), 4, 4, 8, image_size=8, image_channels=1, num_classes=3)
 ALONE = Recipe(steps=100, batch_size=32, learning_rate=0.2, crop=0, checkpoint_seconds=0.0)
@@ -251,6 +249,7 @@ def program(recipe: Recipe, graph, task) -> Program:
     return Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=False)
 
 
+@pytest.mark.usefixtures("unchecked")  # an optimiser needs no graph
 def test_the_optimiser_clips_then_decays_then_gathers_momentum(task):
     how = program(dataclasses.replace(ALONE, momentum=0.8, weight_decay=0.1, clip=2.0), None, task).optimiser()
     draw = np.random.default_rng(0)
@@ -265,6 +264,7 @@ def test_the_optimiser_clips_then_decays_then_gathers_momentum(task):
         weights = weights - 0.5 * gathered
 
 
+@pytest.mark.usefixtures("unchecked")  # an optimiser needs no graph
 def test_no_clip_is_no_clip(task):
     how = program(dataclasses.replace(ALONE, momentum=0.0, weight_decay=0.0, clip=0.0), None, task).optimiser()
     gradient = jnp.full(4, 1e6)

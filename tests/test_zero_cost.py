@@ -29,8 +29,6 @@ from spaces.layers import Pointwise, generator
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import put
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 # With two cells, so that the cells of a stage are a loop.
 CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=10)
 # Two equal blocks: compiling is what these tests take their time for.
@@ -205,7 +203,7 @@ def chain(task, key):
     """The layers' matrices, the images' means, and the scores."""
     network, data = Chain((1, 4, 5, 3), key), batch(task, 0, 8)
     found = network_scores(*split(network), data, task, ())
-    means = normalise(data.images, task.mean, task.std).mean((1, 2))
+    means = normalise(jnp.asarray(data.images), task.mean, task.std).mean((1, 2))
     return [layer.kernel.get_value() for layer in network.layers], means, data.labels, found
 
 

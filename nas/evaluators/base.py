@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Report:
     seconds: float
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """Pure in its arguments: the same encoding, budget and seed give the same evaluation in every process."""
 

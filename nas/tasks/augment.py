@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from nas.errors import UsageError
 
@@ -91,7 +91,7 @@ def random_flip(images: Float[Array, "n h w c"], key: Key[Array, ""]) -> Float[A
     return jnp.where(flipped, images[:, :, ::-1], images)
 
 
-def cutout(images: Float[Array, "n h w c"], size: int, key: Key[Array, ""]) -> Float[Array, "n h w c"]:
+def cutout(images: Float[Array, "n h w c"], size: int | Int[Array, ""], key: Key[Array, ""]) -> Float[Array, "n h w c"]:
     """The centre is uniform over the pixels, so up to three quarters of the square may fall outside."""
     n, height, width, _ = images.shape
     key_row, key_column = jr.split(key)
@@ -107,7 +107,7 @@ def cutout(images: Float[Array, "n h w c"], size: int, key: Key[Array, ""]) -> F
 
 
 def mixup(
-    images: Float[Array, "n h w c"], labels: Float[Array, "n k"], alpha: float, key: Key[Array, ""]
+    images: Float[Array, "n h w c"], labels: Float[Array, "n k"], alpha: float | Float[Array, ""], key: Key[Array, ""]
 ) -> tuple[Float[Array, "n h w c"], Float[Array, "n k"]]:
     """Each image is mixed with one of the same batch; one weight for the batch, as in the authors' code."""
     key_weight, key_partner = jr.split(key)
