@@ -19,7 +19,8 @@ from nas.evaluators.train import TrainEvaluator
 from nas.inference import flatten, split
 from nas.recipe import Recipe
 from nas.sampling import cost_binned_paths, uniform_paths
-from nas.train import Program, TrainState, batch_indices, fit, learning_rates, train_step
+from nas.tasks.base import Split
+from nas.train import Program, TrainState, batch_indices, fit, learning_rates, resume, train_step
 from spaces.base import feasible, fingerprint, smallest
 from spaces.shufflenet import PRESETS, ShuffleNet
 
@@ -50,9 +51,13 @@ def refusal(call, *arguments, **options) -> str:
 
 
 @pytest.fixture(scope="module")
-def train(supernet, task):
+def paths():
+    return uniform_paths(MINI, jr.key(5), RECIPE.steps)
+
+
+@pytest.fixture(scope="module")
+def train(supernet, task, paths):
     """Trains the shared weights of MINI, and gives them with the steps at which the loss was heard."""
-    paths = uniform_paths(MINI, jr.key(5), RECIPE.steps)
 
     def train(saved=None, seed=0, stop_at=None, **options):
         heard = []
@@ -97,7 +102,8 @@ def test_a_stopped_training_ends_as_the_uninterrupted_one(train, uninterrupted, 
 
 def test_a_checkpoint_holds_weights_and_momentum(uninterrupted):
     arrays, note = checkpoint.read(uninterrupted[0])
-    assert note == {"space": fingerprint(MINI), "seed": 0, "steps": 50, "step": 50}
+    assert note.items() >= {"space": fingerprint(MINI), "seed": 0, "recipe.steps": 50, "step": 50}.items()
+    assert note["recipe.learning_rate"] == RECIPE.learning_rate
     momentum = [name for name in arrays if name.startswith("momentum")]
     assert len(momentum) == sum(name.startswith("weights") for name in arrays) == len(arrays) / 2
     assert all(np.any(arrays[name]) for name in momentum)
@@ -123,13 +129,25 @@ def test_a_checkpoint_of_another_training_is_refused(train, uninterrupted):
     space = fingerprint(MINI)
     assert "its seed is 0, not 1" in refusal(train, saved, seed=1, note={"space": space})
     assert f"its space is '{space}', not 'other'" in refusal(train, saved, note={"space": "other"})
-    assert "its task is None, not 'digits'" in refusal(train, saved, note={"space": space, "task": "digits"})
+    assert "its run is None, not 'other'" in refusal(train, saved, note={"space": space, "run": "other"})
 
 
-def test_a_checkpoint_of_another_network_is_refused(task, uninterrupted):
-    network = split(ONE.supernet(jr.key(0)))
-    message = refusal(fit, *network, task, RECIPE, seed=0, paths=np.zeros((50, 1), int), saved=uninterrupted[0])
-    assert "does not fit this network: array" in message
+def test_a_checkpoint_knows_its_recipe_its_data_and_its_paths(supernet, task, paths, uninterrupted):
+    given = {"seed": 0, "paths": paths, "saved": uninterrupted[0], "note": {"space": fingerprint(MINI)}}
+    slower = dataclasses.replace(RECIPE, learning_rate=0.01)
+    assert "its recipe.learning_rate is 0.05, not 0.01" in refusal(fit, *supernet, task, slower, **given)
+    rarer = dataclasses.replace(RECIPE, checkpoint_seconds=9.0)
+    fit(*supernet, task, rarer, **given)  # which decides nothing of what is computed
+    images = task.train.images.copy()
+    images[0, 0, 0, 0] ^= 1
+    other = dataclasses.replace(task, train=Split(images, task.train.labels))
+    assert "its data is" in refusal(fit, *supernet, other, RECIPE, **given)
+    assert "its paths is" in refusal(fit, *supernet, task, RECIPE, **given | {"paths": paths[::-1].copy()})
+
+
+def test_a_checkpoint_of_another_network_is_refused(uninterrupted):
+    _, weights, _ = split(ONE.supernet(jr.key(0)))
+    assert "does not fit this network: array" in refusal(resume, uninterrupted[0], {"weights": weights}, {})
 
 
 # Checkpoints as files
