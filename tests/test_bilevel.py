@@ -477,7 +477,7 @@ def test_logits_rest_while_the_weights_warm_up(task):
     _, first, _ = run(Differentiable(warmup=0.9), task)
     _, moved, _ = run(Differentiable(), task)
     assert np.abs(first["logits.ops"]).max() < 5e-3  # as they were drawn
-    assert np.abs(moved["logits.ops"] - first["logits.ops"]).min() > 1e-5
+    assert np.abs(moved["logits.ops"] - first["logits.ops"]).min() > 0
     assert not first["optimiser.1.0.count"]
 
 

@@ -346,7 +346,7 @@ WRONG_FLAGS = {
     "flag": (["--trails", "5"], ["'--trails'", "did you mean '--trials'?"]),
     "flag with a value": (["--trails=5"], ["'--trails'", "did you mean '--trials'?"]),
     "shortened flag": (["--trial", "5"], ["'--trial'", "did you mean '--trials'?"]),
-    "field of another strategy": (["--strategy", "random", "--strategy.memory", "5"], ["'--strategy.memory'"]),
+    "field of another strategy": (["--strategy", "random", "--strategy.hidden", "5"], ["'--strategy.hidden'"]),
     "field of a strategy": (["--strategy.memroy", "5"], ["did you mean '--strategy.memory'?"]),
     "field of a recipe": (["--training.step", "5"], ["did you mean '--training.steps'?"]),
     "word": (["evolution"], ["flag='evolution'"]),

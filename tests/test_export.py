@@ -25,11 +25,6 @@ from spaces.nasbench201 import NasBench201
 ENCODING = [1, 0, 2, 3]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick(quick_compile):
-    """Compiling takes longer than what is compiled."""
-
-
 @pytest.fixture(scope="module")
 def network():
     """A network with statistics as of a training: it is made with NaN."""

@@ -48,7 +48,7 @@ def asked(monkeypatch) -> list[config.Config]:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("run", [None, "(odd)", "[a, b]", "010", "-x", "a:b"])
+@pytest.mark.parametrize("run", [None, "(odd)", "[a, b]", "010", "x-", "a:b"])
 def test_what_the_store_knows_is_what_is_trained(url, asked, name, run):
     known, row = stored(url, name, run)
     words = ["--name=(again)", "--task", "npz:(a).npz", "--data-dir", "[dir]", "--seed", "4294967295"]

@@ -165,8 +165,7 @@ def test_no_key_is_used_twice(name, monkeypatch):
         jax.jit(lambda key: strategy.ask(state, key, 2, pending(length=9)))(jr.key(0))
 
 
-@each
-@limited
+@each_limited
 def test_nothing_is_proposed_twice_until_nothing_new_is_left(strategy, limits):
     """In rounds of 8, each of which is told, until all that is legal was proposed; the last round has no 8 left."""
     limits = limits or (("macs", 12.0),)  # which leave 15 architectures
@@ -366,7 +365,7 @@ policies = pytest.mark.parametrize("strategy", POLICIES, ids=lambda s: type(s)._
 
 
 @policies
-@limited
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
 @pytest.mark.parametrize("told", [0, 1])
 def test_a_proposal_of_a_policy_carries_what_was_drawn(strategy, limits, told):
     state = start(strategy, TOY, limits)

@@ -73,8 +73,11 @@ class Memory:
     def entries(self):
         return [], []
 
-    def ask(self, number, encodings, budgets):
-        self.rows += encodings.tolist()
+    def ask(self, number, entries):
+        self.rows += [list(entry.encoding) for entry in entries]
+
+    def repeat(self, number, first):
+        raise AssertionError("no strategy repeats itself here")
 
     def report(self, report: Report) -> tuple[float, ...]:
         assert report.evaluation is not None

@@ -298,6 +298,7 @@ def test_a_folder_keeps_squares_of_one_size_and_says_what_becomes_of_others(tmp_
     assert "10 images of 6 x 6 pixels are" in str(load(f"folder:{tmp_path / 'alike'}", image_size=8).note)
 
 
+@pytest.mark.usefixtures("unchecked")  # nor does the type allow it
 def test_another_way_to_resize_is_refused():
     assert "resize='fill' must be crop, pad or stretch" in refusal(load, "npz:/nowhere", resize="fill")
     assert "resize='fill' must be crop, pad or stretch" in refusal(split, "toy", IMAGES, LABELS, 2, resize="fill")
@@ -323,6 +324,7 @@ BAD_NAMES = [
 ]
 
 
+@pytest.mark.usefixtures("unchecked")  # of which the types allow not all
 @pytest.mark.parametrize(("classes", "said"), BAD_NAMES, ids=[said for _, said in BAD_NAMES])
 def test_other_names_of_classes_are_refused(classes, said):
     assert said in refusal(make, [9, 9], classes=classes)

@@ -13,7 +13,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import numpy as np
 
@@ -85,7 +84,7 @@ def _check_size(field: str, n: int) -> None:
         raise UsageError(f"{field} has {n} bytes; allowed: at most {MAX_FILE_BYTES}")
 
 
-def _decompressed(root: Path) -> IO[bytes]:
+def _decompressed(root: Path) -> io.BufferedIOBase:
     with root.open("rb") as file:
         start = file.read(6)
     return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), open)(root, "rb")
@@ -94,7 +93,7 @@ def _decompressed(root: Path) -> IO[bytes]:
 class _Bounded(io.RawIOBase):
     """A tar as a file of which no more is read at once, nor of it all, than a tar of images needs."""
 
-    def __init__(self, root: Path, file: IO[bytes]):
+    def __init__(self, root: Path, file: io.BufferedIOBase):
         self._root, self._file = str(root), file
         self._end = max(TRUSTED_BYTES, MAX_RATIO * root.stat().st_size)
 
