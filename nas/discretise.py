@@ -17,7 +17,9 @@ from spaces.base import Limits, Mixable, Mixing, feasible, smallest
 RATES = (0.0, *np.geomspace(1e-3, 1e5, 65).tolist())  # by how much weights fall, for what costs as much as the limit
 
 
-def discretise(space: Mixable, weights: np.ndarray, limits: Limits = (), max_skips: int | None = None) -> np.ndarray:
+def discretise(
+    space: Mixable, weights: np.ndarray | Array, limits: Limits = (), max_skips: int | None = None
+) -> np.ndarray:
     """The encoding. It keeps the limits if any architecture does; if need be, at the price of too many skips."""
     mixing = _mixing(space)
     scores = np.log(np.maximum(np.asarray(weights, np.float64), 1e-30))

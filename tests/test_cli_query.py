@@ -191,7 +191,10 @@ def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, rename, delete, export"),
+        (
+            [],
+            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, rename, delete, export",
+        ),
         (["tpo"], "did you mean 'top'?"),
         (["--store", "x", "runs"], "--store must follow a command"),
         (["top"], "required: RUN"),

@@ -522,6 +522,7 @@ def test_a_mixture_of_one_architecture_is_its_path_in_training(affine, images, f
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_every_operation_but_none_has_a_gradient_in_a_mixture(soft):
     _, _, by_weights, halves = soft
     by_mixture = np.concatenate(halves)
@@ -586,8 +587,9 @@ def split_call(network, images, key, drop, train):
 # Loops
 
 
-@pytest.mark.parametrize("curved", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("reduction", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("curved", [False, True])
+@pytest.mark.parametrize("reduction", [False, True])
 def test_a_cell_as_loops_is_the_cell_written_out(key, reduction, curved):
     ops = ("none", "skip_connect", "conv_1x1", "avg_pool_3x3")
     draw = generator(key)

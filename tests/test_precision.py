@@ -18,7 +18,6 @@ from spaces.layers import BatchNorm
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import Choice
 
-
 HALF = jnp.bfloat16
 ROUNDING = 2.0**-8  # of a number in bfloat16, relatively
 

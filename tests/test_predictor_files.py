@@ -233,6 +233,7 @@ def test_a_predictor_is_saved_shown_measured_asked_handed_on_and_used(here, tabl
     assert top["error"] < random["error"]  # ten that were screened, and thirty that were not
 
 
+@pytest.mark.slow
 def test_a_strategy_goes_on_from_a_saved_predictor(here, table, capsys):
     small = [f"--strategy.{name}" for name in ("initial=5", "num-seeds=4", "draws=2", "pool=50")]
     small += [f"--strategy.predictor.{name}" for name in ("steps=5", "hidden=8", "unlabelled=50", "members=1")]

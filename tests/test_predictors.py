@@ -57,7 +57,7 @@ others = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "seminas" else []) for name in PREDICTORS]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("nao", "seminas") else []) for n in PREDICTORS]
 )
 def test_learns_an_additive_score_and_knows_what_it_does_not_know(key, name):
     assert isinstance(make(name), Predictor)

@@ -159,7 +159,7 @@ class Unreadable:
         return (_fail, ())
 
 
-@pytest.mark.usefixtures("unchecked")  # it is no evaluator
+@pytest.mark.usefixtures("unchecked")  # what cannot be unpickled is no evaluator
 def test_workers_that_cannot_start_end_the_run():
     pool = RayPool(Unreadable(), 2)
     pool.submit(Job(0, (0,), 0, 0))

@@ -194,16 +194,17 @@ def test_a_strategy_is_a_value(strategy):
 
 @each
 def test_equal_strategies_share_one_compiled_program(strategy):
-    ask(strategy, start(strategy, TOY, ()), jr.key(0), pending())
+    limits = LIMITS["limits"]
+    ask(strategy, start(strategy, TOY, limits), jr.key(0), pending())
     programs = _programs()[0]._cache_size()
     again = dataclasses.replace(strategy)
-    ask(again, again.init(Toy(), ()), jr.key(3), pending())
+    ask(again, again.init(Toy(), limits), jr.key(3), pending())
     assert _programs()[0]._cache_size() == programs
 
 
 @each
 def test_every_proposal_carries_the_budget(strategy):
-    budgets = _ask(strategy, start(strategy, TOY, ()), jr.key(0), N, pending()).budgets
+    budgets = _ask(strategy, start(strategy, TOY, LIMITS["limits"]), jr.key(0), N, pending()).budgets
     assert budgets.dtype == jnp.int32
     assert budgets.tolist() == [strategy.budget] * N
 

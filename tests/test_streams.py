@@ -22,7 +22,6 @@ from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import ShuffleNet
 from strategies import strategy_class
 
-
 ROOT = Path(__file__).parents[1]
 PURPOSES = {name: value for name, value in vars(streams).items() if name.isupper()}
 

@@ -237,7 +237,7 @@ def test_a_linear_network_answers_all_images_alike(chain):
 # Laws of every space
 
 
-@pytest.fixture(scope="module", params=SPACES)
+@pytest.fixture(scope="module", params=["shufflenet", pytest.param("nasbench201", marks=pytest.mark.slow)])
 def case(request):
     return SPACES[request.param]
 
