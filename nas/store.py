@@ -436,7 +436,8 @@ def _root(url: sa.URL) -> Path:
 
 def _server_engine(url: sa.URL) -> sa.Engine:
     try:
-        return sa.create_engine(url)
+        # What a reader is told is of one moment, as SQLite has it.
+        return sa.create_engine(url, isolation_level="REPEATABLE READ")
     except ImportError:
         shown = url.render_as_string(hide_password=True)
         install = "pip install 'nas-engine[postgres]'"
