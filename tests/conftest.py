@@ -5,12 +5,15 @@ import dataclasses
 import functools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import zlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A shell starts what runs in the background deaf to Ctrl-C, and so would be the command lines that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # In nearly all tests compiling takes longer than running. Command lines and Ray's workers inherit this.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # What one process of the session has compiled, the others read. No other session does: each begins cold.
