@@ -63,20 +63,23 @@ class RegularizedEvolution:
 
     def ask(self, state: RegularizedEvolutionState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_tournament, key_mutate, key_pick = jr.split(key, 4)
-        # Empty slots and failures do not enter: had they nobody to lose to, one would be the parent.
-        failed = jnp.isinf(state.fitness)
-        alive = jnp.maximum((~failed).sum(), 1)
-        drawn = jr.randint(key_tournament, (n, self.tournament_size), 0, alive)
-        entrants = jnp.argsort(failed)[drawn]
-        winners = entrants[jnp.arange(n), jnp.argmin(state.fitness[entrants], axis=1)]
-        parents = state.population[winners]
+        parents = self.parents(state, key_tournament, n)
         children = repeat(lambda k: mutate(state.region.space, k, parents), key_mutate, 32)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
-        first = (number < self.population_size) | failed.all()
+        first = (number < self.population_size) | jnp.isinf(state.fitness).all()
         drawn = repeat(lambda k: draw(state.region, k, n), key_random, 32)
         candidates = jnp.where(first[:, None, None], drawn, children)
         rows = pick(state.region, candidates, key_pick, also(state.visited, pending.encodings))
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
+
+    def parents(self, state: RegularizedEvolutionState, key: jax.Array, n: int) -> Encodings:
+        """The winners of `n` tournaments."""
+        # Empty slots and failures do not enter: had they nobody to lose to, one would be the parent.
+        failed = jnp.isinf(state.fitness)
+        drawn = jr.randint(key, (n, self.tournament_size), 0, jnp.maximum((~failed).sum(), 1))
+        entrants = jnp.argsort(failed)[drawn]
+        winners = entrants[jnp.arange(n), jnp.argmin(state.fitness[entrants], axis=1)]
+        return state.population[winners]
 
     def tell(self, state: RegularizedEvolutionState, observed: Observations) -> RegularizedEvolutionState:
         def push(state: RegularizedEvolutionState, one: tuple[Array, Array]):

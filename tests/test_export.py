@@ -98,6 +98,7 @@ NOT_IMAGES = {
 }
 
 
+@pytest.mark.usefixtures("unchecked")  # nor are they of the type
 @pytest.mark.parametrize("kind", NOT_IMAGES)
 def test_images_unlike_those_of_training_are_refused(write, kind):
     given, said = NOT_IMAGES[kind]
@@ -198,6 +199,7 @@ class Heard(Silent):
         self.lines.append(line)
 
 
+@pytest.mark.usefixtures("unchecked")  # at its end it gives images of another size
 def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_path):
     for name, grey in (("cat", 40), ("dog", 200)):
         (tmp_path / "photos" / name).mkdir(parents=True)

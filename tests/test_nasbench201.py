@@ -280,7 +280,7 @@ def test_a_cell_of_nothing_can_be_trained(train):
 
 def test_training_along_a_path_leaves_all_else_bit_identical(supernet, trained):
     path = jnp.array(PATHS[0])
-    ones = jax.tree.map(jnp.ones_like, select(supernet[1], path))
+    ones = jax.tree.map(jnp.ones_like, select(supernet[1], jnp.asarray(path)))
     on = put(jax.tree.map(jnp.zeros_like, supernet[1]), ones, path)
     kept = 0
     for leaves in zip(*map(shared, (supernet[1], trained, on)), strict=True):
@@ -299,7 +299,7 @@ def test_training_along_a_path_is_training_alone(supernet, task):
     graph, before, statistics = split(pruned(supernet, supernet[1], PATHS[0]))
     alone = fit(graph, before, statistics, task, RECIPE, seed=0)
     path = np.array(PATHS[0], np.int32)
-    selected = fit(supernet[0], select(supernet[1], path), supernet[2], task, RECIPE, seed=0, path=path)
+    selected = fit(supernet[0], select(supernet[1], jnp.asarray(path)), supernet[2], task, RECIPE, seed=0, path=path)
     along = split(pruned(supernet, put(supernet[1], selected, path), PATHS[0]))[1]
     for old, one, other in zip(*map(jax.tree.leaves, (before, alone, along)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)

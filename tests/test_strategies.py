@@ -336,11 +336,11 @@ def test_a_child_is_one_mutation_away_from_a_member_of_the_population():
 def test_a_tournament_is_drawn_with_replacement():
     """So one of as many entrants as there are members may leave out the best."""
     strategy = RegularizedEvolution(population_size=5, tournament_size=5)
-    population = np.tile(np.arange(5)[:, None], 8)  # whose children tell whose they are
+    population = np.tile(np.arange(5)[:, None], 8)
     space = Toy((5,) * 8)
     state = _tell(strategy, start(strategy, space, ()), observed(population, [4, 1, 3, 2, 0]))
-    children = ask(strategy, state, jr.key(0), pending(length=8), 2000)
-    won = np.bincount(distances(children, population).argmin(1), minlength=5) / len(children)
+    parents = np.asarray(strategy.parents(state, jr.key(0), 2000))
+    won = np.bincount(parents[:, 0], minlength=5) / len(parents)
     ranks = np.array([4, 1, 3, 2, 0])  # how many members are better
     expected = ((5 - ranks) / 5) ** 5 - ((4 - ranks) / 5) ** 5
     np.testing.assert_allclose(won, expected, atol=0.05)
@@ -395,9 +395,9 @@ def test_a_policy_learns_from_what_it_drew(strategy):
 
 
 def same_policy(first, second) -> bool:
-    return same(getattr(first, "logits", None), getattr(second, "logits", None)) and same(
-        getattr(first, "weights", None), getattr(second, "weights", None)
-    )
+    """But for rounding, which differs between the programs that learn with and without what was drawn."""
+    policies = [jax.tree.leaves(getattr(state, "weights", getattr(state, "logits", None))) for state in (first, second)]
+    return all(np.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(*policies, strict=True))
 
 
 def test_a_step_is_clipped_against_the_policy_that_drew():

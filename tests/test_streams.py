@@ -13,7 +13,7 @@ import pytest
 from conftest import Toy
 
 import nas
-from nas import bilevel, streams, zero_cost
+from nas import streams, train, zero_cost
 from nas.bilevel import Rule, search
 from nas.recipe import Recipe
 from nas.streams import generator, stream
@@ -61,7 +61,7 @@ FIXED = {
     "predictors/features.py": "what features are scaled by, which saved predictors rest on",
     "nas/tasks/base.py": "the splits of a task",
     "strategies/ppo.py": "the initial weights of the controller",
-    "strategies/region.py": "the factors of a hash",
+    "strategies/visited.py": "the factors of a hash",
 }
 
 
@@ -125,7 +125,7 @@ NOTHING = np.zeros(2, np.uint32).tobytes()  # key 0: of weights that others take
 @pytest.fixture
 def uses(monkeypatch):
     jax.clear_caches()  # what is traced already would not be heard
-    for cached in (zero_cost._initial, bilevel.batch_indices.__globals__["_order"]):
+    for cached in (zero_cost._initial, train._order):
         cached.cache_clear()
     yield Uses(monkeypatch)
     jax.clear_caches()
