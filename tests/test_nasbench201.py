@@ -300,7 +300,7 @@ def test_training_along_a_path_is_training_alone(supernet, task):
     alone = fit(graph, before, statistics, task, RECIPE, seed=0)
     path = np.array(PATHS[0], np.int32)
     selected = fit(supernet[0], select(supernet[1], jnp.asarray(path)), supernet[2], task, RECIPE, seed=0, path=path)
-    along = split(pruned(supernet, put(supernet[1], selected, path), PATHS[0]))[1]
+    along = split(pruned(supernet, put(supernet[1], selected, jnp.asarray(path)), PATHS[0]))[1]
     for old, one, other in zip(*map(jax.tree.leaves, (before, alone, along)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-4)
         assert (np.asarray(old) != np.asarray(one)).any()
