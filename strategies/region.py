@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flax import struct
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int
 
 from spaces.base import Encodings, Limits, Space, feasible, neighbours, sample, smallest
@@ -216,8 +217,34 @@ def pick(where: Region, candidates: Candidates, key: jax.Array, seen: Visited | 
         return rows[jnp.arange(n), jnp.argmax(legal, axis=1)]
     found, is_new = _distinct(rows, legal & ~contains(seen, rows.reshape(-1, length)).reshape(legal.shape))
     taken = also(seen, jnp.where(is_new[:, None], found, -1))
-    others = _any_new(where, key_others, n, taken)[jnp.cumsum(~is_new) - 1]  # the first of them to the first in need
-    return jnp.where(is_new[:, None], found, others)
+    return _completed(found, is_new, key_others, where, taken)
+
+
+@custom_vmap
+def _completed(found: Encodings, is_new: Bool[Array, "n"], key: jax.Array, where: Region, seen: Visited) -> Encodings:
+    """Where a row is not new, any new one."""
+
+    def rest() -> Encodings:
+        others = _any_new(where, key, len(found), seen)
+        return jnp.where(is_new[:, None], found, others[jnp.cumsum(~is_new) - 1])  # the first to the first in need
+
+    return jax.lax.cond(is_new.all(), lambda: found, rest)
+
+
+@_completed.def_vmap
+def _completed_in_searches(size: int, batched: Any, *given: Any) -> tuple[Encodings, bool]:
+    """Of many searches side by side: looked for only when one of them has need of it, which is rare.
+
+    A batched condition would have it done always.
+    """
+    axes = jax.tree.map(lambda each: 0 if each else None, batched)
+    found, is_new = (
+        each if one else jnp.broadcast_to(each, (size, *each.shape))
+        for each, one in zip(given[:2], batched[:2], strict=True)
+    )
+    return jax.lax.cond(
+        is_new.all(), lambda: found, lambda: jax.vmap(_completed.fun, tuple(axes), axis_size=size)(*given)
+    ), True
 
 
 def _distinct(rows: Candidates, free: Bool[Array, "n tries"]) -> tuple[Encodings, Bool[Array, "n"]]:
