@@ -260,6 +260,6 @@ VARIATIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIATIONS)
 def test_variations_run_to_their_end(tmp_path, name):
-    given = {**TINY, "strategy": {"name": "regularized-evolution", "population_size": 2}, **VARIATIONS[name]}
+    given = {**TINY, "strategy": {"name": "regularized-evolution", "population_size": 3}, **VARIATIONS[name]}
     outcome = nas.search(**given, store=f"sqlite:///{tmp_path / 'x.db'}")
     assert len(nas.Store(outcome.store).top(outcome.name)) == 4
