@@ -217,34 +217,34 @@ def pick(where: Region, candidates: Candidates, key: jax.Array, seen: Visited | 
         return rows[jnp.arange(n), jnp.argmax(legal, axis=1)]
     found, is_new = _distinct(rows, legal & ~contains(seen, rows.reshape(-1, length)).reshape(legal.shape))
     taken = also(seen, jnp.where(is_new[:, None], found, -1))
-    return _completed(found, is_new, key_others, where, taken)
+    leaves, structure = jax.tree.flatten((where, taken))
+    return _completed(structure)(found, is_new, key_others, leaves)
 
 
-@custom_vmap
-def _completed(found: Encodings, is_new: Bool[Array, "n"], key: jax.Array, where: Region, seen: Visited) -> Encodings:
-    """Where a row is not new, any new one."""
+def _completed(structure: Any) -> Callable[..., Encodings]:
+    """Where a row is not new, any new one; `structure` is that of the region and of what was seen."""
 
-    def rest() -> Encodings:
-        others = _any_new(where, key, len(found), seen)
-        return jnp.where(is_new[:, None], found, others[jnp.cumsum(~is_new) - 1])  # the first to the first in need
+    @custom_vmap
+    def completed(found: Encodings, is_new: Bool[Array, "n"], key: jax.Array, leaves: list[Array]) -> Encodings:
+        def rest() -> Encodings:
+            where, seen = jax.tree.unflatten(structure, leaves)
+            others = _any_new(where, key, len(found), seen)
+            return jnp.where(is_new[:, None], found, others[jnp.cumsum(~is_new) - 1])  # the first to the first in need
 
-    return jax.lax.cond(is_new.all(), lambda: found, rest)
+        return jax.lax.cond(is_new.all(), lambda: found, rest)
 
+    @completed.def_vmap
+    def side_by_side(size: int, batched: Any, *given: Any) -> tuple[Array, bool]:
+        # A batched condition would look for something new always; of many searches it is rare that one has need of it.
+        axes = jax.tree.map(lambda each: 0 if each else None, batched)
+        found, is_new = (
+            each if one else jnp.broadcast_to(each, (size, *each.shape))
+            for each, one in zip(given[:2], batched[:2], strict=True)
+        )
+        looked = jax.vmap(completed.fun, tuple(axes), axis_size=size)
+        return jax.lax.cond(is_new.all(), lambda: found, lambda: looked(*given)), True
 
-@_completed.def_vmap
-def _completed_in_searches(size: int, batched: Any, *given: Any) -> tuple[Encodings, bool]:
-    """Of many searches side by side: looked for only when one of them has need of it, which is rare.
-
-    A batched condition would have it done always.
-    """
-    axes = jax.tree.map(lambda each: 0 if each else None, batched)
-    found, is_new = (
-        each if one else jnp.broadcast_to(each, (size, *each.shape))
-        for each, one in zip(given[:2], batched[:2], strict=True)
-    )
-    return jax.lax.cond(
-        is_new.all(), lambda: found, lambda: jax.vmap(_completed.fun, tuple(axes), axis_size=size)(*given)
-    ), True
+    return completed
 
 
 def _distinct(rows: Candidates, free: Bool[Array, "n tries"]) -> tuple[Encodings, Bool[Array, "n"]]:
