@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Space, feasible
-from strategies.region import Region, draw, pick, repeat
+from strategies.region import Region, draws, pick
 from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
 
 
@@ -70,7 +70,7 @@ def sized(archive: Archive, what: Callable[[Encodings, Array], Any], sizes: Sequ
 def draw_new(where: Region, key: jax.Array, n: int, known: Visited) -> Encodings:
     """Random architectures that are not known, as long as there are any."""
     key_draw, key_pick = jr.split(key)
-    return pick(where, repeat(lambda k: draw(where, k, n), key_draw, 32), key_pick, known)
+    return pick(where, draws(where, key_draw, n, 4), key_pick, known)
 
 
 def lowest(

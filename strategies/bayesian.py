@@ -29,7 +29,7 @@ from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, every, feasible, mutate
 from strategies.archive import Archive, add, best, draw_new, empty, seen, sized, used
 from strategies.checks import at_least
-from strategies.region import Region, draw, pick, region, repeat
+from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import also, contains
 
 
@@ -104,7 +104,7 @@ class Bayesian:
     def _random(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
         """Of a few random architectures each the one that is farthest from all that were observed."""
         key_draw, key_pick = jr.split(key)
-        drawn = repeat(lambda k: draw(state.region, k, n), key_draw, self.spread)
+        drawn = draws(state.region, key_draw, n, self.spread)
         points = features(state.region.space, drawn.reshape(n * self.spread, -1))
         distances = squared_distances(points, features(state.region.space, state.archive.rows))
         nearest = jnp.where(used(state.archive)[None], distances, jnp.inf).min(1).reshape(n, self.spread)

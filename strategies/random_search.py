@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
 from strategies.checks import at_least
-from strategies.region import Region, draw, pick, region, repeat
+from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import Visited, also, nothing, visit
 
 
@@ -46,7 +46,7 @@ class RandomSearch:
 
     def ask(self, state: RandomState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_first, key_more, key_pick = jr.split(key, 3)
-        more = repeat(lambda k: draw(state.region, k, n), key_more, 7)
+        more = draws(state.region, key_more, n, 3)
         drawn = jnp.concatenate([draw(state.region, key_first, n)[:, None], more], axis=1)
         rows = pick(state.region, drawn, key_pick, also(state.visited, pending.encodings))
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))

@@ -24,9 +24,7 @@ from strategies.visited import INDEXED, Hashes, Visited, also, among, contains, 
 
 Candidates = Int[Array, "n tries length"]
 
-FREE = (
-    2**16
-)  # encodings of a space that are listed without limits, where a list only matters once nearly all of it was seen
+FREE = 2**16  # encodings of a space without limits that are listed: it matters only once nearly all were seen
 FLOODED = 2**10  # legal encodings of a larger space that are listed at most
 CHUNK = 2**14  # rows that are looked at by one program
 SWEEPS = 20  # of a walk: how often each decision is drawn anew
@@ -160,6 +158,11 @@ def draw(where: Region, key: jax.Array, n: int, tries: int = 32) -> Encodings:
     found, refused = rows[jnp.arange(n), jnp.argmax(legal, axis=1)], ~legal.any(1)
     walked = jax.lax.cond(refused.any(), lambda: walk(where, key_walk, n), lambda: found)
     return space.canonical(jnp.where(refused[:, None], walked, found))
+
+
+def draws(where: Region, key: jax.Array, n: int, tries: int) -> Candidates:
+    """`tries` such rows for each slot, all drawn at once: one after another under vmap, each would walk."""
+    return draw(where, key, n * tries).reshape(n, tries, -1)
 
 
 def walk(where: Region, key: jax.Array, n: int, sweeps: int = SWEEPS) -> Encodings:

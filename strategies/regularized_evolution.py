@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, mutate
 from strategies.checks import at_least
-from strategies.region import Region, draw, pick, region, repeat
+from strategies.region import Region, draws, pick, region, repeat
 from strategies.visited import Visited, also, nothing, visit
 
 
@@ -67,8 +67,8 @@ class RegularizedEvolution:
         children = repeat(lambda k: mutate(state.region.space, k, parents), key_mutate, 32)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
         first = (number < self.population_size) | jnp.isinf(state.fitness).all()
-        drawn = repeat(lambda k: draw(state.region, k, n), key_random, 32)
-        candidates = jnp.where(first[:, None, None], drawn, children)
+        drawn = draws(state.region, key_random, n, 4)
+        candidates = jnp.where(first[:, None, None], jnp.repeat(drawn, 8, axis=1), children)
         rows = pick(state.region, candidates, key_pick, also(state.visited, pending.encodings))
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 

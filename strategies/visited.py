@@ -21,14 +21,14 @@ Hashes = UInt32[Array, "*n 2"]
 class Visited:
     space: Space = struct.field(pytree_node=False)
     marked: Bool[Array, "size"] | None  # by the number of an encoding
-    ring: Int[Array, "memory length"] | None  # else the last rows
+    ring: Hashes | None  # else of the last rows; 0 where there is none
 
 
 def nothing(space: Space, memory: int) -> Visited:
     size = math.prod(space.cardinalities)
     if size <= INDEXED:
         return Visited(space, jnp.zeros(size, bool), None)
-    return Visited(space, None, jnp.full((memory, len(space.cardinalities)), -1, jnp.int32))
+    return Visited(space, None, jnp.zeros((memory, 2), jnp.uint32))
 
 
 def visit(visited: Visited, rows: Rows, count: Int[Array, ""]) -> Visited:
@@ -38,7 +38,8 @@ def visit(visited: Visited, rows: Rows, count: Int[Array, ""]) -> Visited:
     memory = len(visited.ring)
     first = max(len(rows) - memory, 0)  # a slot is written once
     slots = (count + first + jnp.arange(len(rows) - first)) % memory
-    return dataclasses.replace(visited, ring=visited.ring.at[slots].set(visited.space.canonical(rows[first:])))
+    hashes = hash_rows(visited.space.canonical(rows[first:]))
+    return dataclasses.replace(visited, ring=visited.ring.at[slots].set(hashes))
 
 
 def also(visited: Visited, rows: Rows) -> Visited:
@@ -46,7 +47,8 @@ def also(visited: Visited, rows: Rows) -> Visited:
     nobody, rows = rows[:, :1] < 0, visited.space.canonical(jnp.maximum(rows, 0))
     if visited.marked is None:
         assert visited.ring is not None
-        return dataclasses.replace(visited, ring=jnp.concatenate([visited.ring, jnp.where(nobody, -1, rows)]))
+        hashes = jnp.where(nobody, jnp.uint32(0), hash_rows(rows))
+        return dataclasses.replace(visited, ring=jnp.concatenate([visited.ring, hashes]))
     places = jnp.where(nobody[:, 0], len(visited.marked), indices(visited.space, rows))
     return dataclasses.replace(visited, marked=visited.marked.at[places].set(True, mode="drop"))
 
@@ -56,8 +58,7 @@ def contains(visited: Visited, rows: Encodings) -> Bool[Array, "n"]:
     if visited.marked is not None:
         return visited.marked[indices(visited.space, rows)]
     assert visited.ring is not None
-    seen = jnp.where(visited.ring[:, :1] < 0, jnp.uint32(0), hash_rows(visited.ring))
-    return among(seen, hash_rows(rows))
+    return among(visited.ring, hash_rows(rows))
 
 
 def hash_rows(rows: Int[Array, "*n length"]) -> Hashes:
