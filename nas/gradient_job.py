@@ -68,7 +68,7 @@ def search(
         epochs=settings.epochs,
         saved=saved,
         note={
-            "run": run.config.get("identity"),
+            "run": run.identity,
             "space": fingerprint(space),
             **space.identity(),
         },

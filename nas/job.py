@@ -303,9 +303,11 @@ class _Job:
     def _searched(self, state: loop.Search) -> list[Trial]:
         """The finished trials, best first."""
         self._search(state)
-        trials = [t for t in self.store.trials(self.run_.id) if t.state == "finished"]
+        asked = self.store.trials(self.run_.id)
+        self._say_what_was_left_out(asked)
+        trials = [t for t in asked if t.state == "finished"]
         if not trials:
-            reasons = {t.error for t in self.store.trials(self.run_.id)}
+            reasons = {t.error for t in asked}
             raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
         self._save_predictor()
         # Among equal ones the cheaper one, then the earlier one.
@@ -331,7 +333,7 @@ class _Job:
             seed=settings.seed,
             paths=paths,
             saved=saved,
-            note={"run": self.run_.config.get("identity"), "space": fingerprint(space), **space.identity()},
+            note={"run": self.run_.identity, "space": fingerprint(space), **space.identity()},
             on_step=lambda step, loss: self.reporter.show(
                 "Training shared weights", step, recipe.steps, f"loss {loss:.3f}"
             ),
@@ -368,10 +370,8 @@ class _Job:
             self.reporter.show("Searching", 0, settings.trials, "")
             with self._executor(evaluator) as executor:
                 loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
-        self._say_what_was_left_out()
 
-    def _say_what_was_left_out(self) -> None:
-        trials = self.store.trials(self.run_.id)
+    def _say_what_was_left_out(self, trials: Sequence[Trial]) -> None:
         repeats = sum(trial.repeats is not None for trial in trials)
         if repeats:
             self.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
@@ -423,7 +423,7 @@ class _Job:
             evaluator = table_evaluator(settings, self.subject.table, tests=True)
         else:
             task, folder = self.subject.images, str(self.folder)
-            kept: dict[str, Any] = {"folder": folder, "note": {"run": self.run_.config.get("identity")}}
+            kept: dict[str, Any] = {"folder": folder, "note": {"run": self.run_.identity}}
             evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, **kept)
         budget = settings.epochs if settings.architecture is not None else 0
         self.reporter.show("Training from scratch", len(done), len(rows), "")

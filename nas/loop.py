@@ -127,11 +127,12 @@ class Search:
         if proposals.drawn is not None:
             before, chances = (np.asarray(each).tolist() for each in jax.tree.leaves(proposals.drawn))
             how = [(tuple(row), chance) for row, chance in zip(before, chances, strict=True)]
-        new, asked = [], set(self.asked)
+        new: list[Entry] = []
+        unknown: set[tuple[int, ...]] = set()
         for row, budget, drawn in zip(rows, budgets, how, strict=True):
             new.append(Entry(tuple(row), budget, drawn=drawn))
-            asked.add(tuple(row))
-            if len(asked) == self.num_legal:
+            unknown |= {tuple(row)} - self.asked
+            if len(self.asked) + len(unknown) == self.num_legal:
                 break
         return new
 

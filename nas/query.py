@@ -60,6 +60,11 @@ class Run:
     finished: str | None
 
     @property
+    def identity(self) -> str | None:
+        """What its checkpoints know it by, whatever it is called."""
+        return self.config.get("identity")
+
+    @property
     def objective(self) -> str:
         """The first of what it minimises."""
         return self.config.get("given", {}).get("objectives", "error").split(",")[0]

@@ -177,12 +177,7 @@ class Store:
 
     def folder(self, run: Run) -> Path:
         """Where the files of a run are."""
-        if "files" in run.config:
-            return self.root / run.config["files"]
-        old = self.root.with_name(self.root.name.removesuffix(".files")).with_suffix(
-            ".files"
-        )  # before there was a note
-        return (old if self._sqlite else Path("nas.files").absolute()) / run.name
+        return self.root / run.config.get("files", run.name)
 
     def rename(self, run: Run, name: str) -> None:
         """Raises UsageError for a name that is taken, or cannot be one. Files stay where they are."""
@@ -198,9 +193,7 @@ class Store:
             for table in (TRIAL, ARTIFACT):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.id))
             connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
-        folder = self.folder(run)
-        if folder.parent == self.root or "files" not in run.config:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.folder(run), ignore_errors=True)
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
         finished = None if status == "running" else _now()
@@ -255,13 +248,10 @@ class Store:
 
     def repeat_trial(self, run_id: int, number: int, first: int) -> dict[str, float]:
         """Gives a trial of the search the result of an earlier one, and says so. Returns what was measured."""
-        known = self._one(run_id, first).measurements
-        self.finish_trial(run_id, number, metrics=known, error=None, seconds=0.0, repeats=first)
-        return known
-
-    def _one(self, run_id: int, number: int) -> Trial:
-        (trial,) = self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == "search") & (TRIAL.c.number == number))
-        return trial
+        its = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == "search") & (TRIAL.c.number == first)
+        (trial,) = self._trials(its)
+        self.finish_trial(run_id, number, metrics=trial.measurements, error=None, seconds=0.0, repeats=first)
+        return trial.measurements
 
     def add_artifact(
         self, run_id: int, *, kind: str, path: str | Path, sha256: str, architecture: str | None = None
@@ -286,11 +276,14 @@ class Store:
 
     def run(self, name: str) -> Run:
         """By its name, the beginning of it that no other run shares, or `latest`."""
-        runs = {row["name"]: row for row in self._rows(sa.select(RUN).order_by(RUN.c.id))}
+        runs = {run.name: run for run in self._all_runs()}
         if not runs:
             raise UsageError(f"run={name!r} is not in store={self.url}, which holds no runs yet")
         chosen = list(runs)[-1] if name == "latest" else query.pick("run", name, runs, f"store={self.url}")
-        return self._alive(Run(**runs[chosen]))
+        return self._alive(runs[chosen])
+
+    def _all_runs(self) -> list[Run]:
+        return [Run(**row) for row in self._rows(sa.select(RUN).order_by(RUN.c.id))]
 
     def _alive(self, run: Run) -> Run:
         """With what its lock tells: a process that is killed cannot say that it has stopped."""
@@ -340,7 +333,8 @@ class Store:
             .group_by(RUN.c.id, *(RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c))
             .order_by(RUN.c.id)
         )
-        return [row | ({"status": self.run(row["name"]).status} if row["status"] == "running" else {}) for row in rows]
+        status = {run.name: self._alive(run).status for run in self._all_runs()}
+        return [row | {"status": status.get(row["name"], row["status"])} for row in rows]
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
