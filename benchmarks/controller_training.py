@@ -96,12 +96,13 @@ def main() -> None:
 
 
 def epoch_of_ours():
-    space, key = Sequences(), jr.key(0)
+    space = Sequences()
+    key, key_rows, key_latent, key_weights = jr.split(jr.key(0), 4)
     predictor = NAO(hidden=64, members=1, steps=STEPS, batch_size=BATCH, learning_rate=1e-3, bidirectional=True)
-    rows = sample(space, key, LABELLED + UNLABELLED)  # pyright: ignore[reportArgumentType]
-    latent = jr.normal(key, (len(rows),))
+    rows = sample(space, key_rows, LABELLED + UNLABELLED)  # pyright: ignore[reportArgumentType]
+    latent = jr.normal(key_latent, (len(rows),))
     draw = np.random.default_rng(0)
-    weights = predictor.untrained(space, key)
+    weights = predictor.untrained(space, key_weights)
 
     @jax.jit
     def train(weights, places):

@@ -27,13 +27,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 import report
 from flax import nnx
 from scipy.stats import kendalltau, spearmanr
 
-from nas import config
+from nas import config, streams
 from nas.compilation import quick_start
 from nas.config import Config
 from nas.errors import RunError, UsageError
@@ -44,6 +43,7 @@ from nas.executors import Executor, InProcess
 from nas.inference import calibrate, error, flatten, on_path, split, unflatten
 from nas.job import bind, load_task
 from nas.sampling import uniform_paths
+from nas.streams import stream
 from nas.tasks.base import Task
 from nas.train import batch_indices, fit
 from spaces.base import Space, fingerprint, sample
@@ -61,7 +61,7 @@ def main() -> None:
     settings = config.build(_data(options))
     task = load_task(settings)
     space = bind(settings.space, task)
-    encodings = architectures(space, jr.key(options.seed), options.architectures)
+    encodings = architectures(space, stream(options.seed, streams.SAMPLE), options.architectures)
     found["architectures"] = [list(encoding) for encoding in encodings]
     found["macs"] = [costs(space, encoding)["macs"] for encoding in encodings]
     found["seconds"] = {}
@@ -138,18 +138,18 @@ def scores(
     settings: Config, space: Space, task: Task, file: Path, seed: int, encodings: Sequence[Encoding]
 ) -> dict[str, list[float]]:
     """The validation errors of the architectures with the weights of one supernet."""
-    recipe, key_weights, key_paths, key_probe = settings.training, *jr.split(jr.key(seed), 3)
-    graph, weights, statistics = split(space.supernet(key_weights, affine=settings.affine))
+    recipe = settings.training
+    graph, weights, statistics = split(space.supernet(stream(seed, streams.WEIGHTS), affine=settings.affine))
     weights = fit(
         *(graph, weights, statistics, task, recipe),
         seed=seed,
-        paths=uniform_paths(space, key_paths, recipe.steps),
+        paths=uniform_paths(space, stream(seed, streams.PATHS), recipe.steps),
         saved=file,
         note={"space": fingerprint(space), **space.identity()},
         on_step=_progress(f"supernet {seed}", recipe.steps),
     )
     evaluator = SupernetEvaluator(space, flatten(weights), task, settings.calibration_images, affine=settings.affine)
-    paths = uniform_paths(space, key_probe, 64 * max(space.cardinalities))
+    paths = uniform_paths(space, stream(seed, streams.CALIBRATION), 64 * max(space.cardinalities))
     tables = _Tables(graph, weights, statistics, task, paths, recipe.batch_size, seed)
     found = {
         RECALIBRATED: [evaluator(encoding, 0, seed).metrics["error"] for encoding in encodings],

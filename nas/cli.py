@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from nas import output, query
 from nas.errors import Interrupted, RunError, UsageError, unknown
 from nas.lock import is_locked
+from nas.plain import whole
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -261,7 +262,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
     top.add_argument("run", metavar="RUN", help=run_help)
     top.add_argument("--by", metavar="METRIC", help="(default: the run's first objective)")
-    top.add_argument("--limit", metavar="N", type=int, default=10, help="(default: %(default)s)")
+    top.add_argument("--limit", metavar="N", type=whole, default=10, help="(default: %(default)s)")
     top.add_argument("--where", metavar="CONDITION", help="such as 'macs < 3e6 and params <= 1e5'")
 
     show = command("show", _show, "One architecture, with every score it has from every run.")

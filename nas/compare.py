@@ -13,6 +13,7 @@ from nas import config, study
 from nas.compilation import quick_start
 from nas.config import Parser
 from nas.errors import UsageError
+from nas.plain import whole
 from nas.query import Row
 from nas.recipe import Lookup
 from nas.seeds import MOST
@@ -239,13 +240,11 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--space", default="nasbench201", help="the table's [%(default)s]")
     parser.add_argument("--task", required=True, metavar="table:FILE", help="the table")
     parser.add_argument("--strategies", default="random,regularized-evolution,local-search", metavar="NAME,...")
-    parser.add_argument("--seeds", type=config.whole, default=100, help="[%(default)s]")
+    parser.add_argument("--seeds", type=whole, default=100, help="[%(default)s]")
     parser.add_argument("--budget-seconds", type=float, metavar="S", help="simulated; 12000 if --trials is not given")
-    parser.add_argument("--trials", type=config.whole, metavar="N", help="evaluations, in place of seconds")
+    parser.add_argument("--trials", type=whole, metavar="N", help="evaluations, in place of seconds")
     parser.add_argument("--dataset", default=Lookup.dataset, help="of the score that is searched by [%(default)s]")
-    parser.add_argument(
-        "--epochs", type=config.whole, default=Lookup.epochs, help="of the training behind it [%(default)s]"
-    )
+    parser.add_argument("--epochs", type=whole, default=Lookup.epochs, help="of the training behind it [%(default)s]")
     parser.add_argument("--noise", type=float, default=0.0, help="deviation of what is added to it [%(default)s]")
     parser.add_argument("--limit", metavar="CONDITION", help="such as 'pixel3_latency_ms <= 5'")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files and the plot go")

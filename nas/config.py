@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from nas.errors import UsageError, unknown
-from nas.plain import WHOLE, by_type, read_yaml, shown
+from nas.plain import by_type, read_yaml, shown
 from nas.query import parse_where
 from nas.recipe import Lookup, Recipe, Screening, ZeroCost
 from nas.seeds import check_seed
@@ -305,13 +305,6 @@ def _checked(hint: Any, raw: Any, where: str) -> Any:
         said = wrong["msg"].replace("Input should be", "must be").replace("a valid boolean", "true or false")
         said += ", in decimal digits" if isinstance(raw, str) and wrong["type"] == "int_type" else ""
         raise UsageError(f"{where}={shown(repr(raw))} {said[0].lower()}{said[1:]}") from None
-
-
-def whole(text: str) -> int:
-    """What a flag of another command takes as an integer, as fields do. Raises ArgumentTypeError."""
-    if not WHOLE.match(text):
-        raise argparse.ArgumentTypeError(f"{shown(repr(text))} must be a valid integer, in decimal digits")
-    return int(text)
 
 
 # Flags.

@@ -5,6 +5,7 @@ decimal, true and false are the only words that are no text, and equal keys are 
 which a short file can fill the memory or ask for any Python object.
 """
 
+import argparse
 import re
 import types
 import typing
@@ -131,3 +132,10 @@ def _listed(text: str) -> Any:
         return text
     words = [word.strip() for word in text[1:-1].split(",")]
     return words[:-1] if words[-1] == "" else words  # as in (1,) and ()
+
+
+def whole(text: str) -> int:
+    """What a flag of another command takes as an integer, as fields do. Raises ArgumentTypeError."""
+    if not WHOLE.match(text):
+        raise argparse.ArgumentTypeError(f"{shown(repr(text))} must be a valid integer, in decimal digits")
+    return int(text)

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas import output
-from nas.config import Parser, whole
+from nas.config import Parser
 from nas.errors import UsageError, unknown
+from nas.plain import whole
 from nas.query import Row
 from nas.seeds import check_seed
 
