@@ -88,7 +88,7 @@ def programs_of_one_module():
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def optimised():
     """Programs compiled as users have them: for what runs longer than it compiles, and claims about their bits."""
     quick = jax.config.jax_disable_most_optimizations
