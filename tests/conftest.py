@@ -91,7 +91,7 @@ def programs_of_one_module():
 @pytest.fixture
 def optimised():
     """Programs compiled as users have them: for what runs longer than it compiles, and claims about their bits."""
-    quick = jax.config.jax_disable_most_optimizations
+    quick = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", quick)
