@@ -24,6 +24,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise UsageError(
             f"{path} cannot be written: {error.strerror}; free the disk or choose another folder"
         ) from error

@@ -5,13 +5,13 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nas import output, query
 from nas.errors import Interrupted, RunError, UsageError, unknown
-from nas.lock import is_locked
+from nas.lock import locked
 from nas.plain import whole
 
 if TYPE_CHECKING:
@@ -193,27 +193,30 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
 
 
 def _rename(store: "Store", options: argparse.Namespace) -> str:
-    run = _settled(store, options.run)
-    store.rename(run, options.new)
+    with _settled(store, options.run) as run:
+        store.rename(run, options.new)
     return f"{run.name} is now {options.new}.\n"
 
 
 def _delete(store: "Store", options: argparse.Namespace) -> str:
-    run = _settled(store, options.run)
-    if run.name != options.run:
-        raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
-    trials = len(store.trials(run.id)) + len(store.trials(run.id, "final"))
-    folder = store.folder(run)
-    store.delete(run)
+    with _settled(store, options.run) as run:
+        if run.name != options.run:
+            raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
+        trials = len(store.trials(run.id)) + len(store.trials(run.id, "final"))
+        folder = store.folder(run)
+        store.delete(run)
     return f"{run.name} is gone, with its {trials} trials and the files in {folder}.\n"
 
 
-def _settled(store: "Store", name: str) -> query.Run:
-    """The run, unless a process is at work on it."""
+@contextlib.contextmanager
+def _settled(store: "Store", name: str) -> Iterator[query.Run]:
+    """The run, on which no process is at work meanwhile."""
     run = store.run(name)
-    if is_locked(store.folder(run)):
-        raise UsageError(f"run={run.name!r} is running in another process; stop it first")
-    return run
+    folder = store.folder(run)
+    if run.status == "running" and not folder.exists():
+        raise UsageError(f"run={run.name!r} may be running on another machine: {folder} is not on this one")
+    with locked(folder, run.name) if folder.exists() else contextlib.nullcontext():
+        yield store.run(name)
 
 
 def _export(store: "Store", options: argparse.Namespace) -> str:

@@ -28,6 +28,13 @@ def undisturbed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """What a library sets in place of our handlers is taken back."""
+    with _handled({which: signal.getsignal(which) for which in SIGNALS}):
+        yield
+
+
+@contextlib.contextmanager
 def _handled(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may have handlers
         yield

@@ -43,7 +43,9 @@ from nas.tasks.base import Task
 from nas.train import fit
 from nas.types import GradientStrategy
 from spaces.base import Space, architecture_id, fingerprint, identify, shares_weights
-from strategies.region import draw, region
+from strategies.archive import draw_new
+from strategies.region import region
+from strategies.visited import also, nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,8 +79,9 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
             allowed = ", ".join(config.RESUMABLE)
             raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
         with Store(url) as store:
-            stored = store.run(resume).config
-        given = {**stored["given"], **data, "store": url}
+            run = store.run(resume)
+        resume = run.name  # the latest may be another one in a moment
+        given = {**run.config["given"], **data, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
     subject = load_subject(settings, config.names(given)["space"])
@@ -155,6 +158,8 @@ def _begun(
     run = store.run(resume)
     if run.config.get("start") != learning.digest:
         raise UsageError(f"the predictor that {run.name} began with is another now")
+    if run.config["space"] != fingerprint(subject.named):
+        raise UsageError(f"space={run.space!r} has other architectures than when {run.name} began")
     if run.config["task"] != subject.fingerprint():
         raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
     return run
@@ -404,13 +409,9 @@ class _Job:
 
     def _train_finals(self, finalists: Sequence[tuple[int, ...]], best: tuple[int, ...]) -> None:
         """The best and, beside them, random architectures of no greater cost than the best one's."""
-        settings, rows = self.settings, list(finalists)
-        if settings.baselines and rows:
-            price = costs(self.space, best)
-            cheaper = region(self.space, tuple(sorted(price.items())))
-            drawn = draw(cheaper, stream(settings.seed, BASELINE), settings.baselines)
-            rows += [tuple(row) for row in np.asarray(drawn).tolist()]
+        settings = self.settings
         known = self.store.trials(self.run_.id, "final")
+        rows = [tuple(trial.encoding) for trial in known] or [*finalists, *self._baselines(finalists, best)]
         if not known and rows:
             entries = [loop.Entry(row, 0) for row in rows]
             new = _new_trials(self.subject.named, self.run_.space, 0, entries, settings.seed)
@@ -434,6 +435,23 @@ class _Job:
                 report = executor.wait()
                 self._record_final(report, rows[report.number])
                 self.reporter.show("Training from scratch", len(done) + count + 1, len(rows), "")
+
+    def _baselines(self, finalists: Sequence[tuple[int, ...]], best: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """Random architectures, none of which is trained anyway or there twice."""
+        count = self.settings.baselines
+        if not count or not finalists:
+            return []
+        cheaper = region(self.space, tuple(sorted(costs(self.space, best).items())))
+        trained = also(nothing(self.space, len(finalists)), jnp.asarray(finalists, jnp.int32))
+        # A table tells apart what is one network: more are drawn, of each network one is kept.
+        drawn = np.asarray(draw_new(cheaper, stream(self.settings.seed, BASELINE), 4 * count, trained))
+        known = identify(self.subject.named, np.concatenate([np.asarray(finalists, np.int32), drawn]))
+        first = {architecture.id: architecture.encoding for architecture in reversed(known)}
+        ids = list(dict.fromkeys(architecture.id for architecture in known))[len(finalists) :]
+        rows = [first[each] for each in ids[:count]]
+        if len(rows) < count:
+            self.reporter.say(f"{len(rows)} random architectures in place of {count}: no others cost as little.")
+        return rows
 
     def _record_final(self, report: Report, encoding: tuple[int, ...]) -> None:
         metrics = None

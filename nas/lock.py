@@ -22,10 +22,14 @@ def locked(folder: Path, run: str) -> Iterator[None]:
         raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
     with file:
         deadline = time.monotonic() + PATIENCE
-        while not _taken(file, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise UsageError(f"run={run!r} is running in another process")
-            time.sleep(0.02)
+        try:
+            while not _taken(file, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise UsageError(f"run={run!r} is running in another process")
+                time.sleep(0.02)
+        except OSError as error:
+            said = f"{folder} is on a file system that cannot lock files: {error.strerror}; put the store on another"
+            raise UsageError(said) from error
         yield
 
 
@@ -41,6 +45,6 @@ def is_locked(folder: Path) -> bool | None:
 def _taken(file, how: int) -> bool:
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True

@@ -1,5 +1,6 @@
 """What a person sees while a job runs: a bar a stage on a terminal, a plain line now and then elsewhere."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -64,7 +65,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         if self._lines is not None:
-            print(line, file=sys.stderr, flush=True)
+            _print(line)
         else:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -98,4 +99,11 @@ class _Lines:
     def _write(self) -> None:
         self._written = time.monotonic()
         minutes, seconds = divmod(int(self._written - self._began), 60)
-        print(f"{minutes:3d}:{seconds:02d}  {self._state}", file=sys.stderr, flush=True)
+        _print(f"{minutes:3d}:{seconds:02d}  {self._state}")
+
+
+def _print(line: str) -> None:
+    """A search does not end because nobody reads what it says."""
+    if sys.stderr is not None:  # it was closed before Python began
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)

@@ -22,6 +22,9 @@ from ray import exceptions
 from nas.compilation import CACHE
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
+from nas.interrupts import kept
+
+START_SECONDS = 60.0  # after which a session without a free core is given up
 
 
 class _Worker:
@@ -69,6 +72,7 @@ class RayPool:
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
         self._failed_starts = 0  # since the last success
+        self._has_started = False  # any worker
         self._workers: list[Any] = [None] * workers
         self._starting: dict[Any, int] = {}  # by reference, as are the running
         self._running: dict[Any, _Running] = {}
@@ -85,7 +89,14 @@ class RayPool:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
+            if not self._running and not self._has_started:
+                timeout = START_SECONDS  # there may be no free core, and then nobody would ever answer
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
+            if not ready and not self._running and not self._has_started and _free_cores() < 1:
+                raise RunError(
+                    f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "
+                    "joined are taken"
+                )
             late = [ref for ref, each in self._running.items() if each.deadline < time.monotonic()]
             for reference in ready or late[:1]:
                 if reference in self._starting:
@@ -118,7 +129,7 @@ class RayPool:
                 raise RunError(f"workers cannot be started: {_one_line(error)}") from error
             self._start(worker)
         else:
-            self._failed_starts = 0
+            self._failed_starts, self._has_started = 0, True
             self._idle.append(worker)
 
     def _collect(self, reference: Any, finished: bool) -> Report | None:
@@ -172,12 +183,13 @@ def start_ray(workers: int, address: str | None = None) -> None:
     global _started
     if address is not None:
         try:
-            ray.init(address, **quiet)
+            with kept():
+                ray.init(address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RunError(f"ray_address={address!r} cannot be joined: {error}") from error
         _started = True
         return
-    with warnings.catch_warnings():
+    with kept(), warnings.catch_warnings():
         # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         ray.init(
@@ -213,6 +225,10 @@ def _reason(error: exceptions.RayError) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[-300:]
+
+
+def _free_cores() -> float:
+    return ray.available_resources().get("CPU", 0.0)
 
 
 def _gpus_each(workers: int) -> float:

@@ -176,24 +176,30 @@ class Store:
         raise AssertionError
 
     def folder(self, run: Run) -> Path:
-        """Where the files of a run are."""
-        return self.root / run.config.get("files", run.name)
+        """Where the files of a run are. Raises UsageError where the database says that they are somewhere else."""
+        folder = Path(os.path.abspath(self.root / run.config.get("files", run.name)))
+        # Whoever wrote the database could name any folder, and `delete` empties it.
+        if folder.parent != self.root and (self._sqlite or folder.parent.name != self.root.name):
+            raise UsageError(f"run={run.name!r}: its files={str(folder)!r} are not in {self.root}, and are not touched")
+        return folder
 
     def rename(self, run: Run, name: str) -> None:
         """Raises UsageError for a name that is taken, or cannot be one. Files stay where they are."""
         with self._transaction(write=True) as connection:
             self._check_new_name(name, set(connection.scalars(sa.select(RUN.c.name))))
-            connection.execute(sa.update(RUN).where(RUN.c.id == run.id).values(name=name))
+            # Older runs did not note where their files are: under the name.
+            config = {"files": self.folder(run).name, **run.config}
+            connection.execute(sa.update(RUN).where(RUN.c.id == run.id).values(name=name, config=config))
 
     def delete(self, run: Run) -> None:
         """The run with its trials, measurements and files. Predictors that learned from it stay."""
-        trials = sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id)
+        folder, trials = self.folder(run), sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id)
         with self._transaction(write=True) as connection:
             connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(trials)))
             for table in (TRIAL, ARTIFACT):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.id))
             connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
-        shutil.rmtree(self.folder(run), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
         finished = None if status == "running" else _now()
@@ -389,8 +395,9 @@ def _parse(url: str) -> sa.URL:
     form = "such as sqlite:///nas.db or postgresql://user@host/name"
     try:
         parsed = sa.make_url(url)
-    except ArgumentError:
-        raise UsageError(f"store={url!r} is not a database URL, {form}") from None
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        said = re.sub(r":[^:@/]*@", ":***@", url)
+        raise UsageError(f"store={said!r} is not a database URL, {form}") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
     shown = parsed.render_as_string(hide_password=True)
@@ -414,7 +421,7 @@ def _with_password(url: sa.URL) -> sa.URL:
 
 def _shown(url: sa.URL) -> str:
     """The URL without its password: it can be printed, kept, and given again."""
-    plain = url.difference_update_query(["password"])._replace(
+    plain = url.difference_update_query(["password", "sslpassword"])._replace(
         drivername=url.drivername.partition("+")[0], password=None
     )
     return plain.render_as_string(hide_password=False)

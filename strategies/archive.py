@@ -14,6 +14,8 @@ from spaces.base import Encodings, Space, feasible
 from strategies.region import Region, draws, pick
 from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
 
+REMEMBERED = 2**12  # of what was seen in a large space, at least, however little of it is learned from
+
 
 @struct.dataclass
 class Archive:
@@ -25,7 +27,8 @@ class Archive:
 
 def empty(space: Space, memory: int) -> Archive:
     rows = jnp.zeros((memory, len(space.cardinalities)), jnp.int32)
-    return Archive(rows, jnp.full(memory, jnp.nan), jnp.zeros((), jnp.int32), nothing(space, memory))
+    visited = nothing(space, max(memory, REMEMBERED))
+    return Archive(rows, jnp.full(memory, jnp.nan), jnp.zeros((), jnp.int32), visited)
 
 
 def add(archive: Archive, observed: Observations) -> Archive:
@@ -68,9 +71,12 @@ def sized(archive: Archive, what: Callable[[Encodings, Array], Any], sizes: Sequ
 
 
 def draw_new(where: Region, key: jax.Array, n: int, known: Visited) -> Encodings:
-    """Random architectures that are not known, as long as there are any."""
+    """Random architectures that are not known come first, as many as there are; any others follow."""
     key_draw, key_pick = jr.split(key)
-    return pick(where, draws(where, key_draw, n, 4), key_pick, known)
+    rows = pick(where, draws(where, key_draw, n, 4), key_pick, known)
+    hashes = hash_rows(rows)
+    earlier = ((hashes[:, None] == hashes[None]).all(-1) & jnp.tri(n, k=-1, dtype=bool)).any(1)
+    return rows[jnp.argsort(contains(known, rows) | earlier, stable=True)]
 
 
 def lowest(
@@ -85,6 +91,9 @@ def lowest(
 
     NaN is no value.
     """
+    if len(rows) < n:  # there is nothing to choose
+        rows = jnp.concatenate([rows, jnp.zeros((n - len(rows), rows.shape[1]), rows.dtype)])
+        values = jnp.concatenate([values, jnp.full(n - len(values), jnp.nan)])
     hashes = hash_rows(rows)
     order = jnp.argsort(values)  # which puts NaN last
     legal = feasible(where.space, rows, where.limits) & ~jnp.isnan(values)
@@ -94,5 +103,5 @@ def lowest(
     place, chosen = jax.lax.top_k(jnp.where(free & first, -jnp.arange(len(rows)), -len(rows)), n)
     found = rows[order][chosen]
     missing = place == -len(rows)
-    others = draw_new(where, key, n, also(known, found))
-    return jnp.where(missing[:, None], others, found)
+    others = draw_new(where, key, n, also(known, jnp.where(missing[:, None], -1, found)))
+    return jnp.where(missing[:, None], others[jnp.cumsum(missing) - 1], found)

@@ -204,6 +204,11 @@ def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
         (["top", "x", "--limit", "010"], "'010' must be a valid integer, in decimal digits"),
         (["runs", "--format", "jsn"], "did you mean 'json'?"),
         (["runs", "--store", "nas.db"], "not a database URL"),
+        (
+            ["runs", "--store", "postgresql://me:secret@host:abc/x"],
+            "'postgresql://me:***@host:abc/x' is not a database",
+        ),
+        (["runs", "--store", "postgresql//me:secret@host/x"], "'postgresql//me:***@host/x' is not a database URL"),
         (["export", "x"], "required: --out"),
     ],
 )

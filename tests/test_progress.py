@@ -1,5 +1,7 @@
 """What a person sees of a job, on a terminal and in a log."""
 
+import io
+import sys
 import time
 
 import pytest
@@ -43,6 +45,18 @@ def test_now_and_then_there_is_a_line_also_while_nothing_is_heard(capsys, monkey
     lines(capsys)
     time.sleep(0.5)
     assert lines(capsys) == []  # it ends with the job
+
+
+@pytest.mark.parametrize("closed", [None, "broken"])
+def test_a_job_does_not_end_because_nobody_reads(closed, monkeypatch):
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with Bar() as bar:
+        monkeypatch.setattr(sys, "stderr", None if closed is None else Broken())
+        bar.show("Training", 0, 2, "")
+        bar.say("12 images are resized")
 
 
 def test_a_refusal_comes_without_an_empty_line(capsys):

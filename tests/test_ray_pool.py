@@ -3,8 +3,11 @@
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +69,36 @@ def test_a_session_that_was_there_before_is_left_as_it_is(monkeypatch):
     start_ray(1)
     stop_ray()
     assert ray.is_initialized()
+
+
+def test_a_session_without_a_free_core_is_given_up(monkeypatch):
+    monkeypatch.setattr(ray_pool, "START_SECONDS", 2.0)
+    taken: Any = ray.remote(num_cpus=4)(type("Taken", (), {"ready": lambda self: None})).remote()
+    ray.get(taken.ready.remote())
+    pool = RayPool(Troubled("", np.zeros(1)), 1)
+    pool.submit(Job(0, (0, 0, 0), 0, 0))
+    with pytest.raises(RunError, match="all cores of the Ray session that this process has joined are taken"):
+        pool.wait()
+    pool.close()
+    ray.kill(taken)
+
+
+def test_sigterm_is_heard_as_ctrl_c_with_ray_too():
+    script = """
+import os, signal
+from nas.interrupts import ended_by_sigterm
+from nas.ray_pool import start_ray, stop_ray
+try:
+    with ended_by_sigterm():
+        start_ray(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt as stop:
+    stop_ray()
+    print("heard", stop)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.stdout == "heard SIGTERM\n", done.stderr
+    assert done.returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from conftest import Toy
 from scipy import stats
 
 from spaces.base import feasible, mutate
+from strategies.archive import empty, lowest
 from strategies.region import draw, pick, region, repeat, walk
 from strategies.visited import also, among, contains, hash_rows, nothing, visit
 
@@ -148,3 +149,24 @@ def test_hashes_of_different_architectures_differ():
     assert len(np.unique(np.asarray(hashes), axis=0)) == len(rows)
     assert (np.asarray(hashes) > 0).all()
     assert among(hashes[:5], hashes[3:8]).tolist() == [True, True, False, False, False]
+
+
+def test_the_lowest_are_filled_up_with_what_is_new_however_little_is_left():
+    """The last new row is found wherever it is, though no candidate has it."""
+    limits = (("macs", 11.0),)
+    rows = np.array(sorted(encodings(TOY, limits)), np.int32)
+    where = region(TOY, limits)
+    for left in range(0, len(rows), 5):
+        known = also(nothing(TOY, 8), jnp.asarray(np.delete(rows, [left, left - 1], axis=0)))
+        given = jnp.asarray(rows[[left]] if left % 2 else rows[[left - 2]])  # one that is new, one that is not
+        chosen = lowest(where, given, jnp.zeros(1), 4, jr.key(left), known)
+        fresh = np.asarray(~contains(known, chosen))
+        assert {tuple(row) for row in np.asarray(chosen)[fresh].tolist()} == {
+            tuple(row) for row in rows[[left, left - 1]].tolist()
+        }
+        assert feasible(TOY, chosen, limits).all()
+
+
+def test_what_little_is_learned_from_more_is_remembered():
+    assert empty(LARGE, 32).scores.shape == (32,)
+    assert empty(LARGE, 32).visited.ring.shape[0] >= 4096

@@ -1,6 +1,8 @@
 """The store keeps whole transactions, answers while it is written, and leaves what is not its own alone."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import math
 import os
@@ -17,8 +19,9 @@ import pytest
 import sqlalchemy as sa
 
 import nas.store
+from nas import cli
 from nas.errors import UsageError
-from nas.lock import locked
+from nas.lock import is_locked, locked
 from nas.migrations import HEAD, VERSION_TABLE
 from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
 
@@ -201,6 +204,48 @@ def test_a_run_is_deleted_with_all_that_is_its_own(store):
     assert [path.name for path in store.root.iterdir()] == ["two"]
     assert len(store.trials(run.id)) == len(store.artifacts()) == 1
     assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
+
+
+@pytest.mark.parametrize("named", ["../victim", "/tmp/victim", "a/b", "."])
+def test_files_that_a_database_says_are_elsewhere_are_not_touched(store, named):
+    run = start(store, "mine")
+    doctored = dataclasses.replace(run, config={**run.config, "files": named})
+    for question in (store.folder, store.delete):
+        with pytest.raises(UsageError, match="and are not touched"):
+            question(doctored)
+    assert store.run("mine") == run
+
+
+def test_a_run_of_an_older_version_keeps_its_files_under_another_name(store):
+    run = start(store, "old")
+    without = {name: value for name, value in run.config.items() if name != "files"}
+    store.rename(dataclasses.replace(run, config=without), "new")
+    assert store.folder(store.run("new")).name == "old"
+
+
+@pytest.mark.parametrize("command", [["delete", "mine"], ["rename", "mine", "other"]])
+def test_what_another_process_is_at_work_on_is_neither_deleted_nor_renamed(command, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with Store(url, create=True) as own:
+        run = start(own, "mine")
+        with locked(own.folder(run), "mine"):
+            assert cli.main([*command, "--store", url]) == 2
+            assert "running in another process" in capsys.readouterr().err
+        assert cli.main([*command, "--store", url]) == 0
+        assert [row["name"] for row in own.runs()] == command[2:]
+
+
+def test_a_file_system_without_locks_says_so(store, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    run = start(store, "mine")
+    with locked(store.folder(run), "mine"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(UsageError, match="cannot lock files"), locked(store.folder(run), "mine"):
+        pass
+    assert is_locked(store.folder(run)) is None
 
 
 def test_a_repeated_trial_has_the_result_of_the_first_and_says_so(store):

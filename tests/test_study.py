@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import sqlite3
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from nas.evaluators.table import TableEvaluator
 from nas.executors import InProcess
 from nas.query import hypervolume
 from nas.recipe import Lookup
+from nas.store import Store
 from nas.streams import SEARCH, stream
 from nas.tables import Column, Table, TabularSpace, read_table, write_table
 from predictors.gaussian_process import at, predict
@@ -365,6 +367,32 @@ def test_a_run_on_a_table_is_queried_like_any_other(file, tmp_path, capsys, monk
     assert volume["hypervolume"] > 0
     assert launch.main([*words[:-2], "--objectives", "eror"]) == 2
     assert "objectives='eror'" in capsys.readouterr().err
+
+
+def test_random_architectures_beside_those_found_are_others(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "random", "--trials", "5"]
+    assert launch.main([*words, "--name", "many", "--finalists", "3", "--baselines", "4"]) == 0
+    with Store("sqlite:///nas.db") as store:
+        finals = store.trials(store.run("many").id, "final")
+    assert len({trial.architecture for trial in finals}) == 7
+    cheapest = float(CELLS.cost(jnp.zeros((1, 6), jnp.int32))["macs"][0])
+    assert launch.main([*words, "--name", "few", "--max-macs", str(cheapest), "--baselines", "100"]) == 0
+    assert "random architectures in place of 100" in capsys.readouterr().err
+    with Store("sqlite:///nas.db") as store:
+        finals = [trial.architecture for trial in store.trials(store.run("few").id, "final")]
+    assert len(set(finals)) == len(finals) < 100
+
+
+def test_a_run_is_not_resumed_in_a_space_that_is_another_now(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "random", "--trials", "5"]
+    assert launch.main([*words, "--name", "it"]) == 0
+    with sqlite3.connect("nas.db") as database:
+        [[text]] = database.execute("select config from run").fetchall()
+        database.execute("update run set config = ?", [json.dumps({**json.loads(text), "space": "0" * 16})])
+    assert launch.main(["--resume", "it"]) == 2
+    assert "has other architectures than when it began" in capsys.readouterr().err
 
 
 def test_a_table_that_was_written_is_read_back(file, table):
