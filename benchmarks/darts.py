@@ -11,7 +11,6 @@ step, with an empty cache of compiled programs and with a full one.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import os
@@ -33,6 +32,7 @@ from nas.bilevel import Rule, begin, search_step
 from nas.compilation import quick_start
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
+from nas.recipe import Recipe
 from nas.train import Program, own
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
@@ -171,7 +171,7 @@ def child(data: str, rounds: int) -> None:
     train, valid = (
         Batch(statistics, (images, labels), np.arange(batch, dtype=np.int32) + at, key, 0) for at in (0, batch)
     )
-    recipe = dataclasses.replace(RECIPES["darts"], batch_size=batch, crop=0)
+    recipe = Recipe(**{**RECIPES["darts"], "batch_size": batch}, crop=0)
     answer: dict = {}
 
     def steps(strategy: Differentiable) -> Iterator[tuple[float, float]]:

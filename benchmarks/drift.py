@@ -20,6 +20,7 @@ import report
 
 from nas.bilevel import Epoch, Rule, search
 from nas.compilation import quick_start
+from nas.recipe import Recipe
 from nas.tables import read_table
 from nas.tasks import load
 from spaces.base import indices
@@ -52,7 +53,7 @@ def main() -> None:
     for name in options.variants:
         preset, changes, times = VARIANTS[name]
         augmented = {"crop": options.image_size // 8, "flip": True}
-        recipe = dataclasses.replace(RECIPES[preset], batch_size=options.batch, **augmented)
+        recipe = Recipe(**{**RECIPES[preset], "batch_size": options.batch, **augmented})
         strategy = dataclasses.replace(strategy_class(preset)(), learning_rate=options.learning_rate, **changes)
         for seed in range(options.seeds):
             start, epochs = time.perf_counter(), []

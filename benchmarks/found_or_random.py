@@ -21,10 +21,10 @@ from scipy.stats import wilcoxon
 
 from nas import config, job
 from nas.compilation import quick_start
-from nas.evaluators.supernet import costs
 from nas.evaluators.train import TrainEvaluator
 from nas.progress import Bar
 from nas.store import Store
+from spaces.base import costs
 from strategies.region import draw, region
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -37,7 +37,7 @@ from nas.compilation import quick_start
 from nas.config import Config
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job
-from nas.evaluators.supernet import SupernetEvaluator, costs
+from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.train import TrainEvaluator
 from nas.executors import Executor, InProcess
 from nas.inference import calibrate, error, flatten, on_path, split, unflatten
@@ -46,7 +46,7 @@ from nas.sampling import uniform_paths
 from nas.streams import stream
 from nas.tasks.base import Task
 from nas.train import batch_indices, fit
-from spaces.base import Space, fingerprint, sample
+from spaces.base import Space, costs, fingerprint, sample
 from spaces.single_path import Shared
 
 Encoding = tuple[int, ...]

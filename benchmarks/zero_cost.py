@@ -22,12 +22,11 @@ import report
 from scipy.stats import kendalltau
 
 from nas.compilation import quick_start
-from nas.evaluators.supernet import costs
 from nas.job import bind
 from nas.tables import Table, read_table
 from nas.tasks import load
 from nas.zero_cost import scores
-from spaces.base import every
+from spaces.base import costs, every
 from spaces.nasbench201 import EDGES, NODES, NONE, NasBench201
 
 PUBLISHED = {

@@ -1,6 +1,7 @@
 """Neural architecture search: launch a search, query what it found, reuse it.
 
-`nas.search(...)` runs a job, `nas.Store(url)` answers questions, `nas.load(folder)` gives an exported network.
+`nas.search(...)` runs a job, `nas.Store(url)` answers questions, `nas.load(folder)` gives an exported network
+and `nas.load_predictor(folder)` a predictor.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.export import load as load
     from nas.job import Outcome
+    from nas.predictor_files import load as load_predictor
     from nas.store import Store as Store
 
-__all__ = ["Store", "load", "search"]
+__all__ = ["Store", "load", "load_predictor", "search"]
 
 
 def search(*, resume: str | None = None, **options: Any) -> "Outcome":
@@ -19,11 +21,14 @@ def search(*, resume: str | None = None, **options: Any) -> "Outcome":
     >>> outcome = nas.search(space="shufflenet", strategy="random", task="digits", trials=20, workers=0)
     >>> pandas.DataFrame(outcome.top(limit=5))
 
+    A space, a strategy and a task may also be values: `space=MySpace()`, `task=(images, labels)`.
+
     Raises `nas.errors.UsageError` for options that cannot be used, `nas.errors.RunError` for a run that failed.
     """
+    from nas.config import from_values
     from nas.job import search
 
-    return search(options, resume)
+    return search(from_values(options), resume)
 
 
 def __getattr__(name: str) -> Any:
@@ -35,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from nas.export import load
 
         return load
+    if name == "load_predictor":
+        from nas.predictor_files import load as load_predictor
+
+        return load_predictor
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

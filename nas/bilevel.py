@@ -28,9 +28,9 @@ from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
 from nas.train import Program, TrainState, at_rest, batch_indices, identified, learning_rates, own, resume, train_step
-from nas.types import GradientStrategy
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
+from strategies.base import GradientStrategy
 
 WINDOW = 5  # epochs over which the curvature is averaged
 LOOK_BACK = 4  # windows that far apart are compared, and the architecture before the growth is taken

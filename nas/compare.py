@@ -18,8 +18,8 @@ from nas.query import Row
 from nas.recipe import Lookup
 from nas.seeds import MOST
 from nas.tables import Table, table_of
-from nas.types import Strategy
 from spaces.base import Limits
+from strategies.base import Strategy
 
 BASELINE = "random"
 POINTS = 200  # of a curve
@@ -279,13 +279,13 @@ def _fields(rest: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, st
     words = iter(rest)
     for word in words:
         flag, equals, value = word.removeprefix("--").partition("=")
-        name, dot, field = flag.partition(".")
-        if not word.startswith("--") or not dot or name not in found:
+        name = next((each for each in found if flag.startswith(f"{each}.")), None)
+        if not word.startswith("--") or name is None:
             raise UsageError(f"flag {word!r} is not known; nas compare --help lists all, besides --STRATEGY.FIELD")
         value = value if equals else next(words, None)
         if value is None:
             raise UsageError(f"flag {word!r} needs a value")
-        found[name][field] = value
+        found[name][flag.removeprefix(f"{name}.")] = value
     return found
 
 

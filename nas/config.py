@@ -8,6 +8,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import json
 import operator
 import shlex
 import textwrap
@@ -17,12 +18,14 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
+from nas import registry
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, read_yaml, shown
 from nas.query import parse_where
-from nas.recipe import Lookup, Recipe, Screening, ZeroCost
+from nas.recipe import Lookup, Recipe, ZeroCost
 from nas.seeds import check_seed
 from nas.tasks import Resize
+from strategies.screening import Screening
 
 Data = dict[str, Any]
 
@@ -32,11 +35,14 @@ class Config:
     """A search job."""
 
     space: Any = "shufflenet"
-    """The search space, NAME or NAME:PRESET; --space NAME --help lists its own fields."""
+    """The search space: NAME, NAME:PRESET, or of your own FILE.py:CLASS or MODULE:CLASS; --space NAME --help lists its
+    own fields."""
     strategy: Any = "evolution"
-    """The search strategy; --strategy NAME --help lists its own fields."""
+    """The search strategy: NAME, or of your own FILE.py:CLASS or MODULE:CLASS; --strategy NAME --help lists its own
+    fields."""
     task: str = "digits"
-    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR; or what was measured before, table:FILE."""
+    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR; of your own FILE.py:FUNCTION
+    or MODULE:FUNCTION; or what was measured before, table:FILE."""
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
@@ -185,39 +191,85 @@ def _defaults(strategy: str) -> Config:
     """Of a strategy by name: a gradient strategy brings its own recipe for the weights."""
     from strategies import RECIPES
 
-    return Config(training=RECIPES.get(strategy, Config.training))
+    return Config(training=Recipe(**RECIPES[strategy])) if strategy in RECIPES else Config()
 
 
 def build_strategy(data: Any) -> Any:
-    from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
-
-    name, fields = _named(data, "strategy")
-    known = (*STRATEGIES, *GRADIENT_STRATEGIES)
-    if name not in known:
-        raise unknown("strategy", name, known)
-    return _replace(strategy_class(name)(), fields, "strategy.")
+    return _built("strategy", data)
 
 
-def build_predictor(data: Any) -> Any:
-    from predictors import PREDICTORS, predictor_class
-
-    name, fields = _named(data, "predictor")
-    if name not in PREDICTORS:
-        raise unknown("predictor", name, PREDICTORS)
-    return _replace(predictor_class(name)(), fields, "predictor.")
+def build_predictor(data: Any, *, given: bool = True) -> Any:
+    return _built("predictor", data, given)
 
 
-def build_space(data: Any) -> Any:
-    from spaces import SPACES, presets
+def build_space(data: Any, *, given: bool = True) -> Any:
+    return _built("space", data, given)
 
-    name, fields = _named(data, "space")
-    name, _, preset = name.partition(":")
-    if name not in SPACES:
-        raise unknown("space", name, SPACES)
-    choices = presets(name)
+
+def _built(kind: str, data: Any, given: bool = True) -> Any:
+    """The part of plain data. `given` says whether its name comes from the user: see `nas.registry`."""
+    name, fields = _named(data, kind)
+    return _replace(default_of(kind, name, given=given), fields, f"{kind}.")
+
+
+def default_of(kind: str, name: str, *, given: bool = True) -> Any:
+    """The part of a name, with its own values of all fields. Raises UsageError."""
+    if registry.is_own(kind, name):
+        return registry.value(kind, name, given=given)
+    head, _, preset = name.partition(":") if kind == "space" else (name, "", "")
+    if head not in registry.ours(kind):
+        raise unknown(kind, name, registry.ours(kind))
+    if kind == "strategy":
+        from strategies import strategy_class
+
+        return strategy_class(name)()
+    if kind == "predictor":
+        from predictors import predictor_class
+
+        return predictor_class(name)()
+    from spaces import presets
+
+    choices = presets(head)
     if preset and preset not in choices:
-        raise unknown("space", f"{name}:{preset}", [f"{name}:{each}" for each in choices])
-    return _replace(choices[preset or next(iter(choices))], fields, "space.")
+        raise unknown("space", name, [f"{head}:{each}" for each in choices])
+    return choices[preset or next(iter(choices))]
+
+
+def from_values(options: Mapping[str, Any]) -> Data:
+    """The options of a Python caller, with names and fields in place of values. Raises UsageError."""
+    data = dict(options)
+    for kind in ("space", "strategy"):
+        part = data.get(kind, "")
+        if isinstance(part, str | Mapping):
+            continue
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            said = type(part).__name__
+            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
+        fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+        fields = {name: value for name, value in fields.items() if name not in BOUND}
+        data[kind] = {"name": _name_of(kind, type(part)), **fields}
+    if not isinstance(data.get("task", ""), str):
+        data["task"] = _held(data["task"])
+    return data
+
+
+def _name_of(kind: str, cls: type) -> str:
+    if cls.__module__.partition(".")[0] in ("spaces", "strategies"):
+        for name in registry.ours(kind):
+            if type(default_of(kind, name)) is cls:
+                return name
+    return registry.name_of(kind, cls)
+
+
+def _held(task: Any) -> str:
+    """A name for a function, or for data in the memory of this process: the same for the same data."""
+    if callable(task) and hasattr(task, "__qualname__"):
+        return registry.name_of("task", task)
+    from nas.tasks.base import digest_of, own_images
+
+    name = f"arrays:{digest_of(own_images('arrays', task))}"
+    registry.hold("task", name, task)
+    return name
 
 
 def _architecture(space: Any, given: Any) -> str | None:
@@ -242,8 +294,19 @@ def to_data(config: Config, given: Data) -> Data:
     data = dataclasses.asdict(config)
     for part in ("space", "strategy"):
         name, _ = _named(given.get(part, getattr(Config, part)), part)
-        data[part] = {"name": name, **{key: value for key, value in data[part].items() if key not in BOUND}}
+        fields = {key: value for key, value in data[part].items() if key not in BOUND}
+        data[part] = {"name": registry.lasting(name), **fields}
+    data["task"] = registry.lasting(config.task)
     return data
+
+
+def same_part(part: str, given: Any, stored: Data) -> bool:
+    """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
+    if part not in ("space", "strategy", "task"):
+        return False
+    (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, stored[part]))
+    same = {key: json.loads(json.dumps(value, default=str)) == kept.get(key) for key, value in fields.items()}
+    return registry.portable(name) == registry.portable(kept_name) and all(same.values())
 
 
 def store_flag(url: str) -> str:
@@ -255,7 +318,13 @@ def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
     space, strategy = (_named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
     strategy = strategy if data.get("architecture") is None else "retrain"
-    return {"space": space.partition(":")[0], "strategy": strategy, "task": data.get("task", Config.task)}
+    if not registry.is_own("space", space):
+        space = space.partition(":")[0]
+    return {
+        "space": registry.portable(space),
+        "strategy": registry.portable(strategy),
+        "task": registry.portable(data.get("task", Config.task)),
+    }
 
 
 def _named(data: Any, part: str) -> tuple[str, Data]:

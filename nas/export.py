@@ -16,11 +16,10 @@ from jaxtyping import Float, UInt8
 from nas import checkpoint
 from nas.config import build_space
 from nas.errors import UsageError
-from nas.evaluators.supernet import costs
 from nas.inference import Scaling, batch_logits, flatten, split, unflatten
 from nas.store import Store
 from nas.tasks.base import check_names, numbered
-from spaces.base import Space
+from spaces.base import Space, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
 BATCH = 32  # images in one call of the network: what they need at once bounds the memory
@@ -137,7 +136,7 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     for number in _numbers(description["space"]):
         if not -MAX_NUMBER <= number <= MAX_NUMBER:
             raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
-    space = build_space(description["space"])
+    space = build_space(description["space"], given=False)
     for name, value in dataclasses.asdict(space).items():  # pyright: ignore[reportArgumentType]
         depth = sum(value) if name == "blocks" else value
         if name in ("blocks", "cells") and depth > MAX_DEPTH:

@@ -15,12 +15,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nas import checkpoint, config, gradient_job, loop, predictor_jobs
+from nas import checkpoint, config, gradient_job, loop, predictor_jobs, registry
 from nas.compilation import quick_start
 from nas.config import Config, Data
 from nas.errors import Interrupted, RunError, UsageError, unknown
 from nas.evaluators.base import Evaluator, Job, Report
-from nas.evaluators.supernet import SupernetEvaluator, costs
+from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.table import TableEvaluator
 from nas.evaluators.train import TrainEvaluator
 from nas.evaluators.train import check as check_recipe
@@ -41,9 +41,9 @@ from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
-from nas.types import GradientStrategy
-from spaces.base import Space, architecture_id, fingerprint, identify, shares_weights
+from spaces.base import Space, architecture_id, costs, fingerprint, identify, shares_weights
 from strategies.archive import draw_new
+from strategies.base import GradientStrategy
 from strategies.region import region
 from strategies.visited import also, nothing
 
@@ -74,16 +74,19 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     url = data.get("store", Config.store)
     given = data
     if resume is not None:
-        odd = sorted(set(data) - set(config.RESUMABLE))
+        with Store(url) as store:
+            run = store.run(resume)
+        stored = run.config["given"]
+        changed = {name: value for name, value in data.items() if not config.same_part(name, value, stored)}
+        odd = sorted(set(changed) - set(config.RESUMABLE))
         if odd:
             allowed = ", ".join(config.RESUMABLE)
             raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
-        with Store(url) as store:
-            run = store.run(resume)
         resume = run.name  # the latest may be another one in a moment
-        given = {**run.config["given"], **data, "store": url}
+        given = {**stored, **changed, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
+    _check_own(given, settings)
     subject = load_subject(settings, config.names(given)["space"])
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
@@ -123,6 +126,23 @@ def _prepared(settings: Config, subject: "Subject", learning: Learning) -> loop.
     if learning.start is not None:
         state.state = learning.strategy.warm(state.state, learning.start.params)
     return state
+
+
+def _check_own(given: Data, settings: Config) -> None:
+    """Raises UsageError, saying which law, where a part of the user's own breaks its contract."""
+    from nas import testing
+
+    names = config.names(given)
+    checks = {
+        "space": lambda: testing.check_space(settings.space, samples=16, networks=False),
+        "strategy": lambda: testing.check_fields_of_strategy(settings.strategy),
+    }
+    for kind, check in checks.items():
+        if registry.is_own(kind, names[kind]):
+            try:
+                check()
+            except testing.Broken as broken:
+                raise UsageError(f"{kind}={names[kind]!r} breaks a law: {broken}") from broken
 
 
 def _check_trainable(settings: Config, subject: "Subject") -> None:
@@ -177,10 +197,14 @@ def _ran(job: "_Job", loop_state: loop.Search | None) -> Outcome:
             job.close()
         raise
     except Exception as error:
+        place = registry.where(error)  # in code of the user's own
+        said = str(error) if place is None else f"{place}: {type(error).__name__}: {error}"
         with contextlib.suppress(UsageError):  # the store itself may be what failed
-            store.set_status(run.id, "failed", str(error))
+            store.set_status(run.id, "failed", said)
         if isinstance(error, UsageError | RunError):
             raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
+        if place is not None:
+            raise RunError(f"{said}; then go on with {_again(run.name, store.url)}") from error
         raise
     finally:
         job.close()
@@ -254,13 +278,10 @@ def load_task(settings: Config) -> Task:
 
 
 def bind(space: Any, task: Task) -> Space:
-    """The space with the input and output of the task."""
-    return dataclasses.replace(
-        space,
-        image_size=task.image_size,
-        image_channels=task.image_channels,
-        num_classes=task.num_classes,
-    )
+    """The space with the input and output of the task, as far as it has fields for them."""
+    shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
+    own = {field.name for field in dataclasses.fields(space)}
+    return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
 
 
 @dataclasses.dataclass

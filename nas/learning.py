@@ -3,14 +3,14 @@
 import dataclasses
 from typing import Any
 
-from nas import config, predictor_jobs
+from nas import config, predictor_jobs, registry
 from nas.config import Config
 from nas.errors import UsageError
 from nas.predictor_files import check_space
 from nas.store import Store
-from nas.types import GradientStrategy
 from predictors import PREDICTORS
 from spaces.base import Space
+from strategies.base import GradientStrategy
 from strategies.prescreened import Prescreened
 
 
@@ -36,7 +36,7 @@ class Learning:
             raise UsageError(
                 f"warm-start={warm!r} is of no use beside prescreen={kind!r}, which may be a saved predictor"
             )
-        screens = kind is not None and kind not in PREDICTORS
+        screens = kind is not None and kind not in PREDICTORS and not registry.is_own("predictor", kind)
         field, name = ("prescreen", kind) if screens else ("warm-start", warm)
         if name is not None:
             with Store(settings.store) as store:

@@ -22,8 +22,8 @@ import numpy as np
 from nas.compilation import in_order
 from nas.evaluators.base import Job, Report
 from nas.executors import Executor
-from nas.types import Drawn, Observations, Proposals, Strategy
 from spaces.base import Limits, Space
+from strategies.base import Drawn, Observations, Proposals, Strategy
 
 
 @dataclasses.dataclass
@@ -33,7 +33,7 @@ class Entry:
     encoding: tuple[int, ...]
     budget: int
     objectives: tuple[float, ...] | None = None  # NaN where it failed; None where it has not been reported
-    drawn: tuple[tuple[int, ...], float] | None = None  # the row and its log-probability: see `nas.types.Drawn`
+    drawn: tuple[tuple[int, ...], float] | None = None  # the row and its log-probability: see `strategies.base.Drawn`
 
 
 @runtime_checkable

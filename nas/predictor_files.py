@@ -124,7 +124,7 @@ def fit(
     `space` is plain data, see `described`. Raises UsageError where there is too little to learn from, or where `start`
     is of another kind or space.
     """
-    bound = build_space(space)
+    bound = build_space(space, given=False)
     finite = np.isfinite(targets)
     rows, targets = np.asarray(rows, np.int32)[finite], np.asarray(targets, np.float32)[finite]
     if len(rows) < 2:
@@ -208,8 +208,8 @@ def load(folder: str | Path) -> Fitted:
         raise UsageError(f"{folder / CARD} cannot be read: {error}") from error
     _check_card(folder / CARD, card)
     try:
-        predictor = build_predictor({"name": card["kind"], **card["settings"]})
-        space = build_space(card["space"])
+        predictor = build_predictor({"name": card["kind"], **card["settings"]}, given=False)
+        space = build_space(card["space"], given=False)
     except (UsageError, ValueError, TypeError) as error:
         raise UsageError(f"{folder / CARD}: {error}") from error
     if fingerprint(space) != card["fingerprint"]:

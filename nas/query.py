@@ -79,7 +79,7 @@ class NewTrial:
     space: str
     budget: int
     seed: int
-    drawn: dict[str, Any] | None = None  # how the strategy's policy drew it: see `nas.types.Drawn`
+    drawn: dict[str, Any] | None = None  # how the strategy's policy drew it: see `strategies.base.Drawn`
     repeats: int | None = None  # the number of the earlier trial whose result it has
 
 

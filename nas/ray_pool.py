@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray import exceptions
 
+from nas import registry
 from nas.compilation import CACHE
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
@@ -28,18 +29,19 @@ START_SECONDS = 60.0  # after which a session without a free core is given up
 
 
 class _Worker:
-    """Lives in a process of its own. The evaluator arrives as arrays in shared memory."""
+    """Lives in a process of its own. The evaluator arrives as arrays in shared memory, after the code it is made of."""
 
-    def __init__(self, evaluator: Evaluator, cores: list[int]):
+    def __init__(self, sources: dict[str, tuple[str, bytes]], cores: list[int]):
         if cores:  # before JAX starts its threads: XLA takes as many as there are cores
             os.sched_setaffinity(0, cores)
         from nas.compilation import quick_start
 
         quick_start()
-        self._evaluator = evaluator
+        registry.install(sources)
 
-    def ready(self) -> None:
+    def hold(self, evaluator: Evaluator) -> None:
         """Answers once the process has started and holds the evaluator."""
+        self._evaluator = evaluator
 
     def run(self, job: Job) -> Report:
         return run_job(self._evaluator, job)
@@ -117,7 +119,7 @@ class RayPool:
 
     def _start(self, worker: int) -> None:
         self._workers[worker] = self._spawn(worker, len(self._workers))
-        self._starting[self._workers[worker].ready.remote()] = worker
+        self._starting[self._workers[worker].hold.remote(self._evaluator)] = worker
 
     def _started(self, reference: Any) -> None:
         worker = self._starting.pop(reference)
@@ -169,7 +171,7 @@ class RayPool:
             variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             variables |= {name: os.environ[name] for name in (CACHE,) if name in os.environ}
         actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
-        return actor.remote(self._evaluator, cores)
+        return actor.remote(registry.sources(), cores)
 
 
 def start_ray(workers: int, address: str | None = None) -> None:

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int
 from nas.compilation import in_order
 from nas.streams import NOISE, SEARCH, stream
 from nas.tables.table import TabularSpace
-from nas.types import Observations, Proposals, Strategy
 from spaces.base import Limits, indices
+from strategies.base import Observations, Proposals, Strategy
 
 
 @dataclasses.dataclass(frozen=True)

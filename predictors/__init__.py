@@ -31,13 +31,3 @@ def kind_of(predictor: Any) -> str:
         return sum(getattr(other, field.name) != getattr(predictor, field.name) for field in dataclasses.fields(other))
 
     return min(PREDICTORS, key=distance)
-
-
-def load(folder: Any) -> Any:
-    """The predictor in a folder: `load(folder).predict(space, encodings)` gives mean and standard deviation.
-
-    Raises `nas.errors.UsageError`, in one line, for what is damaged or not a predictor; nothing is ever unpickled.
-    """
-    from nas.predictor_files import load
-
-    return load(folder)

@@ -7,6 +7,8 @@ import functools
 import hashlib
 import json
 import math
+import sys
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -151,8 +153,17 @@ class Mixable(Space, Protocol):
 @functools.lru_cache(maxsize=64)
 def fingerprint(space: Space) -> str:
     """The identity of a space as 16 hex digits: equal for equal spaces, on every machine."""
-    text = json.dumps({"kind": type(space).__name__, **space.identity()}, sort_keys=True)
+    text = json.dumps({"kind": _kind(type(space)), **space.identity()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _kind(space: type) -> str:
+    """The name of a space's class; of one that is not ours with its module, which tells it from others of its name."""
+    if space.__module__.partition(".")[0] in ("spaces", "nas"):
+        return space.__name__
+    # A file says what is in it: where it lies differs from machine to machine.
+    module = getattr(sys.modules.get(space.__module__), "__nas_part__", space.__module__)
+    return f"{module}:{space.__qualname__}"
 
 
 class Architecture(NamedTuple):
@@ -182,6 +193,11 @@ def identify(space: Space, encodings: np.ndarray) -> list[Architecture]:
 @functools.partial(jax.jit, static_argnums=0)
 def _canonical_and_costs(space: Space, rows: Encodings) -> tuple[Encodings, dict[str, Array]]:
     return space.canonical(rows), space.cost(rows)
+
+
+def costs(space: Space, encoding: Sequence[int]) -> dict[str, float]:
+    """The costs of one architecture by name."""
+    return identify(space, np.asarray([encoding]))[0].costs
 
 
 def architecture_id(space: Space, encoding: np.ndarray) -> str:

@@ -1,11 +1,8 @@
 """The strategies by name. Each is a module and a class, imported when it is chosen."""
 
-import dataclasses
 import importlib
 from collections.abc import Callable
 from typing import Any
-
-from nas.recipe import Recipe
 
 STRATEGIES = {
     "random": "strategies.random_search:RandomSearch",
@@ -19,7 +16,7 @@ STRATEGIES = {
     "nao": "strategies.nao:NAO",
     "seminas": "strategies.nao:SemiNAS",
 }
-# Those that learn by gradients through a mixture of all choices: `nas.types.GradientStrategy`.
+# Those that learn by gradients through a mixture of all choices: `strategies.base.GradientStrategy`.
 GRADIENT_STRATEGIES = {
     "darts": "strategies.differentiable:Differentiable",
     "pc-darts": "strategies.differentiable:pc_darts",
@@ -28,22 +25,23 @@ GRADIENT_STRATEGIES = {
     "snas": "strategies.differentiable:snas",
 }
 
-# How each trains the weights beside its logits, as published; how many steps follows from the epochs.
-_DARTS = Recipe(
-    batch_size=64,
-    learning_rate=0.025,
-    min_learning_rate=0.001,
-    weight_decay=3e-4,
-    warmup=0.0,
-    label_smoothing=0.0,
-)
-RECIPES = {
+# How each trains the weights beside its logits, as published: fields of `nas.recipe.Recipe`. The steps follow from
+# the epochs.
+_DARTS = {
+    "batch_size": 64,
+    "learning_rate": 0.025,
+    "min_learning_rate": 0.001,
+    "weight_decay": 3e-4,
+    "warmup": 0.0,
+    "label_smoothing": 0.0,
+}
+RECIPES: dict[str, dict[str, Any]] = {
     "darts": _DARTS,
     # Its code stops at 0.001, the paper (section 4.2) at 0.
-    "pc-darts": dataclasses.replace(_DARTS, batch_size=256, learning_rate=0.1, min_learning_rate=0.0),
-    "fair-darts": dataclasses.replace(_DARTS, batch_size=128, learning_rate=0.005),
+    "pc-darts": {**_DARTS, "batch_size": 256, "learning_rate": 0.1, "min_learning_rate": 0.0},
+    "fair-darts": {**_DARTS, "batch_size": 128, "learning_rate": 0.005},
     # The setting of NAS-Bench-201.
-    "gumbel-darts": dataclasses.replace(_DARTS, weight_decay=5e-4, nesterov=True),
+    "gumbel-darts": {**_DARTS, "weight_decay": 5e-4, "nesterov": True},
     "snas": _DARTS,
 }
 

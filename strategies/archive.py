@@ -9,8 +9,8 @@ import jax.random as jr
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from nas.types import Observations, Proposals
 from spaces.base import Encodings, Space, feasible
+from strategies.base import Observations, Proposals
 from strategies.region import Region, draws, pick
 from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
 

@@ -22,12 +22,12 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from nas.types import Observations, Proposals
 from predictors.features import features, groups
 from predictors.gaussian_process import GaussianProcess, Posterior, at, condition, matern, predict, squared_distances
 from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, every, feasible, mutate
 from strategies.archive import Archive, add, best, draw_new, empty, seen, sized, used
+from strategies.base import Observations, Proposals
 from strategies.checks import at_least
 from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import also, contains

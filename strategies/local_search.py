@@ -13,8 +13,8 @@ import jax.random as jr
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from nas.types import Observations, Proposals
 from spaces.base import Encodings, Limits, Space, feasible, neighbours, sample
+from strategies.base import Observations, Proposals
 from strategies.checks import at_least
 from strategies.region import Region, pick, region, repeat
 from strategies.visited import Visited, also, contains, nothing, visit

@@ -20,7 +20,6 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array
 
-from nas.types import Observations, Proposals
 from predictors import sequence
 from predictors.ensemble import latent_scores
 from predictors.nao import NAO as Predictor
@@ -29,6 +28,7 @@ from predictors.nao import unlabelled
 from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, networks
 from strategies.archive import Archive, add, draw_new, empty, lowest, seen
+from strategies.base import Observations, Proposals
 from strategies.checks import at_least
 from strategies.region import Region, region
 from strategies.visited import Visited

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import jax.random as jr
 from flax import struct
 
-from nas.recipe import Screening
-from nas.types import Drawn, Observations, Proposals
 from predictors.base import Predictor
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
+from strategies.base import Drawn, Observations, Proposals
 from strategies.region import Region, region
+from strategies.screening import Screening
 
 
 @struct.dataclass

@@ -13,8 +13,8 @@ import jax.random as jr
 from flax import struct
 from jaxtyping import Array, Int
 
-from nas.types import Observations, Proposals
 from spaces.base import Limits, Space
+from strategies.base import Observations, Proposals
 from strategies.checks import at_least
 from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import Visited, also, nothing, visit

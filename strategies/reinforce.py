@@ -20,8 +20,8 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from nas.types import Drawn, Observations, Proposals
 from spaces.base import Limits, Space
+from strategies.base import Drawn, Observations, Proposals
 from strategies.checks import at_least
 from strategies.policy import as_drawn, log_softmax, mask
 from strategies.region import Region, pick, region, repeat

@@ -24,7 +24,6 @@ from nas.inference import flatten, split
 from nas.progress import Silent
 from nas.recipe import Recipe
 from nas.train import Program, TrainState, descend, learning_rates
-from nas.types import GradientStrategy
 from spaces import cell_ops
 from spaces.base import Mixable, feasible, smallest
 from spaces.darts import PRESETS as DARTS
@@ -34,6 +33,7 @@ from spaces.nasbench201 import PRESETS as NASBENCH201
 from spaces.nasbench201 import NasBench201
 from spaces.single_path import OneHot
 from strategies import GRADIENT_STRATEGIES, RECIPES, STRATEGIES, strategy_class
+from strategies.base import GradientStrategy
 from strategies.differentiable import Differentiable, Logits, fair_darts, gumbel_darts
 
 MINI = NasBench201(width=2, cells=1, image_size=8, image_channels=1, num_classes=3)
@@ -130,7 +130,7 @@ def test_every_gradient_strategy_brings_its_published_recipe():
         assert found == expected
         assert (recipe.momentum, recipe.clip, recipe.schedule, recipe.warmup) == (0.9, 5.0, "cosine", 0.0)
     own = build({"strategy": "pc-darts", "space": "nasbench201", "training": {"batch_size": 8}}).training
-    assert own == dataclasses.replace(RECIPES["pc-darts"], batch_size=8)
+    assert own == Recipe(**{**RECIPES["pc-darts"], "batch_size": 8})
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
@@ -370,7 +370,7 @@ def test_costs_count_while_the_architecture_exceeds_the_limits(key):
 # Searches
 
 # As a job's, so that its programs are these.
-RECIPE = dataclasses.replace(RECIPES["darts"], batch_size=40, checkpoint_seconds=0.0, crop=0)
+RECIPE = Recipe(**{**RECIPES["darts"], "batch_size": 40}, checkpoint_seconds=0.0, crop=0)
 Stop = type("Stop", (Exception,), {})
 
 

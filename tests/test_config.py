@@ -17,7 +17,7 @@ import yaml
 from nas import config
 from nas.config import Config, build, parse, to_data
 from nas.errors import UsageError
-from nas.recipe import Lookup, Recipe, Screening, ZeroCost
+from nas.recipe import Lookup, Recipe, ZeroCost
 from nas.tasks import check_name
 from spaces import SPACES, presets
 from spaces.shufflenet import PRESETS
@@ -25,6 +25,7 @@ from strategies import STRATEGIES, strategy_class
 from strategies.evolution import Evolution
 from strategies.random_search import RandomSearch
 from strategies.regularized_evolution import RegularizedEvolution
+from strategies.screening import Screening
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

@@ -14,8 +14,8 @@ from flax import struct
 from nas.evaluators.base import Evaluation, Job, run_job
 from nas.executors import InProcess
 from nas.loop import Entry, Search, run
-from nas.types import Observations, Proposals, Strategy
 from spaces.base import Space
+from strategies.base import Observations, Proposals, Strategy
 from strategies.regularized_evolution import RegularizedEvolution
 
 TRIALS = 11

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import predictors
-from nas import cli, launch, predictor_files
+from nas import cli, launch, load_predictor, predictor_files
 from nas.errors import UsageError
 from nas.tables import Column, Table, write_table
 from predictors import PREDICTORS, kind_of, predictor_class
@@ -44,7 +43,7 @@ def test_what_is_loaded_predicts_what_was_saved(tmp_path, kind):
     second = fitted(kind, start=first)
     for i, saved in enumerate((first, second)):
         predictor_files.write(saved, tmp_path / str(i))
-        loaded = predictors.load(tmp_path / str(i))
+        loaded = load_predictor(tmp_path / str(i))
         assert loaded.card == json.loads(json.dumps(saved.card))
         assert loaded.predictor == saved.predictor
         for ours, theirs in zip(saved.predict(SPACE, ROWS), loaded.predict(SPACE, ROWS), strict=True):
@@ -147,10 +146,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("spoil", "said"), REFUSED.values(), ids=REFUSED)
 def test_what_is_damaged_or_was_changed_is_refused_in_one_line(folder, spoil, said):
-    predictors.load(folder)
+    load_predictor(folder)
     spoil(folder)
     with pytest.raises(UsageError) as refusal:
-        predictors.load(folder)
+        load_predictor(folder)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -158,9 +157,9 @@ def test_what_is_damaged_or_was_changed_is_refused_in_one_line(folder, spoil, sa
 def test_another_space_is_refused(folder):
     other = presets("shufflenet")["tiny"]
     with pytest.raises(UsageError, match="cannot score architectures of ShuffleNet"):
-        predictors.load(folder).predict(other, np.zeros((1, 9), np.int32))
+        load_predictor(folder).predict(other, np.zeros((1, 9), np.int32))
     with pytest.raises(UsageError, match="each choice of the space"):
-        predictors.load(folder).predict(SPACE, np.full((1, 6), 5))
+        load_predictor(folder).predict(SPACE, np.full((1, 6), 5))
 
 
 def test_too_few_rows_are_refused():

@@ -27,7 +27,7 @@ def smallest_preset(name: str):
 
 @pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", ["nasbench201", *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
-def test_a_trained_pool_decodes_to_itself_and_steps_improve_it(key, name, bidirectional):
+def test_a_trained_pool_decodes_to_itself_and_steps_improve_it(key, name, bidirectional, optimised):
     space = smallest_preset(name)
     rows = sample(space, key, 200)
     errors = jr.normal(key, (200,)) + (rows == 1).sum(1)

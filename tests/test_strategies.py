@@ -1,4 +1,4 @@
-"""Every strategy keeps the contract of `nas.types.Strategy`; each then does what its paper says."""
+"""Every strategy keeps the contract of `strategies.base.Strategy`; each then does what its paper says."""
 
 import dataclasses
 import functools
@@ -14,11 +14,10 @@ from conftest import MINI, Toy, small_strategy
 from nas.loop import _programs
 from nas.loop import ask as _ask
 from nas.loop import tell as _tell
-from nas.recipe import Screening
-from nas.types import Drawn, Observations, Proposals, Strategy
 from predictors.linear import Linear
 from spaces.base import Space, feasible, sample, smallest
 from strategies import STRATEGIES as NAMES
+from strategies.base import Drawn, Observations, Proposals, Strategy
 from strategies.evolution import Evolution
 from strategies.ppo import PPO, _log_probability
 from strategies.prescreened import Prescreened
@@ -26,6 +25,7 @@ from strategies.random_search import RandomSearch
 from strategies.region import region
 from strategies.regularized_evolution import RegularizedEvolution
 from strategies.reinforce import Reinforce
+from strategies.screening import Screening
 from strategies.visited import contains
 
 AGEING = RegularizedEvolution(population_size=5, tournament_size=3, budget=3)

@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from nas import registry
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -60,5 +62,6 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
     except Exception as exception:  # the boundary to evaluators: the only broad catch
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise MemoryError(str(exception)) from exception
-        evaluation, error = None, f"{type(exception).__name__}: {exception}"
+        place = registry.where(exception)
+        evaluation, error = None, f"{'' if place is None else place + ': '}{type(exception).__name__}: {exception}"
     return Report(job.number, evaluation, error, time.perf_counter() - start)

@@ -14,7 +14,7 @@ from nas.evaluators.base import Evaluation
 from nas.inference import calibrate, error, on_path, split, unflatten
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
-from spaces.base import Space, identify
+from spaces.base import Space, costs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,8 +49,3 @@ class SupernetEvaluator:
         statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
         wrong = error(graph, weights, statistics, self.task.valid, self.task, path, **how)
         return Evaluation({"error": wrong, **costs(self.space, encoding)})
-
-
-def costs(space: Space, encoding: tuple[int, ...]) -> dict[str, float]:
-    """The costs of one architecture by name."""
-    return identify(space, np.asarray([encoding]))[0].costs

@@ -13,13 +13,12 @@ from flax import nnx
 
 from nas.errors import UsageError
 from nas.evaluators.base import Evaluation
-from nas.evaluators.supernet import costs
 from nas.inference import calibrate, error, flatten, split, unflatten
 from nas.recipe import Recipe
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
 from nas.train import fit
-from spaces.base import Space, architecture_id
+from spaces.base import Space, architecture_id, costs
 from spaces.single_path import select
 
 

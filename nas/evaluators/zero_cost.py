@@ -3,11 +3,10 @@
 import dataclasses
 
 from nas.evaluators.base import Evaluation
-from nas.evaluators.supernet import costs
 from nas.recipe import ZeroCost
 from nas.tasks.base import Task
 from nas.zero_cost import SCORES, scores
-from spaces.base import Space
+from spaces.base import Space, costs
 
 METRICS = tuple(f"minus_{name}" for name in SCORES)
 

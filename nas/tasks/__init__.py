@@ -4,6 +4,7 @@ import os.path
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from nas import registry
 from nas.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ PLACED = ("npz", "folder")
 def check_name(name: str) -> None:
     """Raises unless `name` is that of a task; whether its data can be read shows when it is loaded."""
     kind, colon, place = name.partition(":")
+    if registry.is_own("task", name):
+        return
+    if kind == "arrays":
+        raise UsageError(
+            f"task={name!r} lay in the memory of a process; give it again: nas.search(resume=..., task=...)"
+        )
     if kind not in TASKS or (kind in PLACED) != bool(place) or (colon and not place):
         raise unknown("task", name, NAMES)
 
@@ -86,7 +93,7 @@ def load(
     become 32 x 32 where no size is given. `limit` keeps at most so many training and validation images
     together, and the same share of test.
     """
-    from nas.tasks.base import check_options, split
+    from nas.tasks.base import check_options, own_images, split
 
     check_name(name)
     check_options(split_seed, limit, image_size, resize)
@@ -94,7 +101,10 @@ def load(
     if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
         raise UsageError(f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10")
     where = place or data_dir
-    raw = TASKS[kind](where and os.path.expanduser(where), image_size, resize)
+    if registry.is_own("task", name):
+        raw = own_images(name, registry.own("task", name))
+    else:
+        raw = TASKS[kind](where and os.path.expanduser(where), image_size, resize)
     return split(
         name,
         *raw.train,

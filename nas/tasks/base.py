@@ -7,10 +7,11 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from nas import registry
 from nas.errors import UsageError
 from nas.tasks import Resize
 from nas.tasks.pixels import as_uint8, resizing
@@ -103,6 +104,49 @@ class Raw(NamedTuple):
     test: Arrays | None = None
     classes: tuple[str, ...] = ()  # see Task
     found: Mapping[tuple[int, int], int] | None = None  # images by width and height, before they became squares
+
+
+def own_images(name: str, part: Any) -> Raw:
+    """What a part of the user's own gives: images and labels, parts of them by name, or a `Raw`.
+
+    `part` is that, or a function without arguments that gives it. By name they are `train`, and where there are any
+    `valid` and `test`, each images and labels, and `classes`, the names of the classes. Raises UsageError.
+    """
+    try:
+        given = part() if callable(part) else part
+    except Exception as error:
+        place = registry.where(error)
+        said = f"{type(error).__name__}: {error}"
+        raise UsageError(f"task={name!r}: {said if place is None else f'{place}: {said}'}") from error
+    if isinstance(given, Raw):
+        return given
+    if isinstance(given, tuple | list) and len(given) == 2:
+        given = {"train": given}
+    allowed = ("train", "valid", "test", "classes")
+    if not isinstance(given, Mapping) or "train" not in given or set(given) - set(allowed):
+        raise UsageError(
+            f"task={name!r} gives a {type(given).__name__}; allowed: images and labels, or a mapping of "
+            "train, valid and test to these, and of classes to names"
+        )
+    pairs = {part: given[part] for part in allowed[:3] if given.get(part) is not None}
+    for part, pair in pairs.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UsageError(f"task={name!r}: {part} must be images and labels")
+    arrays = {part: (np.asarray(images), np.asarray(labels)) for part, (images, labels) in pairs.items()}
+    largest = [int(labels.max()) for _, labels in arrays.values() if labels.size and labels.dtype.kind in "iu"]
+    classes = tuple(str(each) for each in given.get("classes") or ())
+    count = len(classes) or max(largest, default=0) + 1
+    return Raw(arrays["train"], count, arrays.get("valid"), arrays.get("test"), classes)
+
+
+def digest_of(raw: Raw) -> str:
+    """12 hex digits, equal for equal data."""
+    digest = hashlib.sha256(str((raw.num_classes, raw.classes)).encode())
+    for part in (raw.train, raw.valid, raw.test):
+        for array in part or ():
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def split(

@@ -1,0 +1,293 @@
+"""The laws of parts, for parts of one's own: call these in a test.
+
+>>> nas.testing.check_space(MySpace())
+>>> nas.testing.check_strategy(MyStrategy())
+
+Each raises `Broken`, whose one line says which law does not hold, for what it was tried, and what came out.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from nas import registry
+from spaces.base import Encodings, Space, fingerprint, sample
+from strategies.base import GradientStrategy, Observations, Proposals
+from strategies.region import region
+
+
+class Broken(AssertionError):
+    """A law that a part breaks."""
+
+
+def _law(holds: Any, law: str, tried: Any, found: Any) -> None:
+    if not bool(holds):
+        raise Broken(f"{law}; tried {_text(tried)}, found {_text(found)}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, jax.Array | np.ndarray):
+        value = np.asarray(value).tolist()
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _frozen(part: Any) -> None:
+    name = type(part).__name__
+    fields = getattr(part, "__dataclass_params__", None)
+    _law(fields is not None and fields.frozen, "it is a frozen dataclass", name, "one that is not")
+    try:
+        hash(part)
+    except TypeError as error:
+        raise Broken(f"it can be hashed; tried hash({name}), found {error}") from None
+    twin = dataclasses.replace(part)
+    _law(twin == part and hash(twin) == hash(part), "equal fields make equal values", part, twin)
+
+
+def _has(part: Any, names: str) -> None:
+    for name in names.split():
+        _law(hasattr(part, name), f"it has {name!r}", type(part).__name__, "none")
+
+
+def _calls(law: str, tried: Any, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    try:
+        return call(*given, **named)
+    except Exception as error:
+        place = registry.where(error)
+        said = f"{type(error).__name__}: {error}"
+        raise Broken(f"{law}; tried {_text(tried)}, found {said if place is None else f'{place}: {said}'}") from error
+
+
+def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed: int = 0) -> None:
+    """The laws of a search space, on random architectures. With `networks` two of them are also built and called.
+
+    Raises Broken.
+    """
+    _has(space, "cardinalities identity canonical describe parse cost build")
+    _frozen(space)
+    sizes = space.cardinalities
+    whole = isinstance(sizes, tuple) and len(sizes) > 0 and all(type(size) is int and size > 0 for size in sizes)
+    _law(whole, "cardinalities is a tuple of integers of at least 1", type(space).__name__, sizes)
+    plain = _calls("identity() is plain data", space, lambda: json.loads(json.dumps(space.identity())))
+    _law(isinstance(plain, dict), "identity() is a mapping", space, plain)
+    fingerprint(space)
+
+    rows = sample(space, jr.key(seed), samples)
+    canonical = _calls("canonical works in a jitted function", rows[0], jax.jit(space.canonical), rows)
+    kept = canonical.shape == rows.shape and canonical.dtype == jnp.int32
+    _law(kept, "canonical keeps shape and type (int32)", rows[0], f"{canonical.dtype}{canonical.shape}")
+    inside = ((canonical >= 0) & (canonical < jnp.asarray(sizes)[None])).all(1)
+    _first(inside, "canonical rows are choices of the space", rows, canonical)
+    _first((space.canonical(canonical) == canonical).all(1), "canonical is idempotent", rows, canonical)
+    jitted = jax.jit(space.cost)
+    costs, cheapest = (_calls("cost works in a jitted function", rows[0], jitted, each) for each in (rows, canonical))
+    for name, values in costs.items():
+        _law(values.shape == (samples,), f"cost gives a number of {name!r} for each row", samples, values.shape)
+        _first(jnp.isfinite(values), f"the cost {name!r} is finite", rows, values)
+        _first(cheapest[name] <= values, f"the canonical row is no dearer in {name!r}", rows, cheapest[name])
+    for row in np.asarray(canonical)[:16]:
+        text = _calls("describe takes an encoding", row, space.describe, row)
+        _law(isinstance(text, str) and "\n" not in text, "describe gives one line of text", row, text)
+        back = np.asarray(_calls("parse reads what describe writes", text, space.parse, text))
+        same = space.canonical(jnp.asarray(back, jnp.int32)[None])[0]
+        _law(np.array_equal(same, row), "parse reads back what describe writes", text, back)
+    for odd in ("", "no architecture", "(9,9,9,9,9,9,9,9)"):
+        _law(_refused(space, odd), "parse raises ValueError for what is no architecture", repr(odd), "no ValueError")
+    if networks:
+        for row in np.asarray(canonical)[:2]:
+            _check_network(space, row, seed)
+
+
+def _refused(space: Space, text: str) -> bool:
+    try:
+        space.parse(text)
+    except ValueError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def _first(holds: jax.Array, law: str, rows: Encodings, found: Any) -> None:
+    """The law for all rows, and in its complaint the first row for which it does not hold."""
+    wrong = np.flatnonzero(~np.asarray(holds))
+    if len(wrong):
+        raise Broken(f"{law}; tried {_text(rows[wrong[0]])}, found {_text(found[wrong[0]])}")
+
+
+def _check_network(space: Any, row: np.ndarray, seed: int) -> None:
+    from nas.inference import flatten, forward, split
+
+    network = _calls("build gives a network", row, space.build, row, jr.key(seed))
+    graph, weights, statistics = split(network)
+    fields = ("image_size", "image_channels", "num_classes")
+    if not all(hasattr(space, name) for name in fields):
+        return
+    size, channels, classes = (getattr(space, name) for name in fields)
+    images = jnp.asarray(np.random.default_rng(seed).normal(size=(2, size, size, channels)), jnp.float32)
+    law = "a network is called with images, a path and train"
+    for train in (True, False):
+        logits, _ = _calls(law, row, forward, graph, weights, statistics, images, (), train=train)
+        _law(logits.shape == (2, classes), "a network gives logits [n, num_classes]", row, logits.shape)
+        _law(jnp.isfinite(logits).all(), "logits are finite", row, logits)
+    params = sum(array.size for array in flatten(weights).values())
+    costs = space.cost(jnp.asarray(row)[None])
+    if "params" in costs:
+        claimed = float(costs["params"][0])
+        right = abs(claimed - params) <= 1e-3 * params
+        _law(right, "the cost 'params' is that of the built network", row, f"{claimed:.0f}, and {params} when built")
+
+
+def check_strategy(strategy: Any, space: Space | None = None, *, trials: int = 40, seed: int = 0) -> None:
+    """The laws of a strategy that proposes architectures: see `strategies.base.Strategy`. Raises Broken."""
+    check_fields_of_strategy(strategy)
+    space = _Numbers() if space is None else space
+    for limits in ((), _half(space)):
+        for n in sorted({1, strategy.generation}):
+            _check_search(strategy, space, limits, n, trials, seed)
+
+
+def check_fields_of_strategy(strategy: Any) -> None:
+    """Those laws of a strategy that need no search. Raises Broken."""
+    _frozen(strategy)
+    if isinstance(strategy, GradientStrategy):
+        return
+    _has(strategy, "init ask tell generation")
+    asked = strategy.generation
+    _law(type(asked) is int and asked >= 1, "generation is an integer of at least 1", strategy, asked)
+
+
+def _half(space: Space) -> tuple[tuple[str, float], ...]:
+    """A limit that half of the architectures keep."""
+    name, values = next(iter(space.cost(sample(space, jr.key(0), 256)).items()))
+    return ((name, float(jnp.median(values))),)
+
+
+def _check_search(strategy: Any, space: Space, limits: Any, n: int, trials: int, seed: int) -> None:
+    length, sizes = len(space.cardinalities), jnp.asarray(space.cardinalities)
+    state = _calls("init gives a state", limits, strategy.init, space, limits)
+    first, ask, tell = state, jax.jit(strategy.ask, static_argnums=2), jax.jit(strategy.tell)
+    nobody = Proposals(jnp.full((n, length), -1, jnp.int32), jnp.zeros(n, jnp.int32))
+    told: list[Observations] = []
+    region(space, limits)  # raises where no architecture keeps the limits
+    for number in range(max(2, trials // n)):
+        key = jr.fold_in(jr.key(seed), number)
+        given = f"trial {number * n} with limits {limits} and n={n}"
+        proposed = _calls("ask works in a jitted function", given, ask, state, key, n, nobody)
+        rows = proposed.encodings
+        whole = rows.shape == (n, length) and rows.dtype == jnp.int32
+        _law(whole, "ask gives n rows of int32", given, f"{rows.dtype}{rows.shape}")
+        _first(((rows >= 0) & (rows < sizes[None])).all(1), "proposals are choices of the space", rows, rows)
+        for name, most in limits:
+            price = space.cost(rows)[name]
+            _first(price <= most, f"proposals keep the limit {name} <= {most:g}", rows, price)
+        again = ask(state, key, n, nobody)
+        _law(_equal(proposed, again), "ask draws from its key alone", given, again.encodings)
+        objectives = jnp.where(jr.uniform(key, (n, 1)) < 0.1, jnp.nan, _score(rows)[:, None])  # some trials fail
+        told.append(Observations(rows, proposed.budgets, objectives, proposed.drawn))
+        before = state
+        state = _calls("tell works in a jitted function", given, tell, state, told[-1])
+        same = jax.tree.structure(state) == jax.tree.structure(before) and _shapes(state) == _shapes(before)
+        _law(same, "tell keeps the structure of the state", given, jax.tree.structure(state))
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts), *told[:2])
+    once, twice = tell(first, both), tell(tell(first, told[0]), told[1])
+    _law(_equal(once, twice), "two tells are one tell of both", f"{2 * n} observations", "another state")
+    never = sample(space, jr.key(seed + 1), 3)
+    strange = Observations(never, jnp.zeros(3, jnp.int32), jnp.array([[0.5], [jnp.nan], [0.1]]))
+    after = _calls("tell takes what was never asked", strange.encodings, tell, state, strange)
+    rows = ask(after, jr.key(seed), n, nobody).encodings
+    _first(((rows >= 0) & (rows < sizes[None])).all(1), "proposals are choices of the space", rows, rows)
+
+
+def _score(rows: Encodings) -> jax.Array:
+    return jnp.sin(rows.astype(jnp.float32) + jnp.arange(rows.shape[1])[None]).sum(1)
+
+
+def _leaves(tree: Any) -> Iterator[np.ndarray]:
+    for leaf in jax.tree.leaves(tree):
+        yield np.asarray(jr.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+
+def _shapes(tree: Any) -> list[Any]:
+    return [(leaf.shape, leaf.dtype) for leaf in _leaves(tree)]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    def same(a: np.ndarray, b: np.ndarray) -> bool:
+        return np.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) if a.dtype.kind == "f" else np.array_equal(a, b)
+
+    return all(same(a, b) for a, b in zip(_leaves(one), _leaves(other), strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbers:
+    """A space of no networks: six decisions of four choices, and a cost that is their sum."""
+
+    cardinalities: tuple[int, ...] = (4,) * 6
+
+    def identity(self) -> dict:
+        return {"cardinalities": self.cardinalities}
+
+    def canonical(self, encodings: Encodings) -> Encodings:
+        return encodings
+
+    def describe(self, encoding: np.ndarray) -> str:
+        return "-".join(str(int(choice)) for choice in encoding)
+
+    def parse(self, text: str) -> np.ndarray:
+        return np.array([int(word) for word in text.split("-")], np.int32)
+
+    def cost(self, encodings: Encodings) -> dict[str, jax.Array]:
+        return {"sum": encodings.sum(1).astype(jnp.float32)}
+
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> Any:
+        raise NotImplementedError
+
+    def build(self, encoding: np.ndarray, key: jax.Array) -> Any:
+        raise NotImplementedError
+
+
+def check_predictor(predictor: Any, space: Space | None = None, *, seed: int = 0) -> None:
+    """The laws of a predictor: see `predictors.base.Predictor`. Raises Broken."""
+    _has(predictor, "fit predict")
+    _frozen(predictor)
+    space = _Numbers() if space is None else space
+    rows = sample(space, jr.key(seed), 60)
+    targets = _score(rows)
+    fit = jax.jit(lambda targets: predictor.fit(space, rows, targets, None))
+    fitted = _calls("fit works in a jitted function", "60 rows", fit, targets)
+    mean, deviation = _calls("predict works in a jitted function", "60 rows", jax.jit(predictor.predict), fitted, rows)
+    for name, values in (("mean", mean), ("standard deviation", deviation)):
+        _law(values.shape == (60,), f"predict gives a {name} for each row", 60, values.shape)
+        _first(jnp.isfinite(values), f"the {name} is finite", rows, values)
+    _first(deviation >= 0, "the standard deviation is not negative", rows, deviation)
+    again = fit(targets)
+    _law(_equal(fitted, again), "the same rows give the same fit", "60 rows", "another one")
+    failed = targets.at[::7].set(jnp.nan)
+    mean, _ = predictor.predict(predictor.fit(space, rows, failed, None), rows)
+    _first(jnp.isfinite(mean), "failed rows (NaN) are left out of the fit", rows, mean)
+
+
+def check_task(part: Any) -> None:
+    """That a task of one's own, a function or what it gives, can be searched on. Raises Broken."""
+    from nas.errors import UsageError
+    from nas.tasks.base import own_images, split
+
+    try:
+        raw = own_images("own", part)
+        task = split("own", *raw.train, raw.num_classes, valid=raw.valid, test=raw.test, classes=raw.classes)
+        again = own_images("own", part)
+    except UsageError as error:
+        raise Broken(str(error)) from error
+    same = all(np.array_equal(a, b) for a, b in zip(raw.train, again.train, strict=True))
+    _law(same, "a task gives the same data each time", "two calls", "different ones")
+    _law(len(set(task.train.labels.tolist())) >= 2, "there are two classes or more", task.classes, task.train.labels)
+
+
+__all__ = ["Broken", "check_predictor", "check_space", "check_strategy", "check_task"]

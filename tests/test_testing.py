@@ -1,0 +1,142 @@
+"""`nas.testing` passes what keeps the laws and says of anything else which law it breaks; our own parts pass it."""
+
+import dataclasses
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Toy, small_strategy
+
+from nas import testing
+from predictors import PREDICTORS, predictor_class
+from predictors.linear import Linear
+from spaces import SPACES, presets
+from strategies import STRATEGIES
+from strategies.random_search import RandomSearch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_our_spaces_keep_the_laws(name):
+    space = next(iter(presets(name).values()))
+    testing.check_space(space, networks=False)
+
+
+@pytest.mark.parametrize("name", ["random", "regularized-evolution", "local-search"])
+def test_our_strategies_keep_the_laws(name):
+    assert name in STRATEGIES
+    testing.check_strategy(small_strategy(name), trials=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_all_our_strategies_keep_the_laws(name):
+    testing.check_strategy(small_strategy(name), trials=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PREDICTORS if name != "boosted-trees"])
+def test_our_predictors_keep_the_laws(name):
+    testing.check_predictor(predictor_class(name)())
+
+
+def test_the_examples_keep_the_laws():
+    testing.check_space(example("my_space").Chain())
+    testing.check_strategy(example("my_strategy").Greedy(initial=2), trials=8)
+    testing.check_task(example("my_task").load)
+    testing.check_predictor(Linear())
+
+
+@dataclasses.dataclass(frozen=True)
+class Wandering(Toy):
+    def canonical(self, encodings):
+        return (encodings + 1) % jnp.asarray(self.cardinalities)[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetful(Toy):
+    def parse(self, text):
+        return super().parse(text) * 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Gullible(Toy):
+    def parse(self, text):
+        return np.zeros(6, np.int32) if not text else super().parse(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dearer(Toy):
+    def cost(self, encodings):
+        return {"macs": jnp.where(encodings[:, 0] == 0, encodings[:, 1], -encodings[:, 1]).astype(jnp.float32) * -1}
+
+
+BROKEN_SPACES = {
+    Wandering: "canonical is idempotent; tried [",
+    Forgetful: "parse reads back what describe writes; tried ",
+    Gullible: "parse raises ValueError for what is no architecture; tried ''",
+    Dearer: "the canonical row is no dearer in 'macs'",
+}
+
+
+@pytest.mark.parametrize("space", BROKEN_SPACES, ids=lambda space: space.__name__)
+def test_a_space_that_breaks_a_law_is_told_which(space):
+    with pytest.raises(testing.Broken) as broken:
+        testing.check_space(space(), networks=False)
+    assert BROKEN_SPACES[space] in str(broken.value)
+    assert len(str(broken.value).splitlines()) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Blind(RandomSearch):
+    """Does not look at limits."""
+
+    def init(self, space, limits=()):
+        return super().init(space)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stubborn(RandomSearch):
+    def tell(self, state, observed):
+        return dataclasses.replace(super().tell(state, observed), count=state.count + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wild(RandomSearch):
+    def ask(self, state, key, n, pending):
+        proposed = super().ask(state, key, n, pending)
+        return dataclasses.replace(proposed, encodings=proposed.encodings + 3)
+
+
+BROKEN_STRATEGIES = {
+    Blind: "proposals keep the limit sum <= ",
+    Stubborn: "two tells are one tell of both",
+    Wild: "proposals are choices of the space; tried [",
+}
+
+
+@pytest.mark.parametrize("strategy", BROKEN_STRATEGIES, ids=lambda strategy: strategy.__name__)
+def test_a_strategy_that_breaks_a_law_is_told_which(strategy):
+    with pytest.raises(testing.Broken) as broken:
+        testing.check_strategy(strategy(), trials=4)
+    assert BROKEN_STRATEGIES[strategy] in str(broken.value)
+
+
+def test_data_that_cannot_be_searched_on_are_refused():
+    with pytest.raises(testing.Broken, match="allowed: images and labels, or a mapping"):
+        testing.check_task(lambda: 3)
+    with pytest.raises(testing.Broken, match="the same data each time"):
+        testing.check_task(lambda: (np.random.default_rng().integers(0, 255, (40, 8, 8)), np.arange(40) % 2))
