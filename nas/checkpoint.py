@@ -1,5 +1,6 @@
 """Arrays and a JSON note in one safetensors file, written whole or not at all."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,7 +25,8 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(
             f"{path} cannot be written: {error.strerror}; free the disk or choose another folder"
         ) from error

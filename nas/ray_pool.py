@@ -25,7 +25,7 @@ from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 from nas.interrupts import kept
 
-START_SECONDS = 60.0  # after which a session without a free core is given up
+START_SECONDS = 300.0  # after which a session without a free core is given up
 
 
 class _Worker:
@@ -75,6 +75,8 @@ class RayPool:
         self._failures: Counter[int] = Counter()  # by job
         self._failed_starts = 0  # since the last success
         self._has_started = False  # any worker
+        # Whether others have all cores of a session that is not ours.
+        self._crowded = not _started and ray.available_resources().get("CPU", 0.0) < 1
         self._workers: list[Any] = [None] * workers
         self._starting: dict[Any, int] = {}  # by reference, as are the running
         self._running: dict[Any, _Running] = {}
@@ -91,10 +93,10 @@ class RayPool:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
-            if not self._running and not self._has_started:
-                timeout = START_SECONDS  # there may be no free core, and then nobody would ever answer
+            if self._crowded and not self._running and not self._has_started:
+                timeout = START_SECONDS  # perhaps nobody will ever answer
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
-            if not ready and not self._running and not self._has_started and _free_cores() < 1:
+            if not ready and self._crowded and not self._running and not self._has_started:
                 raise RunError(
                     f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "
                     "joined are taken"
@@ -227,10 +229,6 @@ def _reason(error: exceptions.RayError) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[-300:]
-
-
-def _free_cores() -> float:
-    return ray.available_resources().get("CPU", 0.0)
 
 
 def _gpus_each(workers: int) -> float:

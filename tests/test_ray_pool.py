@@ -73,6 +73,7 @@ def test_a_session_that_was_there_before_is_left_as_it_is(monkeypatch):
 
 def test_a_session_without_a_free_core_is_given_up(monkeypatch):
     monkeypatch.setattr(ray_pool, "START_SECONDS", 2.0)
+    monkeypatch.setattr(ray_pool, "_started", False)  # as if it were the user's
     taken: Any = ray.remote(num_cpus=4)(type("Taken", (), {"ready": lambda self: None})).remote()
     ray.get(taken.ready.remote())
     pool = RayPool(Troubled("", np.zeros(1)), 1)
