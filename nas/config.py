@@ -214,7 +214,7 @@ def _built(kind: str, data: Any, given: bool = True) -> Any:
 
 def default_of(kind: str, name: str, *, given: bool = True) -> Any:
     """The part of a name, with its own values of all fields. Raises UsageError."""
-    if registry.is_own(kind, name):
+    if registry.is_own(kind, name, given=given):
         return registry.value(kind, name, given=given)
     head, _, preset = name.partition(":") if kind == "space" else (name, "", "")
     if head not in registry.ours(kind):
@@ -306,7 +306,7 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
         return False
     (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, stored[part]))
     same = {key: json.loads(json.dumps(value, default=str)) == kept.get(key) for key, value in fields.items()}
-    return registry.portable(name) == registry.portable(kept_name) and all(same.values())
+    return registry.lasting(name) == kept_name and all(same.values())
 
 
 def store_flag(url: str) -> str:

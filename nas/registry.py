@@ -47,15 +47,18 @@ def ours(kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def is_own(kind: str, name: str) -> bool:
-    """Whether a name is written as that of a part of the user's own: a file, a module, or an entry point."""
+def is_own(kind: str, name: str, *, given: bool = True) -> bool:
+    """Whether a name is that of a part of the user's own: a file, a module that there is, or an entry point.
+
+    Of a name that the user did not give nothing is looked for: to find a module is to run the packages around it.
+    """
     module, colon, attribute = name.rpartition(":")
     if name.partition(":")[0] in {each.partition(":")[0] for each in ours(kind)}:
         return False
     if (kind, name) in _given or name in _entry_points(kind) or module.endswith(".py"):
         return True
     dotted = all(word.isidentifier() for word in module.split("."))
-    return bool(colon) and dotted and attribute.isidentifier() and _module_exists(module)
+    return bool(colon) and dotted and attribute.isidentifier() and (not given or _module_exists(module))
 
 
 def own(kind: str, name: str, *, given: bool = True) -> Any:

@@ -90,7 +90,9 @@ def test_a_file_from_elsewhere_runs_no_code(here, monkeypatch):
         nas.load("best")
     description = json.loads((here / "best" / "architecture.json").read_text())
     (here / "evil.py").write_text("open('ran', 'w')\n")
-    for name in ("evil.py:X", f"{here}/evil.py:X", "evil:X"):
+    (here / "package").mkdir()
+    (here / "package" / "__init__.py").write_text("open('ran', 'w')\n")
+    for name in ("evil.py:X", f"{here}/evil.py:X", "evil:X", "package.part:X"):
         changed = {**description, "space": {**description["space"], "name": name}}
         (here / "best" / "architecture.json").write_text(json.dumps(changed))
         with pytest.raises(UsageError):
@@ -191,6 +193,15 @@ def test_a_file_that_changed_is_not_gone_on_with(here):
     (here / "my_space.py").write_text(code.replace("(1, 2, 4)", "(1, 2, 8)"))
     with pytest.raises(UsageError, match="has other architectures than when mine began"):
         nas.search(resume="mine")
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_the_first(here):
+    nas.search(space=CHAIN, **SHORT, name="mine")
+    (here / "other").mkdir()
+    shutil.copy("my_space.py", here / "other")
+    assert nas.search(resume="mine", space="my_space.py:Chain").name == "mine"
+    with pytest.raises(UsageError, match="space cannot be changed"):
+        nas.search(resume="mine", space="other/my_space.py:Chain")
 
 
 MISTAKES = {
