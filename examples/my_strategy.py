@@ -1,7 +1,9 @@
 """A strategy of one's own: change one decision of the best architecture so far.
 
-python run_search.py --strategy examples/my_strategy.py:Greedy --trials 50
-nas compare --task table:nb201.npz --strategies random,examples/my_strategy.py:Greedy
+    python run_search.py --strategy examples/my_strategy.py:Greedy --trials 50
+    nas compare --task table:nb201.npz --strategies random,examples/my_strategy.py:Greedy
+
+Limits are kept, and nothing is proposed twice, by what `strategies.region` and `strategies.archive` offer.
 """
 
 import dataclasses

@@ -267,7 +267,9 @@ def _held(task: Any) -> str:
         return registry.name_of("task", task)
     from nas.tasks.base import digest_of, own_images
 
-    name = f"arrays:{digest_of(own_images('arrays', task))}"
+    raw = own_images("arrays", task)
+    arrays = [array for pair in (raw.train, raw.valid, raw.test) for array in pair or ()]
+    name = f"arrays:{digest_of((raw.num_classes, raw.classes), arrays)[:12]}"
     registry.hold("task", name, task)
     return name
 

@@ -197,13 +197,13 @@ def _ran(job: "_Job", loop_state: loop.Search | None) -> Outcome:
             job.close()
         raise
     except Exception as error:
-        place = registry.where(error)  # in code of the user's own
-        said = str(error) if place is None else f"{place}: {type(error).__name__}: {error}"
+        is_own = registry.where(error) is not None  # it arose in code of the user's own
+        said = registry.told(error) if is_own else str(error)
         with contextlib.suppress(UsageError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
         if isinstance(error, UsageError | RunError):
             raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
-        if place is not None:
+        if is_own:
             raise RunError(f"{said}; then go on with {_again(run.name, store.url)}") from error
         raise
     finally:

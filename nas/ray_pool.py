@@ -74,8 +74,7 @@ class RayPool:
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
         self._failed_starts = 0  # since the last success
-        self._has_started = False  # any worker
-        # Whether others have all cores of a session that is not ours.
+        # Whether others have all cores of a session that is not ours, until a worker has started all the same.
         self._crowded = not _started and ray.available_resources().get("CPU", 0.0) < 1
         self._workers: list[Any] = [None] * workers
         self._starting: dict[Any, int] = {}  # by reference, as are the running
@@ -93,10 +92,10 @@ class RayPool:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
-            if self._crowded and not self._running and not self._has_started:
+            if self._crowded:
                 timeout = START_SECONDS  # perhaps nobody will ever answer
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
-            if not ready and self._crowded and not self._running and not self._has_started:
+            if not ready and self._crowded:
                 raise RunError(
                     f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "
                     "joined are taken"
@@ -133,7 +132,7 @@ class RayPool:
                 raise RunError(f"workers cannot be started: {_one_line(error)}") from error
             self._start(worker)
         else:
-            self._failed_starts, self._has_started = 0, True
+            self._failed_starts, self._crowded = 0, False
             self._idle.append(worker)
 
     def _collect(self, reference: Any, finished: bool) -> Report | None:

@@ -26,7 +26,6 @@ from typing import Any
 
 from nas.errors import UsageError, unknown
 
-KINDS = ("space", "strategy", "predictor", "task")
 MARK = "__nas_part__"  # of a module that is the user's own file: its name, the same on every machine
 _given: dict[tuple[str, str], Any] = {}  # the user's own parts of this process, by kind and portable name
 _sources: dict[str, tuple[str, bytes]] = {}  # of modules made of files: where they lie, and what is in them
@@ -67,16 +66,14 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
     Raises UsageError, with file and line, where its code fails.
     """
     short = portable(name)
-    if (kind, short) in _given and not name.rpartition(":")[0].endswith(".py"):
+    module_name, _, attribute = name.rpartition(":")
+    if (kind, short) in _given and not (given and module_name.endswith(".py")):  # a file may be another one
         return _given[kind, short]
     if not given:
-        if (kind, short) in _given:
-            return _given[kind, short]
         raise UsageError(
             f"{kind}={name!r} is code that this process was not told to run; name it first, as in "
             f"nas.registry.own({kind!r}, 'path/to/{short}')"
         )
-    module_name, _, attribute = name.rpartition(":")
     try:
         if name in _entry_points(kind):
             part = _entry_points(kind)[name].load()
@@ -87,7 +84,8 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{kind}={name!r}: {where(error) or module_name}: {type(error).__name__}: {error}") from error
+        said = told(error) if where(error) else f"{module_name}: {told(error)}"
+        raise UsageError(f"{kind}={name!r}: {said}") from error
     _given[kind, short] = part
     return part
 
@@ -105,10 +103,8 @@ def value(kind: str, name: str, *, given: bool = True) -> Any:
     try:
         made = part if dataclasses.is_dataclass(part) and not isinstance(part, type) else part()
     except Exception as error:
-        place = where(error)
         raise UsageError(
-            f"{kind}={name!r} must be a class or function that can be called without arguments: "
-            f"{'' if place is None else place + ': '}{type(error).__name__}: {error}"
+            f"{kind}={name!r} must be a class or function that can be called without arguments: {told(error)}"
         ) from error
     if not dataclasses.is_dataclass(made) or not made.__dataclass_params__.frozen:  # pyright: ignore
         raise UsageError(f"{kind}={name!r} gives a {type(made).__name__}, which must be a frozen dataclass")
@@ -149,11 +145,18 @@ def lasting(name: str) -> str:
 
 def where(error: BaseException) -> str | None:
     """The place in a user's own file at which an exception arose: `my_space.py, line 12`; None for any other."""
-    if isinstance(error, SyntaxError) and error.filename in {path for path, _ in _sources.values()}:
-        return f"{os.path.basename(str(error.filename))}, line {error.lineno}"
     paths = {path for path, _ in _sources.values()}
-    places = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in paths]
-    return f"{os.path.basename(places[-1].filename)}, line {places[-1].lineno}" if places else None
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    inside = [(path, line) for path, line in places if path in paths]
+    return f"{os.path.basename(inside[-1][0])}, line {inside[-1][1]}" if inside else None
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line, with its place in a user's own file where it arose there."""
+    place, said = where(error), f"{type(error).__name__}: {error}"
+    return said if place is None else f"{place}: {said}"
 
 
 # The code of one process for another.

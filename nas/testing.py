@@ -59,9 +59,7 @@ def _calls(law: str, tried: Any, call: Callable[..., Any], *given: Any, **named:
     try:
         return call(*given, **named)
     except Exception as error:
-        place = registry.where(error)
-        said = f"{type(error).__name__}: {error}"
-        raise Broken(f"{law}; tried {_text(tried)}, found {said if place is None else f'{place}: {said}'}") from error
+        raise Broken(f"{law}; tried {_text(tried)}, found {registry.told(error)}") from error
 
 
 def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed: int = 0) -> None:
@@ -177,7 +175,7 @@ def _check_search(strategy: Any, space: Space, limits: Any, n: int, trials: int,
     told: list[Observations] = []
     region(space, limits)  # raises where no architecture keeps the limits
     for number in range(max(2, trials // n)):
-        key = jr.fold_in(jr.key(seed), number)
+        key, key_fail = jr.split(jr.fold_in(jr.key(seed), number))
         given = f"trial {number * n} with limits {limits} and n={n}"
         proposed = _calls("ask works in a jitted function", given, ask, state, key, n, nobody)
         rows = proposed.encodings
@@ -189,7 +187,7 @@ def _check_search(strategy: Any, space: Space, limits: Any, n: int, trials: int,
             _first(price <= most, f"proposals keep the limit {name} <= {most:g}", rows, price)
         again = ask(state, key, n, nobody)
         _law(_equal(proposed, again), "ask draws from its key alone", given, again.encodings)
-        objectives = jnp.where(jr.uniform(key, (n, 1)) < 0.1, jnp.nan, _score(rows)[:, None])  # some trials fail
+        objectives = jnp.where(jr.uniform(key_fail, (n, 1)) < 0.1, jnp.nan, _score(rows)[:, None])  # some trials fail
         told.append(Observations(rows, proposed.budgets, objectives, proposed.drawn))
         before = state
         state = _calls("tell works in a jitted function", given, tell, state, told[-1])

@@ -206,7 +206,7 @@ def test_a_run_is_deleted_with_all_that_is_its_own(store):
     assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
 
 
-@pytest.mark.parametrize("named", ["../victim", "/tmp/victim", "a/b", "."])
+@pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", "."])
 def test_files_that_a_database_says_are_elsewhere_are_not_touched(store, named):
     run = start(store, "mine")
     doctored = dataclasses.replace(run, config={**run.config, "files": named})

@@ -92,14 +92,6 @@ BROKEN_SPACES = {
 }
 
 
-@pytest.mark.parametrize("space", BROKEN_SPACES, ids=lambda space: space.__name__)
-def test_a_space_that_breaks_a_law_is_told_which(space):
-    with pytest.raises(testing.Broken) as broken:
-        testing.check_space(space(), networks=False)
-    assert BROKEN_SPACES[space] in str(broken.value)
-    assert len(str(broken.value).splitlines()) == 1
-
-
 @dataclasses.dataclass(frozen=True)
 class Blind(RandomSearch):
     """Does not look at limits."""
@@ -128,11 +120,14 @@ BROKEN_STRATEGIES = {
 }
 
 
-@pytest.mark.parametrize("strategy", BROKEN_STRATEGIES, ids=lambda strategy: strategy.__name__)
-def test_a_strategy_that_breaks_a_law_is_told_which(strategy):
+@pytest.mark.parametrize("part", BROKEN_SPACES | BROKEN_STRATEGIES, ids=lambda part: part.__name__)
+def test_what_breaks_a_law_is_told_which(part):
+    of_spaces = testing.check_space, {"networks": False}
+    check, how = of_spaces if part in BROKEN_SPACES else (testing.check_strategy, {"trials": 4})
     with pytest.raises(testing.Broken) as broken:
-        testing.check_strategy(strategy(), trials=4)
-    assert BROKEN_STRATEGIES[strategy] in str(broken.value)
+        check(part(), **how)
+    assert (BROKEN_SPACES | BROKEN_STRATEGIES)[part] in str(broken.value)
+    assert len(str(broken.value).splitlines()) == 1
 
 
 def test_data_that_cannot_be_searched_on_are_refused():

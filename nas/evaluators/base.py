@@ -62,6 +62,5 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
     except Exception as exception:  # the boundary to evaluators: the only broad catch
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise MemoryError(str(exception)) from exception
-        place = registry.where(exception)
-        evaluation, error = None, f"{'' if place is None else place + ': '}{type(exception).__name__}: {exception}"
+        evaluation, error = None, registry.told(exception)
     return Report(job.number, evaluation, error, time.perf_counter() - start)

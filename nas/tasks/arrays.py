@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 
 from nas.errors import UsageError
-from nas.tasks.base import Arrays, Raw
+from nas.tasks.base import Arrays, Raw, count_classes
 from nas.tasks.pixels import check_bytes
 
 KEYS = "images and labels, or train_images and train_labels, and where given valid_*, test_* and classes"
@@ -47,10 +47,7 @@ def read_npz(place: str) -> Raw:
     if train is None:
         raise UsageError(f"npz={place!r} has the arrays {sorted(names)}; allowed: {KEYS}")
     valid, test = arrays("valid_"), arrays("test_")
-    labels = [part[1] for part in (train, valid, test) if part is not None]
-    # An array that has no largest label is refused, by name, when the parts are checked.
-    largest = [int(array.max()) for array in labels if array.size and array.dtype.kind in "iu"]
-    num_classes = max(largest, default=0) + 1
+    num_classes = count_classes(part[1] for part in (train, valid, test) if part is not None)
     classes = found.get("classes")
     if classes is None:
         return Raw(train, num_classes, valid, test)

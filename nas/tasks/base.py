@@ -5,7 +5,7 @@ The parts depend on the data and on the split seed, never on the seed of a searc
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -67,12 +67,17 @@ class Task:
 
     @functools.cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(str(self.num_classes).encode())
-        for part in (self.train, self.valid, self.test):
-            for array in (part.images, part.labels):
-                digest.update(f"{array.dtype.str} {array.shape}".encode())
-                digest.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
-        return digest.hexdigest()
+        parts = (self.train, self.valid, self.test)
+        return digest_of(self.num_classes, [array for part in parts for array in (part.images, part.labels)])
+
+
+def digest_of(begin: object, arrays: Iterable[np.ndarray]) -> str:
+    """64 hex digits, equal for equal arrays in this order after equal beginnings."""
+    digest = hashlib.sha256(str(begin).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}".encode())
+        digest.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
+    return digest.hexdigest()
 
 
 def numbered(n: int) -> tuple[str, ...]:
@@ -115,9 +120,7 @@ def own_images(name: str, part: Any) -> Raw:
     try:
         given = part() if callable(part) else part
     except Exception as error:
-        place = registry.where(error)
-        said = f"{type(error).__name__}: {error}"
-        raise UsageError(f"task={name!r}: {said if place is None else f'{place}: {said}'}") from error
+        raise UsageError(f"task={name!r}: {registry.told(error)}") from error
     if isinstance(given, Raw):
         return given
     if isinstance(given, tuple | list) and len(given) == 2:
@@ -133,20 +136,14 @@ def own_images(name: str, part: Any) -> Raw:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UsageError(f"task={name!r}: {part} must be images and labels")
     arrays = {part: (np.asarray(images), np.asarray(labels)) for part, (images, labels) in pairs.items()}
-    largest = [int(labels.max()) for _, labels in arrays.values() if labels.size and labels.dtype.kind in "iu"]
     classes = tuple(str(each) for each in given.get("classes") or ())
-    count = len(classes) or max(largest, default=0) + 1
+    count = len(classes) or count_classes(labels for _, labels in arrays.values())
     return Raw(arrays["train"], count, arrays.get("valid"), arrays.get("test"), classes)
 
 
-def digest_of(raw: Raw) -> str:
-    """12 hex digits, equal for equal data."""
-    digest = hashlib.sha256(str((raw.num_classes, raw.classes)).encode())
-    for part in (raw.train, raw.valid, raw.test):
-        for array in part or ():
-            digest.update(f"{array.dtype.str} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:12]
+def count_classes(labels: Iterable[np.ndarray]) -> int:
+    """One more than the largest label. An array that has none is refused, by name, when the parts are checked."""
+    return max((int(array.max()) for array in labels if array.size and array.dtype.kind in "iu"), default=0) + 1
 
 
 def split(
