@@ -1,8 +1,8 @@
 """Launches a search job, or resumes one: `python run_search.py --help`."""
 
-import sys
 from collections.abc import Sequence
 
+from nas.interrupts import leave
 from nas.launch import main as _main
 
 
@@ -11,4 +11,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -47,7 +47,7 @@ def main() -> None:
     table = read_table(options.table)
     accuracies = 100 * (1 - table.error("cifar10", "test", 200))
     size = {"image_size": options.image_size}
-    task = load("cifar10", data_dir=options.data_dir, limit=options.images, **size)
+    task = load("cifar10", data_dir=options.data_dir, max_images=options.images, **size)
     space = NasBench201(width=options.width, cells=options.cells, **size)
     found: dict[str, list[dict]] = {}
     for name in options.variants:

@@ -1,7 +1,14 @@
 """`python -m nas` is `nas`."""
 
-import sys
+from typing import NoReturn
 
 from nas.cli import main
+from nas.interrupts import leave
 
-sys.exit(main())
+
+def run() -> NoReturn:
+    leave(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -79,7 +79,8 @@ def search(
 
     `recipe` is that of the weights, its steps as many as the epochs have, its batch no larger than either half. With
     `saved`, progress is kept in that file, with `note`, each time after `on_epoch` has heard; a file that is there is
-    gone on from. So `on_epoch` may hear the same epoch twice, with the same architecture.
+    gone on from. So `on_epoch` may hear the same epoch twice, with the same architecture. `on_step` hears how many
+    steps are done, of how many, and the loss: NaN before the first step, which waits for its compilation.
     """
     strategy, space, _ = rule
     for_weights, for_logits = halves(task, seed) if strategy.bilevel else (np.arange(len(task.train)),) * 2
@@ -112,6 +113,8 @@ def search(
         indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
         return Batch(statistics, data, indices, key, step)
 
+    if start < steps:
+        on_step(start, steps, float("nan"))
     for step in range(start, steps):
         epoch, rate = step // per_epoch, rates[step]
         progress = np.float32(epoch / max(epochs - 1, 1))

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
@@ -27,9 +27,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise UsageError(
-            f"{path} cannot be written: {error.strerror}; free the disk or choose another folder"
-        ) from error
+        raise RunError(f"{path} cannot be written: {error.strerror}; free the disk or choose another folder") from error
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -2,17 +2,15 @@
 
 import argparse
 import contextlib
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nas import output, query
 from nas.errors import Interrupted, RunError, UsageError, unknown
 from nas.lock import locked
-from nas.plain import whole
+from nas.plain import number, place, whole
 
 if TYPE_CHECKING:
     from nas.store import Store
@@ -24,30 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.suppress(SystemExit):  # --help has printed itself
             text = _answer(list(sys.argv[1:] if argv is None else argv))
-        return _say(text)
+        return output.say("nas", text)
     except (UsageError, RunError) as error:
-        return _complain(str(error), error.exit_status)
+        return output.complain("nas", error)
     except KeyboardInterrupt as stop:
         if isinstance(stop, Interrupted):
-            print(f"\n{stop}", file=sys.stderr)
+            output.tell(f"\n{stop}")
         return 130
-
-
-def _say(text: str) -> int:
-    try:
-        print(text, end="", flush=True)
-        return 0
-    except OSError as error:
-        # What could not be written is still in the buffer, and Python would try again on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 0  # whoever reads has seen enough
-        return _complain(f"the answer cannot be written: {error.strerror}", RunError.exit_status)
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"nas: error: {' '.join(message.split())}", file=sys.stderr)
-    return status
 
 
 def _answer(argv: list[str]) -> str:
@@ -87,7 +68,7 @@ def _runs(store: "Store", options: argparse.Namespace) -> str:
 
 
 def _top(store: "Store", options: argparse.Namespace) -> str:
-    by = options.by or store.run(options.run).objective
+    by = store.run(options.run).objective if options.by is None else options.by
     rows = store.top(options.run, by, options.limit, options.where)
     return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[by])
 
@@ -106,9 +87,9 @@ def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
 
 def _numbers(field: str, text: str | None) -> list[float] | None:
     try:
-        return None if text is None else [float(word) for word in text.split(",")]
-    except ValueError:
-        raise UsageError(f"{field}={text!r} must be numbers with commas between them") from None
+        return None if text is None else [number(word.strip()) for word in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise UsageError(f"{field}={text!r} must be finite numbers with commas between them") from None
 
 
 def _compare(argv: list[str]) -> str:
@@ -149,12 +130,12 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
     if options.svg or options.dot:
         import numpy as np
 
-        from nas.config import build_space
+        from nas.config import Config, build_space
 
         runs = sorted({score["run"] for score in shown["scores"]})
         if not runs:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
-        space = build_space(store.run(runs[0]).config["given"]["space"])
+        space = build_space(store.run(runs[0]).given.get("space", Config.space))
         if not hasattr(space, "drawings"):
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
         _draw(space.drawings(np.array(shown["encoding"])), options)
@@ -202,10 +183,11 @@ def _delete(store: "Store", options: argparse.Namespace) -> str:
     with _settled(store, options.run) as run:
         if run.name != options.run:
             raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
-        trials = len(store.trials(run.id)) + len(store.trials(run.id, "final"))
+        trials, finals = len(store.trials(run.id)), len(store.trials(run.id, "final"))
         folder = store.folder(run)
         store.delete(run)
-    return f"{run.name} is gone, with its {trials} trials and the files in {folder}.\n"
+    trainings = f"{finals} final training{'s' if finals != 1 else ''}"
+    return f"{run.name} is gone, with its {trials} trials, {trainings} and the files in {folder}.\n"
 
 
 @contextlib.contextmanager
@@ -221,10 +203,11 @@ def _settled(store: "Store", name: str) -> Iterator[query.Run]:
 
 def _export(store: "Store", options: argparse.Namespace) -> str:
     architecture = store.show(options.architecture)["id"]
+    run = None if options.run is None else store.run(options.run)
     from nas.export import export  # after the question whether there is anything to export: it imports jax
 
-    export(store, architecture, options.out)
-    row = {"architecture": architecture, "out": str(options.out)}
+    its = export(store, architecture, options.out, run, replace=options.replace)
+    row = {"architecture": architecture, "run": its, "out": str(options.out)}
     return _rendered([row], row, options)
 
 
@@ -259,7 +242,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         return added
 
     run_help = "its name or the beginning of it, or latest"
-    architecture_help = "its id or the beginning of it"
+    architecture_help = "its id, the beginning of it, or its description"
     command("runs", _runs, "All runs: how far each is, and its lowest error.")
 
     top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
@@ -271,8 +254,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     show = command("show", _show, "One architecture, with every score it has from every run.")
     published_help = ", or SPACE:NAME of a published one, such as darts:DARTS_V2"
     show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help + published_help)
-    show.add_argument("--svg", metavar="FILE", type=Path, help="draw it to a file")
-    show.add_argument("--dot", metavar="FILE", type=Path, help="write its graph in the language of Graphviz")
+    show.add_argument("--svg", metavar="FILE", type=place, help="draw it to a file")
+    show.add_argument("--dot", metavar="FILE", type=place, help="write its graph in the language of Graphviz")
 
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
     pareto.add_argument("run", metavar="RUN", help=run_help)
@@ -300,5 +283,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     export = command("export", _export, "Write the network of an architecture to a directory.")
     export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
-    export.add_argument("--out", metavar="DIR", type=Path, required=True, help="the directory to write")
+    export.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
+    export.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
+    export.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
     return parser, commands.choices

@@ -2,18 +2,17 @@
 
 import csv
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nas import config, study
+from nas import config, output, study
 from nas.compilation import quick_start
 from nas.config import Parser
 from nas.errors import UsageError
-from nas.plain import whole
+from nas.plain import number, place, whole
 from nas.query import Row
 from nas.recipe import Lookup
 from nas.seeds import MOST
@@ -23,6 +22,7 @@ from strategies.base import Strategy
 
 BASELINE = "random"
 POINTS = 200  # of a curve
+MOST_EVALUATIONS = 2**25  # of a strategy, by all seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,16 @@ class Question:
             raise UsageError(f"seeds={self.seeds} must be at most {MOST + 1}, as many as there are")
         if not 0 <= self.noise < float("inf"):
             raise UsageError(f"noise={self.noise} must be at least 0")
+        self.check_size(self.trials or 1)
+
+    def check_size(self, trials: float) -> None:
+        """Raises UsageError for more evaluations than fit in memory."""
+        if trials * self.seeds > MOST_EVALUATIONS:
+            asked = "trials" if self.budget_seconds is None else "budget-seconds"
+            raise UsageError(
+                f"{asked}={self.trials or self.budget_seconds:g} with seeds={self.seeds} are {trials * self.seeds:.3g} "
+                f"evaluations; allowed: {MOST_EVALUATIONS}"
+            )
 
     @property
     def signal(self) -> np.ndarray:
@@ -85,8 +95,10 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     signal, seconds, space = question.signal, question.seconds, question.table.searchable()
     allowed = _allowed(question)
     budget = question.budget_seconds
-    trials = question.trials or int(1.15 * (budget or 0) / seconds.mean()) + strategy.generation
+    expected = 1.15 * (budget or 0) / float(seconds.mean()) + strategy.generation
+    trials = question.trials or int(min(expected, 2.0 * MOST_EVALUATIONS))
     while True:
+        question.check_size(trials)
         try:
             result = study.run(
                 strategy, space, signal, range(question.seeds), trials, limits=question.limits, noise=question.noise
@@ -108,7 +120,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     inside = np.arange(result.rows.shape[1])[None] < fits[:, None]
     end = budget or float(elapsed.max())
     grid = np.linspace(0, end, POINTS)
-    counts = np.minimum((elapsed[:, None, :] <= grid[None, :, None]).sum(2), fits[:, None])
+    counts = np.minimum(np.stack([np.searchsorted(each, grid, "right") for each in elapsed]), fits[:, None])
     curve = np.where(counts > 0, np.take_along_axis(best, np.maximum(counts - 1, 0), axis=1), -1)
     return Answer(
         found=best[every, fits - 1],
@@ -241,13 +253,13 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--task", required=True, metavar="table:FILE", help="the table")
     parser.add_argument("--strategies", default="random,regularized-evolution,local-search", metavar="NAME,...")
     parser.add_argument("--seeds", type=whole, default=100, help="[%(default)s]")
-    parser.add_argument("--budget-seconds", type=float, metavar="S", help="simulated; 12000 if --trials is not given")
+    parser.add_argument("--budget-seconds", type=number, metavar="S", help="simulated; 12000 if --trials is not given")
     parser.add_argument("--trials", type=whole, metavar="N", help="evaluations, in place of seconds")
     parser.add_argument("--dataset", default=Lookup.dataset, help="of the score that is searched by [%(default)s]")
     parser.add_argument("--epochs", type=whole, default=Lookup.epochs, help="of the training behind it [%(default)s]")
-    parser.add_argument("--noise", type=float, default=0.0, help="deviation of what is added to it [%(default)s]")
+    parser.add_argument("--noise", type=number, default=0.0, help="deviation of what is added to it [%(default)s]")
     parser.add_argument("--limit", metavar="CONDITION", help="such as 'pixel3_latency_ms <= 5'")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV files and the plot go")
+    parser.add_argument("--out", type=place, metavar="DIR", help="where the CSV files and the plot go")
     parser.epilog = "--STRATEGY.FIELD VALUE sets a field, such as --regularized-evolution.population-size 30"
     options, rest = parser.parse_known_args(list(argv))
     table = table_of(options.task, options.space)
@@ -266,7 +278,7 @@ def main(argv: Sequence[str]) -> str:
     if learning:
         raise UsageError(f"strategies={learning[0]!r} learns by gradients, of which a table has none")
     quick_start()
-    answers = run(question, strategies, lambda name: print(f"{name} ...", file=sys.stderr, flush=True))
+    answers = run(question, strategies, lambda name: output.tell(f"{name} ..."))
     text = render(question, summary(question, answers))
     if options.out is not None:
         text += "".join(f"\n{path}" for path in write(question, answers, options.out)) + "\n"
@@ -276,6 +288,8 @@ def main(argv: Sequence[str]) -> str:
 def _fields(rest: Sequence[str], names: Sequence[str]) -> dict[str, dict[str, str]]:
     """What `--STRATEGY.FIELD VALUE` says, by strategy."""
     found: dict[str, dict[str, str]] = {name: {} for name in names}
+    if len(found) < len(names):
+        raise UsageError(f"strategies={','.join(names)!r} must be different ones")
     words = iter(rest)
     for word in words:
         flag, equals, value = word.removeprefix("--").partition("=")

@@ -9,8 +9,9 @@ import ast
 import dataclasses
 import inspect
 import json
+import math
 import operator
-import shlex
+import os
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,13 @@ from typing import Any, Literal, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from nas import registry
+from nas.commands import DEFAULT_STORE
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, read_yaml, shown
 from nas.query import parse_where
 from nas.recipe import Lookup, Recipe, ZeroCost
 from nas.seeds import check_seed
-from nas.tasks import Resize
+from nas.tasks import Resize, lasting_task
 from strategies.screening import Screening
 
 Data = dict[str, Any]
@@ -35,14 +37,17 @@ class Config:
     """A search job."""
 
     space: Any = "shufflenet"
-    """The search space: NAME, NAME:PRESET, or of your own FILE.py:CLASS or MODULE:CLASS; --space NAME --help lists its
-    own fields."""
+    """The search space: shufflenet, nasbench201, darts or nasnet; with a size as NAME:PRESET; or of your own,
+    FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its own fields."""
     strategy: Any = "evolution"
-    """The search strategy: NAME, or of your own FILE.py:CLASS or MODULE:CLASS; --strategy NAME --help lists its own
-    fields."""
+    """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
+    or seminas; by gradients darts, gumbel-darts, snas, pc-darts or fair-darts; or of your own, FILE.py:CLASS or
+    MODULE:CLASS. --strategy NAME --help lists its own fields."""
     task: str = "digits"
-    """The data: digits, fashion-mnist, cifar10, npz:FILE or folder:DIR; of your own FILE.py:FUNCTION
-    or MODULE:FUNCTION; or what was measured before, table:FILE."""
+    """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
+    channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or
+    train|valid|test/CLASS/IMAGE are JPEG or PNG files; of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what was
+    measured before, table:FILE."""
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
@@ -76,7 +81,7 @@ class Config:
     """Of weights, batches, paths and proposals."""
     name: str | None = None
     """Of the run; by default space-strategy-task-seed."""
-    store: str = "sqlite:///nas.db"
+    store: str = DEFAULT_STORE
     """The database of all runs."""
     workers: int = 2
     """Ray workers; 0 evaluates in this process."""
@@ -146,6 +151,9 @@ class Config:
     @property
     def limits(self) -> tuple[tuple[str, float], ...]:
         given = {"macs": self.max_macs, "params": self.max_params}
+        for name, most in given.items():
+            if most is not None and math.isnan(most):
+                raise ValueError(f"max_{name}={most} must be a number")
         return tuple((name, float(most)) for name, most in given.items() if most is not None) + parse_limits(self.limit)
 
 
@@ -298,7 +306,9 @@ def to_data(config: Config, given: Data) -> Data:
         name, _ = _named(given.get(part, getattr(Config, part)), part)
         fields = {key: value for key, value in data[part].items() if key not in BOUND}
         data[part] = {"name": registry.lasting(name), **fields}
-    data["task"] = registry.lasting(config.task)
+    data["task"] = lasting_task(config.task)
+    if config.data_dir is not None:
+        data["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
     return data
 
 
@@ -308,12 +318,8 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
         return False
     (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, stored[part]))
     same = {key: json.loads(json.dumps(value, default=str)) == kept.get(key) for key, value in fields.items()}
-    return registry.lasting(name) == kept_name and all(same.values())
-
-
-def store_flag(url: str) -> str:
-    """What must be typed for a command to ask this store."""
-    return "" if url == Config.store else f" --store {shlex.quote(url)}"
+    lasting = lasting_task if part == "task" else registry.lasting
+    return kept_name in (name, lasting(name)) and all(same.values())
 
 
 def names(data: Data) -> dict[str, str]:
@@ -435,6 +441,7 @@ def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
 def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
     parser = Parser(
         prog="run_search.py",
+        usage="%(prog)s [--FLAG VALUE ...]",
         allow_abbrev=False,
         description="Search for a neural architecture, train the best one, and store everything.",
         epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
@@ -459,12 +466,19 @@ def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) 
         if dataclasses.is_dataclass(default):
             _add_fields(parser, default, f"{prefix}{field.name}.", skip)
             continue
-        text = f"{help_texts.get(field.name, '')} [{default}]".strip().replace("%", "%%")
+        text = f"{help_texts.get(field.name, '')}{_choices(type(value), field.name)} [{default}]"
+        text = text.strip().replace("%", "%%")
         options: Data = {"dest": prefix + field.name, "default": None, "help": text}
         if isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         else:
             parser.add_argument(flag, metavar=field.name.upper(), **options)  # text, which the field's type reads
+
+
+def _choices(kind: type, field: str) -> str:
+    """What a field of a few words may be, for its help."""
+    hint = typing.get_type_hints(kind)[field]
+    return f" One of {', '.join(typing.get_args(hint))}." if typing.get_origin(hint) is Literal else ""
 
 
 def _docstrings(kind: type) -> Iterator[tuple[str, str]]:

@@ -2,23 +2,26 @@
 
 import dataclasses
 import json
-import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
+from PIL import Image
 
-from nas import checkpoint
+from nas import checkpoint, commands
 from nas.config import build_space
 from nas.errors import UsageError
 from nas.inference import Scaling, batch_logits, flatten, split, unflatten
+from nas.query import Run
 from nas.store import Store
+from nas.tasks import Resize
 from nas.tasks.base import check_names, numbered
+from nas.tasks.pixels import decode, fit
 from spaces.base import Space, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -26,20 +29,23 @@ BATCH = 32  # images in one call of the network: what they need at once bounds t
 MAX_DESCRIPTION_BYTES = 2**24
 # What the numbers of a description may be, so that what cannot be a network is refused before it is built.
 MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
+FORMAT = 1
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of photos, by the channels of a network
 
 
 class Exported:
     """A trained network: `predict(images)` gives logits, `classify(images)` names; `network` is the Flax module itself.
 
     `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
-    in training (see `nas.tasks.pixels.resize`), and is None where they were, or where the export does not say.
+    in training (see `nas.tasks.pixels.fit`), and is None where they were, or where the export does not say; `prepare`
+    does the same to photos of any size.
     """
 
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
         self.description, self.space, self.network = description, space, network
         self.scaling: Scaling = tuple(description["mean"]), tuple(description["std"])
         self.classes = tuple(description.get("classes") or numbered(_input(space)[2]))
-        self.resize: str | None = description.get("resize")
+        self.resize: Resize | None = description.get("resize")
         self._graph, self._weights, self._statistics = split(network)
 
     def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n num_classes"]:
@@ -55,6 +61,39 @@ class Exported:
             logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
         return logits
 
+    def prepare(self, photos: Iterable[Any]) -> UInt8[np.ndarray, "n size size channels"]:
+        """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
+        channels. They become square as the images did in training, by cropping where those were squares already.
+
+        Raises UsageError for what is no image.
+        """
+        size, channels, _ = _input(self.space)
+        found = np.empty((0, size, size, channels), np.uint8)
+        if isinstance(photos, str | Path):
+            raise UsageError(f"photos={str(photos)!r} must be a list of photos, such as [{str(photos)!r}]")
+        rows = [self._square(f"photos[{i}]", photo) for i, photo in enumerate(photos)]
+        return np.stack(rows) if rows else found
+
+    def _square(self, field: str, photo: Any) -> np.ndarray:
+        size, channels, _ = _input(self.space)
+        mode = MODES.get(channels)
+        if mode is None:
+            raise UsageError(f"{field}: no photo has the {channels} channels of this network; give arrays to predict")
+        if isinstance(photo, str | Path):
+            try:
+                photo = decode(f"{field}={str(photo)!r}", Path(photo).read_bytes())
+            except OSError as error:
+                raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
+        if not isinstance(photo, Image.Image):
+            array = np.asarray(photo)
+            plain = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+            if array.dtype != np.uint8 or plain.ndim not in (2, 3) or plain.shape[2:] not in ((), (3,), (4,)):
+                given = f"{array.dtype} {list(array.shape)}"
+                raise UsageError(f"{field}={given} must be a file, an image or uint8 [height, width, 1, 3 or 4]")
+            photo = Image.fromarray(plain)
+        pixels = np.asarray(fit(photo.convert(mode), size, self.resize or "crop"))
+        return pixels.reshape(size, size, channels)
+
     def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
         """The name of the most probable class of each image, which are those of `predict`."""
         return [self.classes[label] for label in self.predict(images).argmax(1)]
@@ -67,19 +106,28 @@ class Exported:
         except ValueError:  # images of several sizes
             images, given = np.zeros(0), f"{type(images).__name__} of unequal parts"
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels):
-            how = f"; in training they were resized by {self.resize}" if self.resize else ""
-            raise UsageError(f"images={given} must be uint8 [n, {size}, {size}, {channels}], values in 0..255{how}")
+            need = f"uint8 [n, {size}, {size}, {channels}], values in 0..255"
+            if images.dtype == np.uint8 and images.shape == (size, size, channels):
+                raise UsageError(f"images={given} must be {need}: a single one is given as image[None]")
+            raise UsageError(f"images={given} must be {need}; prepare(photos) makes them of photos of any size")
         return images
 
 
-def export(store: Store, architecture: str, out: Path) -> None:
-    """Writes the newest stand-alone weights of an architecture, with its description, to a folder."""
-    files = store.artifacts(architecture=architecture, kind="weights")
+def export(store: Store, architecture: str, out: Path, run: Run | None = None, *, replace: bool = False) -> str:
+    """Writes the newest stand-alone weights of an architecture, with its description, to a folder: of a run, or of any.
+
+    Returns the name of the run. Raises UsageError where there are none, or where the folder holds another network
+    already and `replace` is not asked for.
+    """
+    files = store.artifacts(None if run is None else run.id, architecture, "weights")
     if not files:
+        there = "" if run is None else f" in run={run.name!r}"
         raise UsageError(
-            f"architecture={architecture!r} has not been trained by itself: only the best of a search is "
-            "(--finalists); `nas show` lists what is known of it"
+            f"architecture={architecture!r} has not been trained by itself{there}: only the best of a search is "
+            f"(--finalists); {commands.ask(f'retrain {architecture}', store.url)} trains it"
         )
+    if not replace and any((out / name).exists() for name in (DESCRIPTION, WEIGHTS)):
+        raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
     newest = Path(files[-1].path)
     _, description = checkpoint.read(newest)
     if checkpoint.digest(newest) != files[-1].sha256:
@@ -90,6 +138,7 @@ def export(store: Store, architecture: str, out: Path) -> None:
         (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise UsageError(f"out={str(out)!r} cannot be written: {error.strerror}") from error
+    return next(known.name for known in store.all_runs() if known.id == files[-1].run_id)
 
 
 def load(folder: str | Path) -> Exported:
@@ -104,7 +153,10 @@ def load(folder: str | Path) -> Exported:
     except (UsageError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
-    arrays, _ = checkpoint.read(folder / WEIGHTS)
+    arrays, note = checkpoint.read(folder / WEIGHTS)
+    for field in ("architecture", "space", "encoding", "mean", "std"):
+        if not isinstance(note, dict) or note.get(field) != description.get(field):
+            raise UsageError(f"{folder / WEIGHTS} are weights of another network than {folder / DESCRIPTION}: {field}")
     held = sum(array.size for array in arrays.values())
     params = costs(space, tuple(encoding))["params"]
     if params > 1.001 * held:  # costs are in single precision
@@ -133,6 +185,8 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     description = json.loads(data)
     if not isinstance(description, dict):
         raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
+    if description["format"] != FORMAT:
+        raise ValueError(f"format={description['format']!r} is not one that this version reads; allowed: {FORMAT}")
     for number in _numbers(description["space"]):
         if not -MAX_NUMBER <= number <= MAX_NUMBER:
             raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
@@ -150,19 +204,19 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     for i, (choice, size) in enumerate(zip(encoding, sizes, strict=True)):
         if not 0 <= choice < size:
             raise ValueError(f"encoding[{i}]={choice} must lie in 0..{size - 1}")
-    for field, low in (("mean", -math.inf), ("std", 0)):
+    # Of pixels from 0 to 1, whose deviation is taken to be one grey level at least.
+    for field, low in (("mean", 0.0), ("std", 0.001)):
         values = description[field]
         numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
-        if not numbers or len(values) != channels or not all(low < one < math.inf for one in values):
-            more = " above 0" if low == 0 else ""
-            raise ValueError(f"{field} must be a list of {channels} finite numbers{more}, one for each channel")
+        if not numbers or len(values) != channels or not all(low <= one <= 1 for one in values):
+            raise ValueError(f"{field} must be a list of {channels} numbers in {low:g}..1, one for each channel")
     if description.get("classes") is not None:
         if not isinstance(description["classes"], list):
             raise ValueError(f"classes must be a list of {num_classes} names")
         check_names("classes", description["classes"], num_classes)
     how = description.get("resize")
-    if how is not None and not isinstance(how, str):
-        raise ValueError(f"resize must be a text or null, not {type(how).__name__}")
+    if how is not None and how not in get_args(Resize):
+        raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")
     return description, space, encoding
 
 

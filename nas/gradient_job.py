@@ -1,5 +1,6 @@
 """A differentiable search as a part of a job: each epoch's derived architecture is a trial of the run."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def search(
         best[0] = epoch.metrics["error"]
 
     def on_step(step: int, steps: int, loss: float) -> None:
+        epoch = min(step * settings.epochs // steps + 1, settings.epochs)
         tracked = f", error {best[0]:.2%}" if best[0] <= 1 else ""
-        progress("Searching", step, steps, f"loss {loss:.3f}{tracked}")
+        doing = "compiling" if math.isnan(loss) else f"loss {loss:.3f}{tracked}"
+        progress("Searching", step, steps, f"epoch {epoch} of {settings.epochs}, {doing}")
 
     found, _ = bilevel.search(
         bilevel.Rule(settings.strategy, space, settings.limits),

@@ -1,23 +1,53 @@
-"""Ctrl-C and SIGTERM: a job hears both as KeyboardInterrupt, and what must be recorded then is."""
+"""Ctrl-C and SIGTERM: a job hears both as KeyboardInterrupt, once, and what must be recorded then is."""
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_came: list[str] = []  # the signals since `heard` began
+_holds = 0  # how many have asked to be left in peace
 
 
 @contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, by which schedulers end a job, is heard as Ctrl-C is."""
+def heard() -> Iterator[None]:
+    """Ctrl-C, and SIGTERM by which schedulers end a job, are KeyboardInterrupt; those that follow change nothing.
 
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt("SIGTERM")
+    An exception that arises in a destructor or a callback of some library is lost: `check` raises it again.
+    """
 
-    with _handled({signal.SIGTERM: interrupt}):
+    def hear(which: int, _: Any) -> None:
+        _came.append("Ctrl-C" if which == signal.SIGINT else signal.Signals(which).name)
+        if len(_came) == 1 and not _holds:
+            check()
+
+    _came.clear()
+    # Who started the process may want it deaf to Ctrl-C, as a shell does in the background.
+    deaf = {which for which in SIGNALS if signal.getsignal(which) is signal.SIG_IGN}
+    with _handled({which: hear for which in SIGNALS if which not in deaf}):
         yield
+    _came.clear()
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt where a signal came: called wherever a job says how far it is."""
+    if _came:
+        raise KeyboardInterrupt(_came[0])
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """A signal is heard after what is done here."""
+    global _holds
+    _holds += 1
+    try:
+        yield
+    finally:
+        _holds -= 1
+    check()
 
 
 @contextlib.contextmanager
@@ -29,9 +59,20 @@ def undisturbed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """What a library sets in place of our handlers is taken back."""
-    with _handled({which: signal.getsignal(which) for which in SIGNALS}):
-        yield
+    """What a library sets in place of our handlers is taken back; where its own ended the process, it is ours to."""
+    try:
+        with _handled({which: signal.getsignal(which) for which in SIGNALS}):
+            yield
+    except SystemExit as ended:
+        raise KeyboardInterrupt("SIGTERM") from ended
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process. One that was interrupted is not interrupted once more while it ends."""
+    if status == 130:
+        for which in SIGNALS:
+            signal.signal(which, signal.SIG_IGN)
+    sys.exit(status)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ Everything that is computed follows from the stored configuration, so a resumed 
 import contextlib
 import dataclasses
 import importlib.metadata
-import shlex
+import itertools
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nas import checkpoint, config, gradient_job, loop, predictor_jobs, registry
+from nas import checkpoint, commands, config, gradient_job, loop, predictor_jobs, registry
 from nas.compilation import quick_start
 from nas.config import Config, Data
 from nas.errors import Interrupted, RunError, UsageError, unknown
@@ -26,8 +27,9 @@ from nas.evaluators.train import TrainEvaluator
 from nas.evaluators.train import check as check_recipe
 from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
 from nas.executors import Executor, InProcess
+from nas.export import FORMAT
 from nas.inference import flatten, split
-from nas.interrupts import undisturbed
+from nas.interrupts import held, undisturbed
 from nas.learning import Learning
 from nas.lock import locked
 from nas.predictor_files import described
@@ -47,6 +49,8 @@ from strategies.base import GradientStrategy
 from strategies.region import region
 from strategies.visited import also, nothing
 
+ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -64,10 +68,6 @@ class Outcome:
             return store.top(self.name, by, limit, where)
 
 
-def _again(run: str, store: str) -> str:
-    return f"python run_search.py --resume {shlex.quote(run)}{config.store_flag(store)}"
-
-
 def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:
     """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
     reporter = reporter or Silent()
@@ -76,7 +76,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     if resume is not None:
         with Store(url) as store:
             run = store.run(resume)
-        stored = run.config["given"]
+        stored = run.given
         changed = {name: value for name, value in data.items() if not config.same_part(name, value, stored)}
         odd = sorted(set(changed) - set(config.RESUMABLE))
         if odd:
@@ -86,6 +86,8 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         given = {**stored, **changed, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
+    if resume is None and settings.name is not None:
+        _check_name(url, settings.name)
     _check_own(given, settings)
     subject = load_subject(settings, config.names(given)["space"])
     if subject.task is not None and subject.task.note is not None:
@@ -94,13 +96,27 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     with _usage():
         loop_state = _prepared(settings, subject, learning)
     with Store(url, create=True) as store:
-        run = _begun(store, settings, given, subject, learning, resume)
+        run = None
         try:
+            with held():  # what is stored has a name by which to go on with it
+                run = _begun(store, settings, given, subject, learning, resume)
             with locked(store.folder(run), run.name):
                 return _ran(_Job(settings, subject, learning, store, run, reporter), loop_state)
         except KeyboardInterrupt:
-            again = _again(run.name, store.url)
+            if run is None:
+                raise
+            again = commands.resume(run.name, store.url)
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
+
+
+def _check_name(url: str, name: str) -> None:
+    """Raises UsageError where a run has the name already: before the work of finding out that all else is well."""
+    try:
+        store = Store(url)
+    except UsageError:
+        return  # there is none yet; or it cannot be used, which is said when the run is about to be stored
+    with store:
+        store.check_new_name(name)
 
 
 def _prepared(settings: Config, subject: "Subject", learning: Learning) -> loop.Search | None:
@@ -178,9 +194,9 @@ def _begun(
     run = store.run(resume)
     if run.config.get("start") != learning.digest:
         raise UsageError(f"the predictor that {run.name} began with is another now")
-    if run.config["space"] != fingerprint(subject.named):
+    if run.config.get("space") != fingerprint(subject.named):
         raise UsageError(f"space={run.space!r} has other architectures than when {run.name} began")
-    if run.config["task"] != subject.fingerprint():
+    if run.config.get("task") != subject.fingerprint():
         raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
     return run
 
@@ -199,12 +215,13 @@ def _ran(job: "_Job", loop_state: loop.Search | None) -> Outcome:
     except Exception as error:
         is_own = registry.where(error) is not None  # it arose in code of the user's own
         said = registry.told(error) if is_own else str(error)
-        with contextlib.suppress(UsageError):  # the store itself may be what failed
+        with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
+        again = commands.resume(run.name, store.url)
         if isinstance(error, UsageError | RunError):
-            raise type(error)(f"{error}; then go on with {_again(run.name, store.url)}") from error
+            raise type(error)(f"{error}; then go on with {again}") from error
         if is_own:
-            raise RunError(f"{said}; then go on with {_again(run.name, store.url)}") from error
+            raise RunError(f"{said}; then go on with {again}") from error
         raise
     finally:
         job.close()
@@ -270,10 +287,11 @@ def load_task(settings: Config) -> Task:
         data_dir=settings.data_dir,
         image_size=settings.image_size,
         resize=settings.resize,
-        limit=settings.max_images,
+        max_images=settings.max_images,
     )
-    for recipe in (settings.training, settings.final):
-        check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size)
+    for part in ("training", "final"):
+        recipe = getattr(settings, part)
+        check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size, f"{part}.")
     return task
 
 
@@ -352,6 +370,7 @@ class _Job:
         else:
             paths = cost_binned_paths(space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits)
         saved = self.folder / "supernet.safetensors"
+        self.reporter.show("Training shared weights", 0, recipe.steps, "compiling")
         weights = fit(
             *split(space.supernet(stream(settings.seed, WEIGHTS), affine=settings.affine)),
             self.subject.images,
@@ -369,14 +388,20 @@ class _Job:
 
     def _save_predictor(self) -> None:
         """What the strategy's predictor learns from all trials; unless that was done before a stop."""
-        name = self.settings.save_predictor
-        if name is None or name in {row["name"] for row in self.store.predictors()}:
+        name, saved = self.settings.save_predictor, self.store.predictors()
+        if name is None or any(row["card"].get("saved_by") == self.run_.identity for row in saved):
             return
+        taken = {row["name"] for row in saved}
+        free = next(each for i in itertools.count(1) if (each := f"{name}-{i}" if i > 1 else name) not in taken)
+        if free != name:
+            self.reporter.say(f"Another predictor was called {name} meanwhile: this one is {free}.")
+        name = free
         self.reporter.show("Fitting the predictor", 0, 1, name)
         objective = self.settings.objective
         rows, targets = predictor_jobs.measured(self.store, self.run_, objective)
         predictor, start = self.learning.strategy.predictor, self.learning.start
         fitted = predictor_jobs.fit_on(predictor, [self.run_], rows, targets, objective, start)
+        fitted.card["saved_by"] = self.run_.identity
         predictor_jobs.save(self.store, name, fitted)
         self.reporter.show("Fitting the predictor", 1, 1, name)
 
@@ -393,7 +418,8 @@ class _Job:
 
         if not log.complete(state):
             evaluator = self._evaluator()
-            self.reporter.show("Searching", 0, settings.trials, "")
+            compiles = self.subject.table is None
+            self.reporter.show("Searching", 0, settings.trials, "compiling" if compiles else "")
             with self._executor(evaluator) as executor:
                 loop.run(state, executor, log, seed=settings.seed, on_report=on_report)
 
@@ -432,6 +458,8 @@ class _Job:
         """The best and, beside them, random architectures of no greater cost than the best one's."""
         settings = self.settings
         known = self.store.trials(self.run_.id, "final")
+        for trial in known:
+            _check_row(self.run_, trial, self.subject.named)
         rows = [tuple(trial.encoding) for trial in known] or [*finalists, *self._baselines(finalists, best)]
         if not known and rows:
             entries = [loop.Entry(row, 0) for row in rows]
@@ -448,7 +476,9 @@ class _Job:
             kept: dict[str, Any] = {"folder": folder, "note": {"run": self.run_.identity}}
             evaluator = TrainEvaluator(self.space, task, settings.final, pruned=True, tests=True, **kept)
         budget = settings.epochs if settings.architecture is not None else 0
-        self.reporter.show("Training from scratch", len(done), len(rows), "")
+        trains = self.subject.table is None
+        length = f"{budget} epochs" if budget else f"{settings.final.steps} steps"
+        self.reporter.show("Training from scratch", len(done), len(rows), f"{length} each" if trains else "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
             for number in waiting:
                 executor.submit(Job(number, rows[number], budget, settings.seed))
@@ -499,7 +529,7 @@ class _Job:
     def _description(self, encoding: tuple[int, ...], metrics: dict[str, float]) -> dict:
         """Enough to build the network again and to feed it, without the search or its store."""
         return {
-            "format": 1,
+            "format": FORMAT,
             "architecture": architecture_id(self.space, np.asarray(encoding)),
             "space": described(self.run_.space, self.space),
             "encoding": list(encoding),
@@ -555,6 +585,8 @@ class _RunLog:
 
     def entries(self) -> tuple[list[loop.Entry], list[int]]:
         trials = self.store.trials(self.run.id)
+        for trial in trials:
+            _check_row(self.run, trial, self.space)
         entries = [
             loop.Entry(
                 tuple(t.encoding),
@@ -605,6 +637,14 @@ def _new_trials(space: Space, name: str, number: int, entries: Sequence[loop.Ent
     ]
 
 
+def _check_row(run: Run, trial: Trial, space: Space) -> None:
+    """Raises UsageError where what a store says of a trial is not an architecture of the space."""
+    sizes, row = space.cardinalities, trial.encoding
+    fits = isinstance(row, list) and len(row) == len(sizes) and all(type(choice) is int for choice in row)
+    if not fits or not all(0 <= choice < size for choice, size in zip(row, sizes, strict=True)):
+        raise UsageError(f"run={run.name!r} is damaged: trial {trial.number} is not an architecture of its space")
+
+
 def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:
     """How a trial was drawn. JSON has no NaN, which is the log-probability of a row that no policy drew."""
     return {"row": list(row), "log_probability": None if np.isnan(log_probability) else log_probability}
@@ -619,7 +659,12 @@ def _given_row(settings: Config, subject: Subject) -> tuple[int, ...]:
     """The architecture to train. Raises ValueError or UsageError where there is none of that description."""
     if subject.task is None:
         raise UsageError(f"task={settings.task!r} is a table, on which nothing is trained; name images")
-    return tuple(int(choice) for choice in subject.space.parse(str(settings.architecture)))
+    text = str(settings.architecture)
+    try:
+        return tuple(int(choice) for choice in subject.space.parse(text))
+    except ValueError as error:
+        hint = f"; {commands.ask(f'retrain {text}', settings.store)} trains what has this id"
+        raise UsageError(f"architecture={error}{hint if ID.fullmatch(text) else ''}") from error
 
 
 def _distinct(trials: Sequence[Trial]) -> list[Trial]:

@@ -5,13 +5,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nas import config, output
+from nas import commands, config, output
 from nas.errors import Interrupted, RunError, UsageError
-from nas.interrupts import ended_by_sigterm
+from nas.interrupts import heard
 from nas.progress import Bar
 
 if TYPE_CHECKING:
     from nas.job import Outcome
+
+PROGRAM = "run_search.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,50 +21,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     output.write_what_can_be_written()
     outcome = None
     try:
-        data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
-        with Bar() as bar, ended_by_sigterm():
-            from nas import job
+        with heard():
+            data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
+            with Bar() as bar:
+                from nas import job
 
-            outcome = job.search(data, resume, bar)
-        _print(outcome)
-        return 0
+                outcome = job.search(data, resume, bar)
+            return output.say(PROGRAM, told(outcome))
     except (UsageError, RunError) as error:
-        print(f"run_search.py: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return error.exit_status
+        return output.complain(PROGRAM, error)
     except KeyboardInterrupt as stop:
         said = "Interrupted before the run began." if outcome is None else "Interrupted; the run is finished."
-        print(f"\n{stop}" if isinstance(stop, Interrupted) else said, file=sys.stderr)
+        output.tell(f"\n{stop}" if isinstance(stop, Interrupted) else said)
         return 130
 
 
-def _print(outcome: "Outcome") -> None:
-    by = outcome.objective
+def told(outcome: "Outcome") -> str:
+    """What a finished job found, and what can be asked of it next."""
+    by, text = outcome.objective, ""
     if outcome.best:
         said = "validation error in the search" if by == "error" else f"{by} (least is best)"
-        print(f"\nBest architectures of {outcome.name}, by {said}:\n")
+        text += f"\nBest architectures of {outcome.name}, by {said}:\n\n"
         columns = dict.fromkeys(("architecture", "trial", by, "error", "test_error", "macs", "params"))
-        print(output.render(outcome.best, columns, "table"))
+        text += output.render(outcome.best, columns, "table") + "\n"
+        if outcome.best[0][by] > min(row[by] for row in outcome.best):
+            text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
     if outcome.finals:
-        print("Fully trained (`test_error` is measured once, after the last step):\n")
+        text += "Fully trained (`test_error` is measured once, after the last step):\n\n"
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in outcome.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
-        print(output.render(rows, columns, "table"))
-    print(f"All of it is in {outcome.store}. Ask it with:\n")
-    where = config.store_flag(outcome.store)
-    for command in commands(outcome):
-        print(f"  {command}{where}")
+        text += output.render(rows, columns, "table") + "\n"
+    asked = "".join(f"  {commands.ask(words, outcome.store)}\n" for words in questions(outcome))
+    return f"{text}All of it is in {outcome.store}. Ask it with:\n\n{asked}"
 
 
-def commands(outcome: "Outcome") -> list[str]:
-    """What can be asked of the run, as it is typed."""
-    run, (first, *_) = shlex.quote(outcome.name), (outcome.best or outcome.finals)
-    found = []
-    if outcome.best:
-        found.append(f"nas top {run} --limit 10")
-        if first.get("macs") is not None:
-            front = ",".join(dict.fromkeys((outcome.objective, "macs")))
-            found.append(f"nas pareto {run} --objectives {front}")
-    found.append(f"nas show {first['architecture']}")
+def questions(outcome: "Outcome") -> list[str]:
+    """What can be asked of the run, as the words after `nas`."""
+    run, rows = shlex.quote(outcome.name), outcome.best or outcome.finals
+    found = [f"top {run} --limit 10"]
+    if outcome.best and rows[0].get("macs") is not None:
+        front = ",".join(dict.fromkeys((outcome.objective, "macs")))
+        found.append(f"pareto {run} --objectives {front}")
+    if rows:
+        found.append(f"show {rows[0]['architecture']}")
     if outcome.trained:
-        found.append(f"nas export {outcome.trained} --out best/")
+        found.append(f"export {outcome.trained} --run {run} --out {shlex.quote(f'{outcome.name}-best/')}")
     return found

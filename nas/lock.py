@@ -38,6 +38,8 @@ def is_locked(folder: Path) -> bool | None:
     try:
         with open(folder / NAME) as file:
             return not _taken(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False if folder.is_dir() else None  # its process ended before it could take it
     except OSError:
         return None
 

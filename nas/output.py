@@ -1,14 +1,16 @@
 """Answers as text: a table for people, JSON and CSV for programs. Only the table rounds and leaves out."""
 
+import contextlib
 import csv
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nas.errors import unknown
+from nas.errors import RunError, UsageError, unknown
 from nas.query import Row
 
 FORMATS = ("table", "json", "csv")
@@ -25,6 +27,37 @@ def write_what_can_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(program: str, text: str) -> int:
+    """Prints an answer; the exit status."""
+    failed = _written(text, sys.stdout)
+    if failed is None or isinstance(failed, BrokenPipeError):  # whoever reads has seen enough
+        return 0
+    return complain(program, RunError(f"the answer cannot be written: {failed.strerror}"))
+
+
+def complain(program: str, error: UsageError | RunError) -> int:
+    """Prints an error in one line; the exit status."""
+    tell(f"{program}: error: {' '.join(str(error).split())}")
+    return error.exit_status
+
+
+def tell(line: str) -> None:
+    """Prints a line on stderr. Nothing ends because nobody can read it."""
+    _written(f"{line}\n", sys.stderr)
+
+
+def _written(text: str, stream: Any) -> OSError | None:
+    """Why a text could not be written. A stream that was closed before Python began is None, and takes everything."""
+    try:
+        print(text, end="", file=stream or io.StringIO(), flush=True)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # a stream that is no file
+            # It is still in the buffer, and Python would try again on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def known_format(name: str) -> str:
@@ -109,6 +142,8 @@ def _table(
         for column in columns
         if column != "encoding" and any(row.get(column) is not None for row in rows)
     }
+    if "description" in texts:  # it may be long
+        texts["description"] = texts.pop("description")
     widths = {column: max(map(len, [column, *cells])) for column, cells in texts.items()}
     if width is not None:
         widths = _fit(widths, width, droppable)

@@ -6,10 +6,12 @@ which a short file can fill the memory or ask for any Python object.
 """
 
 import argparse
+import math
 import re
 import types
 import typing
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -132,6 +134,20 @@ def _listed(text: str) -> Any:
         return text
     words = [word.strip() for word in text[1:-1].split(",")]
     return words[:-1] if words[-1] == "" else words  # as in (1,) and ()
+
+
+def number(text: str) -> float:
+    """What a flag of another command takes as a finite number, as fields do. Raises ArgumentTypeError."""
+    if not DECIMAL.match(text) or not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"{shown(repr(text))} must be a finite number, in decimal digits")
+    return float(text)
+
+
+def place(text: str) -> Path:
+    """What a flag takes as a file or folder. Raises ArgumentTypeError for an empty text, which would be this folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' must be a path")
+    return Path(text)
 
 
 def whole(text: str) -> int:

@@ -2,12 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from nas import output
 from nas.config import Parser
 from nas.errors import UsageError, unknown
-from nas.plain import whole
+from nas.plain import place, whole
 from nas.query import Row
 from nas.seeds import check_seed
 
@@ -140,10 +139,10 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     score.add_argument("--top", metavar="K", type=whole, default=20, help="of which so many are listed [%(default)s]")
     score.add_argument("--seed", type=whole, default=0, help="of the sample [%(default)s]")
     export = command("export", _export, "Write a predictor to an empty folder.")
-    export.add_argument("--out", metavar="DIR", type=Path, required=True)
+    export.add_argument("--out", metavar="DIR", type=place, required=True)
     for each in (show, evaluate, score, export):
         each.add_argument("name", metavar="NAME", help="of the predictor, or the beginning of it")
     bring = command("import", _import, "Check a predictor that somebody wrote, and keep it.")
-    bring.add_argument("folder", metavar="DIR", type=Path)
+    bring.add_argument("folder", metavar="DIR", type=place)
     bring.add_argument("--name", help="(default: the folder's)")
     return parser, commands.choices

@@ -64,7 +64,7 @@ def fit_from_runs(
     found = [store.run(name) for name in runs]
     for run in found[1:]:
         for what in ("space", "task"):
-            if run.config[what] != found[0].config[what]:
+            if run.config.get(what) != found[0].config.get(what):
                 raise UsageError(f"from-runs: {run.name!r} has another {what} than {found[0].name!r}")
     objective = objective or found[0].objective
     rows, targets = zip(*(measured(store, run, objective) for run in found), strict=True)

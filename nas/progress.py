@@ -1,10 +1,11 @@
 """What a person sees while a job runs: a bar a stage on a terminal, a plain line now and then elsewhere."""
 
-import contextlib
-import sys
 import threading
 import time
 from typing import Protocol, runtime_checkable
+
+from nas import output
+from nas.interrupts import check
 
 SECONDS = 30.0  # between two plain lines of one stage
 
@@ -56,6 +57,7 @@ class Bar:
             self._lines.close()
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:
+        check()
         if self._lines is not None:
             self._lines.show(stage, done, total, remark)
             return
@@ -65,7 +67,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         if self._lines is not None:
-            _print(line)
+            output.tell(line)
         else:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -99,11 +101,4 @@ class _Lines:
     def _write(self) -> None:
         self._written = time.monotonic()
         minutes, seconds = divmod(int(self._written - self._began), 60)
-        _print(f"{minutes:3d}:{seconds:02d}  {self._state}")
-
-
-def _print(line: str) -> None:
-    """A search does not end because nobody reads what it says."""
-    if sys.stderr is not None:  # it was closed before Python began
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
+        output.tell(f"{minutes:3d}:{seconds:02d}  {self._state}")

@@ -9,7 +9,6 @@ import difflib
 import math
 import operator
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ METRICS = (
     "params",
     "seconds",
 )  # every row has these, in this order, others after
+RETRAIN = "retrain"  # the strategy of a run that trains one given architecture, and has no search
 LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "best", "started")
 
@@ -65,9 +65,21 @@ class Run:
         return self.config.get("identity")
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The configuration that it began with. Raises UsageError where the store has none that could be one."""
+        given = self.config.get("given")
+        if not isinstance(given, dict):
+            raise UsageError(f"run={self.name!r} is damaged: its configuration is not in the store")
+        return given
+
+    @property
     def objective(self) -> str:
         """The first of what it minimises."""
-        return self.config.get("given", {}).get("objectives", "error").split(",")[0]
+        if self.strategy == RETRAIN:
+            return "standalone_error"
+        given = self.config.get("given")
+        names = given.get("objectives", "error") if isinstance(given, dict) else "error"
+        return str(names).split(",")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +143,8 @@ def check_name(name: str) -> None:
     odd = not name.isprintable() or any(c in name for c in "/\\") or name.strip() != name
     if odd or name[:1] in ("", ".", "-") or name == "latest" or len(name.encode()) > LONGEST_NAME:
         allowed = f"1 to {LONGEST_NAME} bytes that can be printed, without slashes, not beginning with a dot or a dash"
-        raise UsageError(f"name={textwrap.shorten(repr(name), 60)} must be {allowed}, and not be latest")
+        text = name if len(name) <= 60 else f"{name[:60]}..."
+        raise UsageError(f"name={text!r} must be {allowed}, and not be latest")
 
 
 def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[float, float], bool], float]]:
@@ -245,9 +258,14 @@ def pick(field: str, value: str, names: Iterable[str], place: str) -> str:
 
 
 def _ranked(rows: list[Row], objectives: list[str]) -> list[Row]:
-    """The rows that have all objectives, in lexicographic order."""
+    """The rows that have all objectives, in lexicographic order; of equal ones the cheaper first, then the earlier."""
     ranked = [row for row in rows if all(_is_number(row[name]) for name in objectives)]
-    return sorted(ranked, key=lambda row: [row[name] for name in objectives])
+
+    def place(row: Row) -> list[float]:
+        macs = row.get("macs")
+        return [*(row[name] for name in objectives), math.inf if macs is None or math.isnan(macs) else macs]
+
+    return sorted(ranked, key=place)
 
 
 def _best_rows(rows: list[Row], objectives: list[str]) -> list[Row]:

@@ -21,9 +21,9 @@ from ray import exceptions
 
 from nas import registry
 from nas.compilation import CACHE
-from nas.errors import RunError
+from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
-from nas.interrupts import kept
+from nas.interrupts import check, kept
 
 START_SECONDS = 300.0  # after which a session without a free core is given up
 
@@ -94,6 +94,7 @@ class RayPool:
             timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
             if self._crowded:
                 timeout = START_SECONDS  # perhaps nobody will ever answer
+            check()
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
             if not ready and self._crowded:
                 raise RunError(
@@ -188,7 +189,9 @@ def start_ray(workers: int, address: str | None = None) -> None:
         try:
             with kept():
                 ray.init(address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except ValueError as error:
+            raise UsageError(f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT: {error}") from error
+        except (ConnectionError, RuntimeError) as error:
             raise RunError(f"ray_address={address!r} cannot be joined: {error}") from error
         _started = True
         return

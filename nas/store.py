@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
+import json
 import math
 import os
 import re
@@ -21,19 +22,20 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nas import query
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
 from nas.lock import is_locked
 from nas.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
 from nas.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
 
 BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
+FULL = "free some space, then resume the run"
 ADVICE = {  # what a database says -> what to do about it
     "locked": "another process is writing to it: wait for that one, or name another store",
     "readonly": "make the file and its directory writable, or name another store",
     "unable to open": "make the file and its directory writable, or name another store",
-    "full": "free some space, then resume the run",
-    "space left": "free some space, then resume the run",
-    "i/o error": "the disk is full or fails: free some space, then resume the run",
+    "full": FULL,
+    "space left": FULL,
+    "i/o error": FULL,
     "malformed": "the file is damaged: restore a copy of it",
 }
 
@@ -111,7 +113,10 @@ class Store:
         except DBAPIError as error:
             said = " ".join(str(error.orig).split())
             advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
-            raise UsageError(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
+            kind = RunError if FULL in advice else UsageError
+            raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
+        except json.JSONDecodeError as error:
+            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({error})") from error
 
     @contextlib.contextmanager
     def _transaction(self, write: bool = False) -> Iterator[sa.Connection]:
@@ -144,7 +149,7 @@ class Store:
                 stem = _stem(space, strategy, task, seed)
                 names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
                 name = next(each for each in names if each not in taken)
-            self._check_new_name(name, taken)
+            self._refuse(name, taken)
             folder = self.new_folder(name)
             # Beside a SQLite file it moves with that; of a server it is on this machine.
             files = folder.name if self._sqlite else str(folder)
@@ -157,10 +162,16 @@ class Store:
                 raise
         return self.run(name)
 
-    def _check_new_name(self, name: str, taken: Iterable[str]) -> None:
+    def check_new_name(self, name: str) -> None:
+        """Raises UsageError for what cannot name a run, or names one already."""
+        self._refuse(name, {run.name for run in self.all_runs()})
+
+    def _refuse(self, name: str, taken: Iterable[str]) -> None:
         query.check_name(name)
         if name in taken:
-            raise UsageError(f"name={name!r} is already a run of store={self.url}; choose another")
+            raise UsageError(
+                f"name={name!r} is already a run of store={self.url}; choose another (--resume goes on with that one)"
+            )
 
     def new_folder(self, name: str, within: str = "") -> Path:
         """Makes a folder for files that nobody else has, named after what they are of: what is there is left alone."""
@@ -183,23 +194,40 @@ class Store:
             raise UsageError(f"run={run.name!r}: its files={str(folder)!r} are not in {self.root}, and are not touched")
         return folder
 
+    def _kept(self, path: str | Path) -> str:
+        """A path as it is kept: of what lies in the folder of all files within that, so that a store can be moved."""
+        path = self.root / path
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+    def _placed(self, row: Row) -> Row:
+        """With the path as it is on this machine."""
+        return row | {"path": str(self.root / row["path"])}
+
     def rename(self, run: Run, name: str) -> None:
         """Raises UsageError for a name that is taken, or cannot be one. Files stay where they are."""
         with self._transaction(write=True) as connection:
-            self._check_new_name(name, set(connection.scalars(sa.select(RUN.c.name))))
+            self._refuse(name, set(connection.scalars(sa.select(RUN.c.name))))
             # Older runs did not note where their files are: under the name.
             config = {"files": self.folder(run).name, **run.config}
             connection.execute(sa.update(RUN).where(RUN.c.id == run.id).values(name=name, config=config))
 
     def delete(self, run: Run) -> None:
-        """The run with its trials, measurements and files. Predictors that learned from it stay."""
+        """The run with its trials, measurements and files. Predictors that learned from it stay.
+
+        Raises RunError where the files cannot be deleted, when the run is.
+        """
         folder, trials = self.folder(run), sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id)
         with self._transaction(write=True) as connection:
             connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(trials)))
             for table in (TRIAL, ARTIFACT):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.id))
             connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            said = f"{run.name} is gone from {self.url}, but not all of its files in {folder}"
+            raise RunError(f"{said}: {error.strerror or error}; delete them yourself") from error
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
         finished = None if status == "running" else _now()
@@ -263,16 +291,17 @@ class Store:
         self, run_id: int, *, kind: str, path: str | Path, sha256: str, architecture: str | None = None
     ) -> None:
         """One a path: a file that was written again replaces what was known of it."""
-        values = {"run_id": run_id, "kind": kind, "path": str(path), "sha256": sha256}
+        values = {"run_id": run_id, "kind": kind, "path": self._kept(path), "sha256": sha256}
         with self._transaction(write=True) as connection:
-            same = (ARTIFACT.c.run_id == run_id) & (ARTIFACT.c.path == str(path))
+            # Older versions kept the whole path.
+            same = (ARTIFACT.c.run_id == run_id) & ARTIFACT.c.path.in_([self._kept(path), str(path)])
             connection.execute(sa.delete(ARTIFACT).where(same))
             connection.execute(sa.insert(ARTIFACT).values(**values, architecture=architecture))
 
     def add_predictor(
         self, *, name: str, kind: str, space: str, path: str | Path, sha256: str, card: dict[str, Any]
     ) -> None:
-        values = {"name": name, "kind": kind, "space": space, "path": str(path), "sha256": sha256}
+        values = {"name": name, "kind": kind, "space": space, "path": self._kept(path), "sha256": sha256}
         with self._transaction(write=True) as connection:
             if name in set(connection.scalars(sa.select(PREDICTOR.c.name))):
                 raise UsageError(f"name={name!r} is already a predictor of store={self.url}; choose another")
@@ -282,14 +311,16 @@ class Store:
 
     def run(self, name: str) -> Run:
         """By its name, the beginning of it that no other run shares, or `latest`."""
-        runs = {run.name: run for run in self._all_runs()}
+        runs = {run.name: run for run in self.all_runs()}
         if not runs:
             raise UsageError(f"run={name!r} is not in store={self.url}, which holds no runs yet")
         chosen = list(runs)[-1] if name == "latest" else query.pick("run", name, runs, f"store={self.url}")
         return self._alive(runs[chosen])
 
-    def _all_runs(self) -> list[Run]:
-        return [Run(**row) for row in self._rows(sa.select(RUN).order_by(RUN.c.id))]
+    def all_runs(self) -> list[Run]:
+        """Oldest first, each with the status that was recorded."""
+        rows = self._rows(sa.select(RUN).order_by(RUN.c.id))
+        return [Run(**_with_mapping(row, "config")) for row in rows]
 
     def _alive(self, run: Run) -> Run:
         """With what its lock tells: a process that is killed cannot say that it has stopped."""
@@ -317,19 +348,23 @@ class Store:
         for name, value in asked.items():
             if value is not None:
                 wanted = wanted.where(ARTIFACT.c[name] == value)
-        return [Artifact(**row) for row in self._rows(wanted)]
+        return [Artifact(**self._placed(row)) for row in self._rows(wanted)]
 
     def predictors(self) -> list[Row]:
-        return self._rows(sa.select(PREDICTOR).order_by(PREDICTOR.c.id))
+        rows = self._rows(sa.select(PREDICTOR).order_by(PREDICTOR.c.id))
+        return [self._placed(_with_mapping(row, "card")) for row in rows]
 
     def predictor(self, name: str) -> Predictor:
-        rows = {row["name"]: row for row in self._rows(sa.select(PREDICTOR))}
+        rows = {row["name"]: row for row in self.predictors()}
         return Predictor(**rows[query.pick("predictor", name, rows, f"store={self.url}")])
 
     def runs(self) -> list[Row]:
-        """One row a run, oldest first: how many trials of the search finished, and their lowest error."""
-        finished = (TRIAL.c.run_id == RUN.c.id) & (TRIAL.c.kind == "search") & (TRIAL.c.state == "finished")
-        error = (MEASUREMENT.c.trial_id == TRIAL.c.id) & (MEASUREMENT.c.name == "error")
+        """One row a run, oldest first: how many trials of the search finished, and their lowest error; of a retraining
+        those of the training."""
+        retrains = RUN.c.strategy == query.RETRAIN
+        kind, name = (sa.case((retrains, a), else_=b) for a, b in (("final", "search"), ("standalone_error", "error")))
+        finished = (TRIAL.c.run_id == RUN.c.id) & (TRIAL.c.kind == kind) & (TRIAL.c.state == "finished")
+        error = (MEASUREMENT.c.trial_id == TRIAL.c.id) & (MEASUREMENT.c.name == name)
         columns = {name: RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c}
         columns |= {"trials": sa.func.count(TRIAL.c.id), "best": sa.func.min(MEASUREMENT.c.value)}
         joined = sa.outerjoin(RUN, TRIAL, finished).outerjoin(MEASUREMENT, error)
@@ -339,12 +374,12 @@ class Store:
             .group_by(RUN.c.id, *(RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c))
             .order_by(RUN.c.id)
         )
-        status = {run.name: self._alive(run).status for run in self._all_runs()}
+        status = {run.name: self._alive(run).status for run in self.all_runs()}
         return [row | {"status": status.get(row["name"], row["status"])} for row in rows]
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
-        return query.top(self._query_rows(run), by or self.run(run).objective, limit, where)
+        return query.top(self._query_rows(run), self.run(run).objective if by is None else by, limit, where)
 
     def pareto(self, run: str, objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
         return query.pareto(self._query_rows(run), objectives)
@@ -360,9 +395,14 @@ class Store:
         return query.build_rows(self.trials(run_id), self.trials(run_id, "final"))
 
     def show(self, architecture: str) -> Row:
-        """Everything known of one architecture, given by its id or a beginning that no other shares."""
+        """Everything known of one architecture, given by its id, a beginning of that that no other shares, or its
+        description."""
         ids = (row["architecture"] for row in self._rows(sa.select(TRIAL.c.architecture).distinct()))
-        found = query.pick("architecture", architecture, ids, f"store={self.url}")
+        written = self._rows(sa.select(TRIAL.c.architecture).where(TRIAL.c.description == architecture).limit(1))
+        if written:
+            found = written[0]["architecture"]
+        else:
+            found = query.pick("architecture", architecture, ids, f"store={self.url}")
         mine = TRIAL.c.architecture == found
         identity = sa.select(*(TRIAL.c[name] for name in ("encoding", "description", "space"))).where(mine)
         columns = [RUN.c.name.label("run"), RUN.c.task, TRIAL.c.kind, TRIAL.c.number.label("trial")]
@@ -376,7 +416,7 @@ class Store:
             "id": found,
             **self._rows(identity.order_by(TRIAL.c.id).limit(1))[0],
             "scores": self._rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name)),
-            "artifacts": self._rows(files.order_by(ARTIFACT.c.id)),
+            "artifacts": [self._placed(row) for row in self._rows(files.order_by(ARTIFACT.c.id))],
         }
 
 
@@ -385,6 +425,11 @@ def _stem(space: str, strategy: str, task: str, seed: int) -> str:
     kind, _, place = task.partition(":")
     parts = [space, strategy, kind, *([Path(place).stem] if place else [])]
     return "-".join([*(re.sub(r"[^\w.]+", "-", part)[:40].strip("-") for part in parts), str(seed)])
+
+
+def _with_mapping(row: Row, name: str) -> Row:
+    """The row with an empty mapping where somebody has put something else there."""
+    return row if isinstance(row[name], dict) else {**row, name: {}}
 
 
 def _now() -> str:

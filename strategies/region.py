@@ -68,7 +68,9 @@ def _region(space: Space, limits: Limits) -> Region:
         anchor = encodings[0]
     if not len(_legal_rows(space, limits, np.asarray(anchor)[None])):
         both = ", ".join(f"max_{name}={most:g}" for name, most in limits)
-        raise ValueError(f"{both}: no architecture was found that keeps all of these limits together")
+        nearest = space.cost(jnp.asarray(anchor, jnp.int32)[None])
+        has = ", ".join(f"{name} {float(nearest[name][0]):g}" for name, _ in limits)
+        raise ValueError(f"{both}: no architecture was found that keeps all of these limits together; one has {has}")
     listed = None
     if encodings is not None:
         rows, counts = np.unique(encodings, axis=0, return_counts=True)

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 import typing
@@ -18,10 +19,10 @@ from nas import config
 from nas.config import Config, build, parse, to_data
 from nas.errors import UsageError
 from nas.recipe import Lookup, Recipe, ZeroCost
-from nas.tasks import check_name
+from nas.tasks import check_name, lasting_task
 from spaces import SPACES, presets
 from spaces.shufflenet import PRESETS
-from strategies import STRATEGIES, strategy_class
+from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
 from strategies.evolution import Evolution
 from strategies.random_search import RandomSearch
 from strategies.regularized_evolution import RegularizedEvolution
@@ -475,8 +476,8 @@ def test_stored_data_build_the_same_configuration(flags, data):
     for given in (data, parse(flags)[0]):
         built = build(given)
         stored = to_data(built, given)
-        assert build(stored) == built
-        assert build(json.loads(json.dumps(stored))) == built  # as the store keeps them
+        lasting = dataclasses.replace(built, task=lasting_task(built.task))  # data are found from any folder
+        assert build(stored) == build(json.loads(json.dumps(stored))) == lasting  # as the store keeps them
         assert to_data(build(stored), stored) == stored
 
 
@@ -527,6 +528,14 @@ def test_help_lists_every_field_and_does_not_import_jax():
     flags |= {"--" + name.replace("_", "-") for name in plain + owned}
     assert flags <= set(text.replace(",", " ").split())
     assert "[200]" in text  # the default of --trials
+
+
+def test_help_names_every_space_and_strategy():
+    texts = {action.dest: str(action.help) for action in config._parser({}, Config.strategy)._actions}
+    for field, names in (("space", SPACES), ("strategy", (*STRATEGIES, *GRADIENT_STRATEGIES))):
+        words = set(re.findall(r"[\w-]+", texts[field]))
+        assert set(names) <= words
+    assert texts["resize"].endswith("One of crop, pad, stretch. [crop]")
 
 
 def test_help_of_a_strategy_lists_its_own_fields():

@@ -20,6 +20,7 @@ from nas.predictor_files import described
 from nas.progress import Silent
 from nas.store import Store
 from nas.tasks.augment import normalise
+from nas.tasks.pixels import fit
 from spaces.nasbench201 import NasBench201
 
 ENCODING = [1, 0, 2, 3]
@@ -37,9 +38,10 @@ def write(tmp_path, network):
     """Writes an export, with fields of its description changed, and gives its folder."""
 
     def write(without: str | None = None, **changes):
-        description = {"space": described("shufflenet", MINI), "encoding": ENCODING, "mean": [0.5], "std": [0.25]}
+        description = {"format": 1, "space": described("shufflenet", MINI), "encoding": ENCODING}
+        description |= {"mean": [0.5], "std": [0.25]}
         description = {name: value for name, value in (description | changes).items() if name != without}
-        checkpoint.write(tmp_path / WEIGHTS, {**flatten(network[1]), **flatten(network[2])}, {})
+        checkpoint.write(tmp_path / WEIGHTS, {**flatten(network[1]), **flatten(network[2])}, description)
         (tmp_path / DESCRIPTION).write_text(json.dumps(description))
         return tmp_path
 
@@ -105,10 +107,42 @@ def test_images_unlike_those_of_training_are_refused(write, kind):
     assert said in refusal(nas.load(write()).predict, given)
 
 
-def test_a_refusal_says_how_the_images_of_training_were_resized(write):
-    model = nas.load(write(resize="crop"))
-    assert model.resize == "crop"
-    assert "; in training they were resized by crop" in refusal(model.predict, np.zeros((2, 9, 9, 1), np.uint8))
+# Photos of any size
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_refusal_says_how_photos_become_images(write):
+    model = nas.load(write())
+    assert "; prepare(photos) makes them of photos of any size" in refusal(model.predict, np.zeros((2, 9, 9), np.uint8))
+    assert "a single one is given as image[None]" in refusal(model.predict, np.zeros((8, 8, 1), np.uint8))
+
+
+@pytest.mark.parametrize("how", [None, "crop", "pad", "stretch"])
+def test_photos_are_prepared_as_the_images_of_training_were(write, tmp_path, how):
+    photo = np.random.default_rng(0).integers(0, 256, (20, 14, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    model = nas.load(write(resize=how))
+    assert model.resize == how
+    grey = Image.fromarray(photo).convert("L")
+    expected = np.asarray(fit(grey, 8, how or "crop"))[None, :, :, None]
+    for given in (tmp_path / "photo.png", str(tmp_path / "photo.png"), grey, photo, np.asarray(grey)[..., None]):
+        np.testing.assert_array_equal(model.prepare([given]), expected)
+    assert model.prepare([]).shape == (0, 8, 8, 1)
+    assert len(model.classify(model.prepare([photo, grey]))) == 2
+
+
+@pytest.mark.parametrize(
+    ("photos", "said"),
+    [
+        ("photo.png", "photos='photo.png' must be a list of photos"),
+        (["absent.png"], "photos[0]='absent.png' cannot be read: No such file or directory"),
+        (["/dev/null"], "photos[0]='/dev/null' is not a readable JPEG or PNG image"),
+        ([np.zeros((9, 9), np.float32)], "photos[0]=float32 [9, 9] must be a file, an image or uint8"),
+        ([np.zeros((9, 9, 2), np.uint8)], "photos[0]=uint8 [9, 9, 2] must be a file, an image or uint8"),
+    ],
+)
+def test_what_is_no_photo_is_refused(write, photos, said):
+    assert said in refusal(nas.load(write()).prepare, photos)
 
 
 # Names of classes
@@ -136,11 +170,15 @@ HOSTILE = {
     "a name that is a list": ({"classes": ["ant", "bee", []]}, "classes: [] must be a text"),
     "a name twice": ({"classes": ["ant", "bee", "ant"]}, "classes: 'ant' stands for two labels"),
     "names that are one text": ({"classes": "abc"}, "classes must be a list of 3 names"),
-    "a mode that is a list": ({"resize": []}, "resize must be a text or null"),
-    "a mean too many": ({"mean": [0.5, 0.5]}, "mean must be a list of 1 finite numbers"),
+    "a mode that is a list": ({"resize": []}, "resize=[] must be null or one of crop, pad, stretch"),
+    "a mean too many": ({"mean": [0.5, 0.5]}, "mean must be a list of 1 numbers in 0..1"),
     "a mean that is a text": ({"mean": "x"}, "mean must be"),
     "a mean that is none": ({"mean": [float("nan")]}, "mean must be"),
-    "a deviation of nothing": ({"std": [0]}, "std must be a list of 1 finite numbers above 0"),
+    "a deviation of nothing": ({"std": [0]}, "std must be a list of 1 numbers in 0.001..1"),
+    "a mean beyond counting": ({"mean": [1e39]}, "mean must be a list of 1 numbers in 0..1"),
+    "a deviation beyond counting": ({"std": [1e-46]}, "std must be a list of 1 numbers in 0.001..1"),
+    "a format of tomorrow": ({"format": 2}, "format=2 is not one that this version reads; allowed: 1"),
+    "no format": ({"without": "format"}, "it has no 'format'"),
     "no deviation": ({"without": "std"}, "it has no 'std'"),
     "no encoding": ({"without": "encoding"}, "it has no 'encoding'"),
     "a choice there is not": ({"encoding": [1, 0, 2, 4]}, "encoding[3]=4 must lie in 0..3"),
@@ -228,4 +266,27 @@ def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_
     model = nas.load(tmp_path / "out")
     assert model.classes == ("cat", "dog")
     assert set(model.classify(np.zeros((3, 8, 8, 3), np.uint8))) <= {"cat", "dog"}
-    assert "resized by crop" in refusal(model.predict, np.zeros((1, 10, 14, 3), np.uint8))
+    photos = sorted((tmp_path / "photos").glob("*/*.png"))
+    assert set(model.classify(model.prepare(photos))) <= {"cat", "dog"}
+    assert "prepare(photos)" in refusal(model.predict, np.zeros((1, 10, 14, 3), np.uint8))
+
+    with Store(data["store"]) as store:
+        assert "holds a network already" in refusal(export.export, store, written["architecture"], tmp_path / "out")
+        export.export(store, written["architecture"], tmp_path / "out", store.run("mini"), replace=True)
+    # A store can be moved, and a copy does not look where it came from.
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in (tmp_path / "nas.db", tmp_path / "nas.db.files"):
+        path.rename(moved / path.name)
+    with Store(f"sqlite:///{moved / 'nas.db'}") as store:
+        assert export.export(store, written["architecture"], tmp_path / "again") == "mini"
+        (file,) = store.artifacts(kind="weights")
+        assert file.path.startswith(str(moved))
+
+
+def test_weights_of_another_network_of_the_same_shapes_are_refused(write):
+    folder = write()
+    description = json.loads((folder / DESCRIPTION).read_text())
+    for field, other in (("encoding", [0, 1, 3, 2]), ("mean", [0.4]), ("std", [0.2])):
+        (folder / DESCRIPTION).write_text(json.dumps({**description, field: other}))
+        assert "are weights of another network" in refusal(nas.load, folder)

@@ -315,6 +315,10 @@ def encodings(row: int, value) -> np.ndarray:
         ({"params": np.array([{}] * 3)}, "params.npy holds pickled objects, which are not read"),
         ({"params": None}, "has no member for its column 'params'"),
         ({"params": np.zeros(3, np.float32)}, "column 'params'=[3] must be [15625]"),
+        *(
+            ({"cifar10_seconds_e12": np.full(15625, seconds)}, "'cifar10_seconds_e12' must hold times above 0")
+            for seconds in (0.0, -1.0, np.inf)
+        ),
         ({"cifar10_valid_error_e12": np.full(15625, 1.5)}, "'cifar10_valid_error_e12' must hold errors"),
         ({"header": None}, "is not a table"),
         ({"header": np.frombuffer(b"{", np.uint8)}, "header that is damaged"),

@@ -3,12 +3,15 @@
 import io
 import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from nas import compilation, job, launch, output
-from nas.interrupts import ended_by_sigterm, undisturbed
+from nas.interrupts import heard, held, kept, undisturbed
+from nas.progress import Bar
 from nas.store import Store
 
 WORDS = """--space.blocks (1,1) --space.widths (8,16) --space.strides (1,2) --space.stem-width 8 --space.last-width 16
@@ -18,9 +21,96 @@ TINY = WORDS.split()
 
 def test_sigterm_is_heard_as_ctrl_c_and_only_then():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), ended_by_sigterm():
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), heard():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_library_swallows_is_heard_at_the_next_report():
+    class Kept:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)  # what arises in a destructor is printed, and lost
+
+    with Bar() as bar, heard():
+        library = Kept()
+        del library
+        os.kill(os.getpid(), signal.SIGTERM)  # a second one
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            bar.show("Training", 0, 1, "")
+
+
+def test_what_is_held_ends_before_a_signal_is_heard():
+    done = []
+
+    def work():
+        with heard(), held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append(1)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        work()
+    assert done == [1]
+
+
+def test_who_is_deaf_to_ctrl_c_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what runs in the background
+    try:
+        with heard():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_library_that_ends_the_process_at_a_signal_only_interrupts_it():
+    def library():
+        with kept():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))  # as `ray.init` does
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        library()
+
+
+def test_a_process_that_was_interrupted_ends_in_peace():
+    script = """
+import atexit, os, signal
+from nas.interrupts import leave
+atexit.register(lambda: [os.kill(os.getpid(), which) for which in (signal.SIGINT, signal.SIGTERM)])
+leave(130)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_an_interrupt_between_storing_a_run_and_beginning_it_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    added = Store.add_run
+
+    def disturbed(store, **fields):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return added(store, **fields)
+
+    monkeypatch.setattr(Store, "add_run", disturbed)
+    assert launch.main(TINY) == 130
+    assert "run_search.py --resume it\n" in capsys.readouterr().err
+    with Store("sqlite:///nas.db") as store:
+        assert store.run("it").status == "stopped"
+    assert launch.main(["--resume", "it"]) == 0
+
+
+def test_what_cannot_be_written_to_is_no_traceback(tmp_path):
+    root = Path(__file__).parent.parent
+    with open("/dev/full", "w") as full:
+        answer = "import sys; from nas import output; sys.exit(output.say('nas', 'found'))"
+        done = subprocess.run([sys.executable, "-c", answer], stdout=full, stderr=subprocess.PIPE, text=True, cwd=root)
+        said = "nas: error: the answer cannot be written: No space left on device\n"
+        assert (done.returncode, done.stderr) == (1, said)
+        for line in (["-m", "nas", "tpo"], ["run_search.py", "--trials", "0"]):
+            done = subprocess.run([sys.executable, *line], stdout=subprocess.PIPE, stderr=full, text=True, cwd=root)
+            assert (done.returncode, done.stdout) == (2, "")
+        words = f"{sys.executable} run_search.py --trials 0 2>&- >&-"
+        assert subprocess.run(["bash", "-c", words], cwd=root).returncode == 2
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -39,7 +129,8 @@ def test_a_run_that_is_interrupted_twice_says_how_it_goes_on(first, tmp_path, mo
     monkeypatch.setattr(job._Job, "run", lambda *_: os.kill(os.getpid(), first))
     assert launch.main(TINY) == 130
     said = capsys.readouterr().err
-    assert "Interrupted; nothing is lost. Go on with: python run_search.py --resume it" in said
+    assert "Interrupted; nothing is lost. Go on with: " in said
+    assert "run_search.py --resume it\n" in said
     with Store("sqlite:///nas.db") as store:
         run = store.run("it")
         assert run.status == "interrupted"
@@ -54,7 +145,7 @@ def test_what_is_interrupted_before_a_run_began_and_after_it_ended_says_so(monke
     assert launch.main(TINY) == 130
     assert "Interrupted before the run began." in capsys.readouterr().err
     monkeypatch.setattr(job, "search", lambda *_: object())
-    monkeypatch.setattr(launch, "_print", interrupted)
+    monkeypatch.setattr(launch, "told", interrupted)
     assert launch.main(TINY) == 130
     assert "the run is finished" in capsys.readouterr().err
 

@@ -76,11 +76,14 @@ def finals(command, run):
     return [row["architecture"] for row in rows(command, run) if row["test_error"] is not None]
 
 
-def test_the_commands_it_names_work_as_printed(reference, command):
-    lines = [line.split() for line in reference.splitlines() if line.startswith("  nas ")]
-    assert [line[1] for line in lines] == ["top", "pareto", "show", "export"]
+def test_the_commands_it_names_work_as_printed(reference, folder):
+    """In another shell, in which the environment is not active."""
+    lines = [line for line in reference.splitlines() if line.startswith("  ")]
+    assert [line.split()[1] for line in lines] == ["top", "pareto", "show", "export"]
     for line in lines:
-        assert command(*line[1:]).stdout
+        done = subprocess.run(line, shell=True, cwd=folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
 
 
 def test_rows_have_the_keys_that_are_promised(reference, command):
@@ -151,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_ray_workers_end_it_as_none_do(referenc
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=100)
     assert job.returncode == 130
-    assert b"python run_search.py --resume stopped" in said
+    assert b"run_search.py --resume stopped" in said
     assert b"Traceback" not in said
     status = {run["name"]: run["status"] for run in json.loads(command("runs", "--format", "json").stdout)}
     assert status["stopped"] == "interrupted"
@@ -193,6 +196,16 @@ def test_a_mistake_is_one_line(words, tmp_path, monkeypatch, capsys):
     assert MISTAKES[words] in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".db"]
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with Store("sqlite:///nas.db", create=True) as store:
+        store.add_run(name="mine", space="s", strategy="s", task="t", config={}, code_version="0", seed=0)
+    monkeypatch.setattr("nas.job.load_subject", lambda *_: pytest.fail("it was loaded"))
+    assert launch.main(["--name", "mine"]) == 2
+    assert "name='mine' is already a run of" in (said := capsys.readouterr().err)
+    assert "--resume goes on with that one" in said
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nas import cli, launch, load_predictor, predictor_files
+from nas import cli, launch, load_predictor, predictor_files, predictor_jobs
 from nas.errors import UsageError
 from nas.tables import Column, Table, write_table
 from predictors import PREDICTORS, kind_of, predictor_class
@@ -231,6 +231,24 @@ def test_a_predictor_is_saved_shown_measured_asked_handed_on_and_used(here, tabl
     top = json.loads(nas(capsys, "top", "s3", "--limit", "1", "--format", "json")[1])[0]
     random = json.loads(nas(capsys, "top", "s2", "--limit", "1", "--format", "json")[1])[0]
     assert top["error"] < random["error"]  # ten that were screened, and thirty that were not
+
+
+def test_a_predictor_whose_name_is_taken_meanwhile_is_kept_under_another(here, table, capsys, monkeypatch):
+    words = ["--strategy", "bayesian", "--trials", "12", "--name", "s1", "--save-predictor", "mine"]
+    monkeypatch.setattr(predictor_jobs, "save", interrupted)
+    assert search(table, *words) == 130
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert nas(capsys, "predictors", "fit", "linear", "--from-run", "s1", "--name", "mine")[0] == 0
+    assert launch.main(["--resume", "s1"]) == 0
+    assert "Another predictor was called mine meanwhile: this one is mine-2." in capsys.readouterr().err
+    assert launch.main(["--resume", "s1"]) == 0
+    listed = json.loads(nas(capsys, "predictors", "list", "--format", "json")[1])
+    assert [(row["name"], row["kind"]) for row in listed] == [("mine", "linear"), ("mine-2", "gp")]
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -97,6 +97,11 @@ def test_the_lowest_comes_first_and_ties_stay_in_trial_order():
     assert names(query.top(found, limit=2)) == ["a1", "a3"]
 
 
+def test_of_equals_the_cheaper_comes_first():
+    found = rows({"error": 0.1}, {"error": 0.1, "macs": 9.0}, {"error": 0.1, "macs": 3.0}, {"error": 0.0, "macs": 9.0})
+    assert names(query.top(found)) == ["a3", "a2", "a1", "a0"]
+
+
 def test_nan_and_missing_never_rank_and_infinity_ranks_last():
     found = rows({"error": math.nan}, {"error": math.inf}, {}, {"error": 0.5})
     assert names(query.top(found)) == ["a3", "a1"]

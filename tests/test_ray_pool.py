@@ -87,10 +87,10 @@ def test_a_session_without_a_free_core_is_given_up(monkeypatch):
 def test_sigterm_is_heard_as_ctrl_c_with_ray_too():
     script = """
 import os, signal
-from nas.interrupts import ended_by_sigterm
+from nas.interrupts import heard
 from nas.ray_pool import start_ray, stop_ray
 try:
-    with ended_by_sigterm():
+    with heard():
         start_ray(1)
         os.kill(os.getpid(), signal.SIGTERM)
 except KeyboardInterrupt as stop:

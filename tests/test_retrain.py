@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import cli, config, job
+from nas import cli, config, job, launch
 from nas.store import NewTrial, Store
 from spaces import SPACES, presets
 from spaces.base import architecture_id
@@ -15,14 +15,14 @@ from spaces.genotype import PUBLISHED
 FACTS = {"strategy": "random", "task": "digits", "code_version": "0", "seed": 0}
 
 
-def stored(url: str, name: str, run: str | None = None) -> tuple[str, np.ndarray]:
-    """Writes a run with one architecture of a space; its id and its encoding."""
+def stored(url: str, name: str, run: str | None = None, data: dict | None = None) -> tuple[str, np.ndarray]:
+    """Writes a run, on data, with one architecture of a space; its id and its encoding."""
     space = next(iter(presets(name).values()))
     drawn = np.random.default_rng(1).integers(0, space.cardinalities)
     row = np.asarray(space.canonical(jnp.asarray(drawn, jnp.int32)[None]))[0]
     known = architecture_id(space, row)
     with Store(url, create=True) as store:
-        made = store.add_run(name=run, space=name, config={"given": {"space": {"name": name}}}, **FACTS)
+        made = store.add_run(name=run, space=name, config={"given": {"space": {"name": name}, **(data or {})}}, **FACTS)
         store.add_trials(made.id, [NewTrial(0, known, row.tolist(), space.describe(row), name, 0, 0)])
         store.finish_trial(made.id, 0, metrics={"error": 0.5}, error=None, seconds=1)
     return known, row
@@ -106,13 +106,65 @@ def test_what_cannot_be_trained_is_refused(url, tmp_path, words, reason, capsys)
     assert not (tmp_path / "nas.db").exists()
 
 
+PHOTOS = {"task": "folder:/photos", "image_size": 24, "resize": "pad", "max_images": 90, "data_dir": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ("folder:/photos", 24, "pad", 90)),
+        (["--image-size", "16"], ("folder:/photos", 16, "pad", 90)),
+        (["--task", "digits"], ("digits", None, "crop", None)),
+    ],
+)
+def test_what_a_search_has_found_is_trained_on_its_data(url, asked, capsys, words, expected):
+    known, _ = stored(url, "shufflenet", "found", PHOTOS)
+    assert cli.main(["retrain", known, "--store", url, *words]) == 0
+    (found,) = asked
+    assert (found.task, found.image_size, found.resize, found.max_images) == expected
+    said = capsys.readouterr().err
+    assert ("On the data of run found: task=folder:/photos, image_size=24" in said) == ("--task" not in words)
+
+
+def test_the_run_whose_data_are_meant_can_be_named(url, asked, capsys):
+    known, _ = stored(url, "shufflenet", "first", PHOTOS)
+    stored(url, "shufflenet", "second", {"task": "digits"})
+    for run, task in (("first", "folder:/photos"), ("second", "digits"), (None, "digits")):
+        assert cli.main(["retrain", known, "--store", url, *(["--run", run] if run else [])]) == 0
+        assert asked[-1].task == task
+    stored(url, "nasbench201", "third")
+    assert cli.main(["retrain", known, "--store", url, "--run", "third"]) == 2
+    assert "has no score of run='third', but of first, second" in capsys.readouterr().err
+
+
+def test_what_a_table_search_has_found_needs_images(url, asked, capsys):
+    known, _ = stored(url, "nasbench201", "found", {"task": "table:x.npz"})
+    assert cli.main(["retrain", known, "--store", url]) == 2
+    assert "task='table:x.npz' of run 'found' has no images to train on: name others by --task" in (
+        capsys.readouterr().err
+    )
+    assert cli.main(["retrain", known, "--store", url, "--task", "digits"]) == 0
+    assert asked[0].task == "digits"
+
+
+def test_an_id_where_a_description_is_needed_is_answered_with_the_command_for_ids(url, capsys):
+    assert launch.main(["--architecture", "af3512", "--store", url]) == 2
+    assert "nas retrain af3512 --store" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_architecture_of_the_default_space_is_trained_again(url, capsys):
     known, _ = stored(url, "shufflenet")
     words = ["--store", url, "--max-images", "300", "--epochs", "1", "--final.batch-size", "32", "--name", "again"]
     assert cli.main(["retrain", known[:6], *words]) == 0
+    said = capsys.readouterr().out
+    assert known in said
+    assert "top again --limit 10" in said
+    assert cli.main(["top", "again", "--store", url]) == 0
     assert known in capsys.readouterr().out
     with Store(url) as store:
         (trial,) = store.trials(store.run("again").id, "final")
+        row = store.runs()[-1]
     assert trial.architecture == known
     assert {"standalone_error", "test_error"} <= trial.measurements.keys()
+    assert (row["name"], row["trials"], row["best"]) == ("again", 1, trial.measurements["standalone_error"])

@@ -19,8 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 import nas.store
-from nas import cli
-from nas.errors import UsageError
+from nas import cli, launch
+from nas.errors import RunError, UsageError
 from nas.lock import is_locked, locked
 from nas.migrations import HEAD, VERSION_TABLE
 from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
@@ -91,7 +91,7 @@ def test_a_run_comes_back_whole(store):
     assert run == store.run("mine")
     assert run.config.items() > {"strategy": {"population": 8}}.items()
     assert Path(run.config["files"]).name == "mine"
-    assert (run.status, run.reason, run.finished) == ("running", None, None)
+    assert (run.status, run.reason, run.finished) == ("stopped", None, None)  # no process has taken its lock
     assert run.started.endswith("+00:00")
     store.set_status(run.id, "failed", "out of memory")
     ended = store.run("mine")
@@ -204,6 +204,29 @@ def test_a_run_is_deleted_with_all_that_is_its_own(store):
     assert [path.name for path in store.root.iterdir()] == ["two"]
     assert len(store.trials(run.id)) == len(store.artifacts()) == 1
     assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
+
+
+def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
+    run = start(store, "mine")
+    store.folder(run).rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    store.folder(run).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match=r"mine is gone from .*, but not all of its files in .*; delete them yourself"):
+        store.delete(run)
+    assert store.runs() == []
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.parametrize("config", ["[1]", "null", '{"given": 3}', "{"])
+def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with Store(url, create=True) as store:
+        store.set_status(start(store, "mine").id, "finished")
+        with store._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE run SET config = ?", (config,))
+    assert launch.main(["--resume", "mine", "--store", url]) == 2
+    assert "damaged" in capsys.readouterr().err
+    assert cli.main(["top", "mine", "--store", url]) == (2 if config == "{" else 0)
 
 
 @pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", "."])
@@ -365,7 +388,7 @@ def test_a_file_written_again_replaces_what_was_known_of_it(store):
     store.add_artifact(run.id, kind="supernet", path=Path("s.safetensors"), sha256="new")
     store.add_artifact(run.id, kind="weights", path="w.safetensors", sha256="x", architecture="a1")
     assert [file.sha256 for file in store.artifacts(run.id)] == ["new", "x"]
-    assert [file.path for file in store.artifacts(architecture="a1")] == ["w.safetensors"]
+    assert [file.path for file in store.artifacts(architecture="a1")] == [str(store.root / "w.safetensors")]
     assert store.artifacts(kind="weights", run_id=run.id + 1) == []
 
 
@@ -374,7 +397,8 @@ def test_a_predictor_comes_back_and_keeps_its_name(store):
     values = {"name": "gp", "kind": "gaussian", "space": "f00", "path": "gp", "sha256": "x", "card": card}
     store.add_predictor(**values)
     found = store.predictor("gp")
-    assert {name: getattr(found, name) for name in values} == values
+    placed = {**values, "path": str(store.root / "gp")}
+    assert {name: getattr(found, name) for name in values} == placed
     with pytest.raises(UsageError, match="choose another"):
         store.add_predictor(**values)
     with pytest.raises(UsageError, match="did you mean 'gp'"):
@@ -396,7 +420,7 @@ def test_an_architecture_is_shown_with_every_score_of_every_run(store):
     }
     score = {"task": "digits", "kind": "search", "trial": 0, "budget": 2, "seed": 0, "name": "error"}
     assert shown["scores"] == [{"run": "one", **score, "value": 0.5}, {"run": "two", **score, "value": None}]
-    assert shown["artifacts"] == [{"run": "two", "kind": "weights", "path": "w", "sha256": "x"}]
+    assert shown["artifacts"] == [{"run": "two", "kind": "weights", "path": str(store.root / "w"), "sha256": "x"}]
     assert store.show("cafe2")["scores"] == []
     with pytest.raises(UsageError, match="begins 2 names"):
         store.show("cafe")
@@ -559,8 +583,8 @@ def test_without_its_driver_postgresql_names_the_extra_and_no_password(scheme, m
 # What can go wrong while writing: a line that says what to do, and nothing half written.
 
 
-def refused(store, run, says):
-    with pytest.raises(UsageError, match=says) as caught:
+def refused(store, run, says, kind=UsageError):
+    with pytest.raises(kind, match=says) as caught:
         store.add_trials(run.id, [new(i) for i in range(100, 2000)])
     assert f"store={store.url}" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -572,7 +596,7 @@ def test_a_full_disk(store):
     store.add_trials(run.id, [new(0)])
     with store._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=20")
-    refused(store, run, "disk is full; free some space")
+    refused(store, run, "disk is full; free some space", RunError)
     assert [trial.number for trial in store.trials(run.id)] == [0]
 
 

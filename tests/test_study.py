@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import sqlite3
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -336,6 +337,13 @@ MISTAKES = {
     "--task table:FILE --trials 1_0": "'1_0' must be a valid integer",
     "--task table:FILE --random.budget 010": "strategy.budget='010' must be a valid integer",
     "--task table:FILE --randm.budget 1": "is not known",
+    "--task table:FILE --budget-seconds inf": "'inf' must be a finite number",
+    "--task table:FILE --budget-seconds 010": "'010' must be a finite number, in decimal digits",
+    "--task table:FILE --noise nan": "'nan' must be a finite number",
+    "--task table:FILE --budget-seconds 1e300": "budget-seconds=1e+300 with seeds=100 are",
+    "--task table:FILE --trials 1000000000000": "trials=1e+12 with seeds=100 are 1e+14 evaluations; allowed: 33554432",
+    "--task table:FILE --seeds 1000000000": "seeds=1000000000 are 1e+09 evaluations",
+    "--task table:FILE --strategies random,random": "strategies='random,random' must be different ones",
     "--task table:FILE --random.bugdet 1": "did you mean 'budget'",
 }
 
@@ -393,6 +401,29 @@ def test_a_run_is_not_resumed_in_a_space_that_is_another_now(file, tmp_path, cap
         database.execute("update run set config = ?", [json.dumps({**json.loads(text), "space": "0" * 16})])
     assert launch.main(["--resume", "it"]) == 2
     assert "has other architectures than when it began" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unchecked")  # what is in the store may be of any type
+def test_a_run_in_which_somebody_has_changed_a_trial_is_not_resumed(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "random", "--trials", "5"]
+    assert launch.main([*words, "--name", "it"]) == 0
+    for row in ("[0, 0, 0, 0, 0, 9]", "[0]", "7", '["a", 0, 0, 0, 0, 0]'):
+        with sqlite3.connect("nas.db") as database:
+            database.execute("update trial set encoding = ? where number = 2", [row])
+        assert launch.main(["--resume", "it"]) == 2
+        assert "run='it' is damaged: trial 2 is not an architecture of its space" in capsys.readouterr().err
+
+
+def test_a_run_on_files_goes_on_from_any_folder(file, tmp_path, capsys, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(Path(file).parent)
+    url = f"sqlite:///{tmp_path / 'nas.db'}"
+    words = ["--space", "nasbench201", "--task", f"table:{Path(file).name}", "--strategy", "random", "--trials", "5"]
+    assert launch.main([*words, "--name", "it", "--store", url]) == 0
+    assert launch.main(["--resume", "it", "--task", f"table:{Path(file).name}", "--store", url]) == 0
+    monkeypatch.chdir(tmp_path / "other")
+    assert launch.main(["--resume", "it", "--store", url]) == 0
 
 
 def test_a_table_that_was_written_is_read_back(file, table):

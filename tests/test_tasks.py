@@ -86,7 +86,7 @@ def test_the_parts_are_a_stratified_partition(counts, seed):
 @hypothesis_settings(deadline=None, max_examples=60)
 def test_a_limit_keeps_every_class_and_part_of_what_a_larger_one_keeps(counts, extra):
     limit = 2 * len(counts) + extra
-    small, large, whole = make(counts, limit=limit), make(counts, limit=limit + 7), make(counts)
+    small, large, whole = make(counts, max_images=limit), make(counts, max_images=limit + 7), make(counts)
     assert len(small.train) + len(small.valid) == min(limit, len(whole.train) + len(whole.valid))
     assert set(small.train.labels) == set(range(len(counts)))
     for part in PARTS:
@@ -116,7 +116,7 @@ def test_given_parts_stay_apart():
 
 
 def test_a_limit_caps_test_in_proportion():
-    task = make([100, 100], limit=40)
+    task = make([100, 100], max_images=40)
     assert (len(task.train), len(task.valid), len(task.test)) == (30, 10, 10)
 
 
@@ -187,8 +187,8 @@ BAD_SPLITS = [
     ({"test": (IMAGES[:, :2], LABELS)}, "test.images=[2, 4, 1] must be [4, 4, 1]"),
     ({"test": (IMAGES, LABELS + 1)}, "test.labels[6]=2 must lie in 0..1"),
     ({"valid": (IMAGES[:0], LABELS[:0])}, "valid.images=[0, 4, 4, 1] must be"),
-    ({"limit": 3}, "limit=3 must be at least 4, two images a class"),
-    ({"limit": 0}, "limit=0 must be a whole number, 1 or more"),
+    ({"max_images": 3}, "max_images=3 must be at least 4, two images a class"),
+    ({"max_images": 0}, "max_images=0 must be a whole number, 1 or more"),
     ({"seed": -1}, "split_seed=-1 must be a whole number, in 0..4294967295"),
     ({"image_size": 3}, "image_size=3 must be a whole number, in 4..1024"),
     ({"image_size": 4096}, "image_size=4096 must be"),
@@ -387,7 +387,7 @@ def test_data_dir_is_refused_where_it_would_do_nothing():
     assert "data_dir='x' is not used by task='digits'" in refusal(load, "digits", data_dir="x")
 
 
-@pytest.mark.parametrize("option", ["split_seed", "limit", "image_size"])
+@pytest.mark.parametrize("option", ["split_seed", "max_images", "image_size"])
 def test_numbers_are_checked_before_anything_is_read(option):
     assert f"{option}=-1 must" in refusal(load, "npz:/nowhere", **{option: -1})
 
@@ -404,7 +404,7 @@ def test_digits_are_split_60_20_20_and_for_ever_the_same():
 
 
 def test_digits_can_be_few_and_large():
-    task = load("digits", limit=100, image_size=16, split_seed=3)
+    task = load("digits", max_images=100, image_size=16, split_seed=3)
     assert (len(task.train), len(task.valid), len(task.test)) == (75, 25, 25)
     assert task.image_size == 16
 
@@ -809,6 +809,8 @@ BAD_FOLDERS = [
     ({"test/a/0.png": PNG, "valid/a/0.png": PNG}, "has test and valid but no train"),
     ({f"a/{i}.png": PNG for i in range(3)}, "num_classes=1 must lie in 2..3"),
     ({**TWO, "c/0.png": PNG}, "class 2 has 1 training images, 2 are needed"),
+    ({**TWO, "c/0.heic": b""}, "'c' holds no JPEG or PNG image; add some, or take it away"),
+    ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no JPEG or PNG image"),
 ]
 
 

@@ -3,11 +3,11 @@
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 from nas import output
 from nas.config import Parser
 from nas.errors import UsageError, unknown
+from nas.plain import place
 
 KINDS = ("nas-bench-201", "nats-bench")
 COLUMN = ("column", "kind", "unit", "dataset", "split", "epochs", "gaps")
@@ -56,8 +56,8 @@ def _parser() -> Parser:
     convert = commands.add_parser("import", help=text, description=text, allow_abbrev=False)
     convert.set_defaults(answer=_import)
     convert.add_argument("kind", metavar="KIND", help=f"one of {', '.join(KINDS)}")
-    convert.add_argument("path", metavar="PATH", type=Path, help="the folder, or the one file, as it is published")
-    convert.add_argument("--out", metavar="FILE", type=Path, required=True, help="the table to write, an npz")
+    convert.add_argument("path", metavar="PATH", type=place, help="the folder, or the one file, as it is published")
+    convert.add_argument("--out", metavar="FILE", type=place, required=True, help="the table to write, an npz")
 
     text = "The columns of a table: what each measures, and how many rows have no number."
     show = commands.add_parser("show", help=text, description=text, allow_abbrev=False)

@@ -233,6 +233,8 @@ def make_table(
             raise UsageError(f"table={path!r}: column {name!r} has dtype {column.dtype}; allowed: numbers")
         column = np.asarray(column, np.float32)
         sorted_values[name] = column[order]
+        if columns[name].kind == "seconds" and not (np.isnan(column) | ((column > 0) & np.isfinite(column))).all():
+            raise UsageError(f"table={path!r}: column {name!r} must hold times above 0")
         if columns[name].kind == "error" and np.nanmax(np.abs(column - 0.5), initial=0) > 0.5:
             raise UsageError(f"table={path!r}: column {name!r} must hold errors, shares in 0..1")
     return Table(path, space_name, source, columns, sorted_values)

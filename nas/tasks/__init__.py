@@ -77,6 +77,14 @@ def check_name(name: str) -> None:
         raise unknown("task", name, NAMES)
 
 
+def lasting_task(name: str) -> str:
+    """The name that finds the data from any folder."""
+    kind, colon, place = name.partition(":")
+    if colon and kind in (*PLACED, "table"):
+        return f"{kind}:{os.path.abspath(os.path.expanduser(place))}"
+    return registry.lasting(name)
+
+
 def load(
     name: str,
     *,
@@ -84,19 +92,19 @@ def load(
     image_size: int | None = None,
     resize: Resize = "crop",
     split_seed: int = 0,
-    limit: int | None = None,
+    max_images: int | None = None,
 ) -> "Task":
     """The task of this name, the same for the same arguments and data.
 
     `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`,
     by `resize` where they are not square: see `split`; those of folders that are not squares of one size
-    become 32 x 32 where no size is given. `limit` keeps at most so many training and validation images
+    become 32 x 32 where no size is given. `max_images` keeps at most so many training and validation images
     together, and the same share of test.
     """
     from nas.tasks.base import check_options, own_images, split
 
     check_name(name)
-    check_options(split_seed, limit, image_size, resize)
+    check_options(split_seed, max_images, image_size, resize)
     kind, _, place = name.partition(":")
     if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
         raise UsageError(f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10")
@@ -112,7 +120,7 @@ def load(
         seed=split_seed,
         valid=raw.valid,
         test=raw.test,
-        limit=limit,
+        max_images=max_images,
         image_size=image_size,
         resize=resize,
         classes=raw.classes,

@@ -37,12 +37,12 @@ class Augment:
             raise UsageError(f"mixup={self.mixup!r} must be a finite number, 0 or more")
 
 
-def check_fits(settings: Augment, image_size: int) -> None:
+def check_fits(settings: Augment, image_size: int, where: str = "") -> None:
     """What only the task can tell: a crop keeps a row of the image at least, and cutout fits into it."""
     for field, largest in (("crop", image_size - 1), ("cutout", image_size)):
         value = getattr(settings, field)
         if value > largest:
-            raise UsageError(f"{field}={value} must lie in 0..{largest} for images of {image_size} pixels")
+            raise UsageError(f"{where}{field}={value} must lie in 0..{largest} for images of {image_size} pixels")
 
 
 def normalise(

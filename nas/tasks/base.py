@@ -155,7 +155,7 @@ def split(
     seed: int = 0,
     test: Arrays | None = None,
     valid: Arrays | None = None,
-    limit: int | None = None,
+    max_images: int | None = None,
     image_size: int | None = None,
     resize: Resize = "crop",
     classes: tuple[str, ...] = (),
@@ -164,13 +164,13 @@ def split(
     """The task of these images, every part in a random order of which each prefix is stratified by class.
 
     A test part that is not given is 20 % of the images; a validation part that is not given is 20 % too, or
-    10 % where test is given. `limit` keeps at most so many training and validation images together, and the
-    same share of test; what it keeps is a part of what a larger limit keeps. Images become
+    10 % where test is given. `max_images` keeps at most so many training and validation images together, and the
+    same share of test; what it keeps is a part of what a larger number keeps. Images become
     squares of `image_size` by `resize`: see `nas.tasks.pixels.fit`. Without a size that is the smaller of
     height and width, or the larger one where they are padded. `found` counts images by the width and height
     that they had in files; without it they are as they were.
     """
-    check_options(seed, limit, image_size, resize)
+    check_options(seed, max_images, image_size, resize)
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
     whole = {part: _checked(f"task={name!r}: {part}", *arrays, num_classes) for part, arrays in given.items() if arrays}
     _check_classes(name, whole["train"].labels, num_classes, needed=1 if len(whole) == 3 else 2)
@@ -191,7 +191,7 @@ def split(
             chosen[part], order = (train, order[:n]), order[n:]
     chosen["train"] = train, order
 
-    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, limit, num_classes)
+    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, num_classes)
     height, width = shapes["train"][:2]
     size = image_size or (max if resize == "pad" else min)(height, width)
     parts: dict[str, Split] = {}
@@ -207,12 +207,12 @@ def split(
     return Task(name, **parts, num_classes=num_classes, mean=mean, std=std, classes=classes, resize=how, note=note)
 
 
-def check_options(seed: int, limit: int | None, image_size: int | None, resize: str) -> None:
+def check_options(seed: int, max_images: int | None, image_size: int | None, resize: str) -> None:
     if resize not in get_args(Resize):
         raise UsageError(f"resize={resize!r} must be {', '.join(get_args(Resize)[:-1])} or {get_args(Resize)[-1]}")
     ranges = {
         "split_seed": (seed, 0, 2**32 - 1),
-        "limit": (limit, 1, None),
+        "max_images": (max_images, 1, None),
         "image_size": (image_size, 4, 1024),
     }
     for field, (value, low, high) in ranges.items():
@@ -268,16 +268,16 @@ def _spread(labels: np.ndarray, rng: np.random.Generator, lead: float) -> np.nda
     return order[np.argsort((rank + lead) / counts[shuffled], kind="stable")]
 
 
-def _sizes(full: dict[str, int], limit: int | None, num_classes: int) -> dict[str, int]:
-    """What `limit` leaves of each part: of train one image a class at least, of the others one image."""
+def _sizes(full: dict[str, int], max_images: int | None, num_classes: int) -> dict[str, int]:
+    """What `max_images` leaves of each part: of train one image a class at least, of the others one image."""
     searched = full["train"] + full["valid"]
-    if limit is None or limit >= searched:
+    if max_images is None or max_images >= searched:
         return full
-    if limit < 2 * num_classes:
-        raise UsageError(f"limit={limit} must be at least {2 * num_classes}, two images a class")
-    share = limit / searched
-    valid = min(max(1, round(share * full["valid"])), limit - num_classes)
-    return {"train": limit - valid, "valid": valid, "test": max(1, round(share * full["test"]))}
+    if max_images < 2 * num_classes:
+        raise UsageError(f"max_images={max_images} must be at least {2 * num_classes}, two images a class")
+    share = max_images / searched
+    valid = min(max(1, round(share * full["valid"])), max_images - num_classes)
+    return {"train": max_images - valid, "valid": valid, "test": max(1, round(share * full["test"]))}
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -37,19 +37,37 @@ def is_image(path: PurePosixPath) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def is_shown(path: PurePosixPath) -> bool:
+    """Whether neither it nor a folder around it is hidden."""
+    return not any(part.startswith(".") for part in path.parts)
+
+
 def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
-    return class_folders(f"folder={place!r}", files(Path(place), is_image), image_size, mode)
+    root, field = Path(place), f"folder={place!r}"
+    raw = class_folders(field, files(root, is_image), image_size, mode)
+    inside = [path for path in _inside(root) if is_shown(path)]
+    filled = {folder for path in inside if is_image(path) for folder in path.parents}
+    for path in inside:
+        if path not in filled and (root / path).is_dir():
+            raise UsageError(f"{field}: {str(path)!r} holds no JPEG or PNG image; add some, or take it away")
+    return raw
+
+
+def _inside(root: Path) -> list[PurePosixPath]:
+    """What lies in a folder, four levels deep, sorted; nothing where it is no folder."""
+    found = [path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))]
+    return [PurePosixPath(*path.relative_to(root).parts) for path in sorted(found)]
 
 
 def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
     """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones."""
 
     def is_wanted(path: PurePosixPath) -> bool:
-        return not any(part.startswith(".") for part in path.parts) and wanted(path)
+        return is_shown(path) and wanted(path)
 
     if root.is_dir():
-        for path in sorted(path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))):
-            relative = PurePosixPath(*path.relative_to(root).parts)
+        for relative in _inside(root):
+            path = root / relative
             if is_wanted(relative) and path.is_file():
                 try:
                     _check_size(f"{str(path)!r}", path.stat().st_size)

@@ -1,0 +1,41 @@
+"""Commands as they can be pasted in the folder that a job was started in, whether or not its environment is active."""
+
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+DEFAULT_STORE = "sqlite:///nas.db"
+
+
+def ask(words: str, store: str) -> str:
+    """`nas WORDS`, which are quoted already, of a store."""
+    script = Path(sys.executable).with_name("nas")
+    program = _program("nas", script) if script.exists() else f"{_program('python', Path(sys.executable))} -m nas"
+    return f"{program} {words}{_store_flag(store)}"
+
+
+def resume(run: str, store: str) -> str:
+    """The command that goes on with a run."""
+    python, found = _program("python", Path(sys.executable)), importlib.util.find_spec("run_search")
+    place = "-m run_search"
+    if found is not None and found.origin is not None:
+        script = Path(found.origin)
+        place = script.name if script.parent == Path.cwd() else shlex.quote(str(script))
+    return f"{python} {place} --resume {shlex.quote(run)}{_store_flag(store)}"
+
+
+def _program(name: str, path: Path) -> str:
+    """The name of a program of this environment where typing it runs that one; else its place."""
+    if "UV_RUN_RECURSION_DEPTH" in os.environ:  # `uv run` has put it on the path of this process alone
+        short = f"uv run {name}" if Path("uv.lock").exists() and Path("run_search.py").exists() else None
+    else:
+        found = shutil.which(name)
+        short = name if found is not None and Path(found).absolute().parent == path.absolute().parent else None
+    return short or shlex.quote(str(path))
+
+
+def _store_flag(url: str) -> str:
+    return "" if url == DEFAULT_STORE else f" --store {shlex.quote(url)}"
