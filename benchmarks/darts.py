@@ -30,10 +30,11 @@ from flax import nnx
 
 from nas.bilevel import Rule, begin, search_step
 from nas.compilation import quick_start
+from nas.devices import everywhere
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
 from nas.recipe import Recipe
-from nas.train import Program, own
+from nas.train import Program
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
 from strategies import RECIPES
@@ -178,7 +179,7 @@ def child(data: str, rounds: int) -> None:
         """The loss of each step, and its seconds."""
         rule = Rule(strategy, SPACE, ())
         program = Program(graph, recipe, 10, SCALING, shared=strategy.along_paths)
-        state, key = own(begin(rule, program, weights, given_logits(arrays), 1)), jax.random.key(0)
+        state, key = everywhere(begin(rule, program, weights, given_logits(arrays), 1)), jax.random.key(0)
         for i in itertools.count():
             start = time.perf_counter()
             state, loss = search_step(rule, program, state, train, valid, jr.fold_in(key, i), 0.0, RATE)

@@ -33,6 +33,7 @@ import numpy as np
 import report
 from flax import nnx
 
+from nas.devices import everywhere
 from nas.errors import UsageError
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.inference import flatten, forward, on_path, split
@@ -40,7 +41,7 @@ from nas.recipe import Recipe
 from nas.sampling import uniform_paths
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
-from nas.train import Program, own, train_step
+from nas.train import Program, train_step
 from spaces import presets
 from spaces.shufflenet import ShuffleNet
 
@@ -188,7 +189,7 @@ class Ours:
         )
         self._program = Program(self.graph, RECIPE, CLASSES, (task.mean, task.std), shared=True)
         self._data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
-        self.state = own(self._program.begin(self.weights))
+        self.state = everywhere(self._program.begin(self.weights))
         self._on_device = jax.tree.map(jnp.asarray, self.statistics)
         self._step = 0
 

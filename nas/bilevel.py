@@ -19,15 +19,17 @@ from flax import nnx, struct
 from jaxtyping import Array
 
 from nas import checkpoint
+from nas.devices import everywhere
 from nas.discretise import discretise
 from nas.errors import RunError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient, weight_step
 from nas.inference import error, flatten, split
+from nas.interrupts import check
 from nas.recipe import Recipe
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
-from nas.train import Program, TrainState, at_rest, batch_indices, identified, learning_rates, own, resume, train_step
+from nas.train import Program, TrainState, at_rest, batch_indices, identified, learning_rates, resume, train_step
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
 from strategies.base import GradientStrategy
@@ -100,9 +102,9 @@ def search(
         note = identified(note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
         if saved.exists():
             state, start = resume(saved, state, note)
-    state = own(state)
-    data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
-    statistics = jax.tree.map(jnp.asarray, statistics)
+    state = everywhere(state)
+    data = task.train.on_device
+    statistics = everywhere(statistics)
     last_saved = began = time.monotonic()
 
     def save(step: int) -> None:
@@ -116,6 +118,7 @@ def search(
     if start < steps:
         on_step(start, steps, float("nan"))
     for step in range(start, steps):
+        check()
         epoch, rate = step // per_epoch, rates[step]
         progress = np.float32(epoch / max(epochs - 1, 1))
         if step % per_epoch == 0 and (found := stopped(strategy, np.asarray(state.curvature), epoch)) is not None:

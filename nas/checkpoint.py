@@ -10,7 +10,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nas.errors import RunError, UsageError
+from nas.errors import UsageError, unwritable
+
+FORMAT = 1  # of the note beside the weights of an architecture
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
@@ -27,7 +29,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise RunError(f"{path} cannot be written: {error.strerror}; free the disk or choose another folder") from error
+        raise unwritable(path, error) from error
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from nas import output, query
-from nas.errors import Interrupted, RunError, UsageError, unknown
+from nas.errors import Interrupted, RunError, UsageError, unknown, unwritable
 from nas.lock import locked
 from nas.plain import number, place, whole
 
@@ -42,7 +42,7 @@ def _answer(argv: list[str]) -> str:
         raise unknown("command", argv[0], commands)
     if argv[0] in commands and argv[0] not in OWN:
         _check_flags(commands[argv[0]], argv[1:])
-    if argv[0] == "show" and any(":" in word and "://" not in word for word in argv[1:2]):
+    if argv[0] == "show" and any(query.PUBLISHED.match(word) for word in argv[1:2]):
         return _show_published(argv[1:])
     if argv[0] in OWN:
         return OWN[argv[0]](argv[1:])
@@ -170,7 +170,7 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
             try:
                 path.write_text(write(graphs))
             except OSError as error:
-                raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+                raise unwritable(path, error) from error
 
 
 def _rename(store: "Store", options: argparse.Namespace) -> str:

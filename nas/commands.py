@@ -33,9 +33,19 @@ def _program(name: str, path: Path) -> str:
         short = f"uv run {name}" if Path("uv.lock").exists() and Path("run_search.py").exists() else None
     else:
         found = shutil.which(name)
-        short = name if found is not None and Path(found).absolute().parent == path.absolute().parent else None
+        short = name if found is not None and os.path.samefile(found, path) and _beside(found, path) else None
     return short or shlex.quote(str(path))
 
 
+def _beside(one: str, other: Path) -> bool:
+    """In one folder: an environment's Python is a link to one that knows none of its packages."""
+    return Path(one).absolute().parent == other.absolute().parent
+
+
 def _store_flag(url: str) -> str:
-    return "" if url == DEFAULT_STORE else f" --store {shlex.quote(url)}"
+    """Without a password, whoever asks."""
+    if url == DEFAULT_STORE:
+        return ""
+    from nas.store import without_password
+
+    return f" --store {shlex.quote(without_password(url))}"

@@ -11,7 +11,7 @@ import numpy as np
 from nas import config, output, study
 from nas.compilation import quick_start
 from nas.config import Parser
-from nas.errors import UsageError
+from nas.errors import UsageError, unwritable
 from nas.plain import number, place, whole
 from nas.query import Row
 from nas.recipe import Lookup
@@ -60,6 +60,11 @@ class Question:
             )
 
     @property
+    def all_limits(self) -> Limits:
+        """The limits, and what the table has measured."""
+        return self.limits + self.table.limits
+
+    @property
     def signal(self) -> np.ndarray:
         return self.table.error(self.dataset, "valid", self.epochs)
 
@@ -75,7 +80,13 @@ class Question:
             f"{dataset}_{split}": 100 * (1 - self.table.error(dataset, split, self.table.most_epochs(dataset)))
             for dataset in datasets
             for split in ("valid", "test")
+            if f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}" in self.table.columns
         }
+
+    @property
+    def judged(self) -> str:
+        """The accuracy that strategies are compared by: of test, where the table has it."""
+        return next(name for split in ("test", "valid") if (name := f"{self.dataset}_{split}") in self.columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,13 +106,20 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     signal, seconds, space = question.signal, question.seconds, question.table.searchable()
     allowed = _allowed(question)
     budget = question.budget_seconds
-    expected = 1.15 * (budget or 0) / float(seconds.mean()) + strategy.generation
-    trials = question.trials or int(min(expected, 2.0 * MOST_EVALUATIONS))
+    expected = 1.15 * (budget or 0) / float(np.nanmean(seconds)) + strategy.generation
+    question.check_size(question.trials or expected)
+    trials = question.trials or int(expected)
     while True:
         question.check_size(trials)
         try:
             result = study.run(
-                strategy, space, signal, range(question.seeds), trials, limits=question.limits, noise=question.noise
+                strategy,
+                space,
+                signal,
+                range(question.seeds),
+                trials,
+                limits=question.all_limits,
+                noise=question.noise,
             )
         except ValueError as error:
             raise UsageError(str(error)) from error
@@ -133,7 +151,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
 
 
 def _allowed(question: Question) -> np.ndarray:
-    allowed = np.ones(len(question.signal), bool)
+    allowed = question.table.measured.copy()
     for name, most in question.limits:
         allowed &= question.table.column(name) <= most
     return allowed
@@ -142,7 +160,7 @@ def _allowed(question: Question) -> np.ndarray:
 def summary(question: Question, answers: Mapping[str, Answer]) -> list[Row]:
     """One row a strategy: mean and standard deviation over seeds, and the test against random search."""
     columns = question.columns
-    judged = columns[f"{question.dataset}_test"]
+    judged = columns[question.judged]
     rows = []
     for name, answer in answers.items():
         row: Row = {"strategy": name}
@@ -194,7 +212,7 @@ def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[
     from nas import plots
 
     columns = question.columns
-    judged = f"{question.dataset}_test"
+    judged = question.judged
     try:
         out.mkdir(parents=True, exist_ok=True)
         files = [_csv(out / "summary.csv", summary(question, answers))]
@@ -203,7 +221,7 @@ def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[
         files.append(_csv(out / "curves.csv", [point for name in curves for point in _points(name, curves[name])]))
         files.append(plots.best_so_far(out / "best_so_far.png", curves, f"{judged.replace('_', ' ')} accuracy, %"))
     except OSError as error:
-        raise UsageError(f"out={str(out)!r} cannot be written: {error.strerror}") from error
+        raise unwritable(f"out={str(out)!r}", error) from error
     return files
 
 
@@ -262,7 +280,7 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--out", type=place, metavar="DIR", help="where the CSV files and the plot go")
     parser.epilog = "--STRATEGY.FIELD VALUE sets a field, such as --regularized-evolution.population-size 30"
     options, rest = parser.parse_known_args(list(argv))
-    table = table_of(options.task, options.space)
+    table = table_of(options.task, options.space, config.build_space(options.space))
     if table is None:
         raise UsageError(f"task={options.task!r} must be table:FILE")
     budget = options.budget_seconds

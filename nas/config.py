@@ -316,7 +316,8 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
     if part not in ("space", "strategy", "task"):
         return False
-    (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, stored[part]))
+    before = stored.get(part, getattr(Config, part))
+    (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, before))
     same = {key: json.loads(json.dumps(value, default=str)) == kept.get(key) for key, value in fields.items()}
     lasting = lasting_task if part == "task" else registry.lasting
     return kept_name in (name, lasting(name)) and all(same.values())

@@ -1,6 +1,7 @@
 """The errors that a user can act on: one line each, and the exit status that goes with it."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -18,6 +19,16 @@ class RunError(Exception):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or SIGTERM, in the middle of something that can be gone on with; the line says how. Exit status 130."""
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def unwritable(place: object, error: OSError) -> UsageError | RunError:
+    """The error for a file or folder that cannot be written: of the run where the disk is full, else of usage."""
+    if error.errno in FULL:
+        return RunError(f"{place} cannot be written: {error.strerror}; free some space, or choose another folder")
+    return UsageError(f"{place} cannot be written: {error.strerror}; choose another folder")
 
 
 def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:

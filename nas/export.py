@@ -15,13 +15,13 @@ from PIL import Image
 
 from nas import checkpoint, commands
 from nas.config import build_space
-from nas.errors import UsageError
+from nas.errors import UsageError, unwritable
 from nas.inference import Scaling, batch_logits, flatten, split, unflatten
 from nas.query import Run
 from nas.store import Store
 from nas.tasks import Resize
 from nas.tasks.base import check_names, numbered
-from nas.tasks.pixels import decode, fit
+from nas.tasks.pixels import decode, fit, in_colour
 from spaces.base import Space, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -29,8 +29,7 @@ BATCH = 32  # images in one call of the network: what they need at once bounds t
 MAX_DESCRIPTION_BYTES = 2**24
 # What the numbers of a description may be, so that what cannot be a network is refused before it is built.
 MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
-FORMAT = 1
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of photos, by the channels of a network
+MODES = {1: "L", 3: "RGB"}  # of photos, by the channels of a network
 
 
 class Exported:
@@ -61,23 +60,23 @@ class Exported:
             logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
         return logits
 
-    def prepare(self, photos: Iterable[Any]) -> UInt8[np.ndarray, "n size size channels"]:
+    def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
         """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
         channels. They become square as the images did in training, by cropping where those were squares already.
 
         Raises UsageError for what is no image.
         """
         size, channels, _ = _input(self.space)
-        found = np.empty((0, size, size, channels), np.uint8)
-        if isinstance(photos, str | Path):
-            raise UsageError(f"photos={str(photos)!r} must be a list of photos, such as [{str(photos)!r}]")
+        if isinstance(photos, str | Path | Image.Image) or (isinstance(photos, np.ndarray) and _is_photo(photos)):
+            raise UsageError("photos must be a list: a single one is given as [photo]")
+        if not isinstance(photos, Iterable):
+            raise UsageError(f"photos={photos!r} must be a list of files, images or arrays")
         rows = [self._square(f"photos[{i}]", photo) for i, photo in enumerate(photos)]
-        return np.stack(rows) if rows else found
+        return np.stack(rows) if rows else np.empty((0, size, size, channels), np.uint8)
 
     def _square(self, field: str, photo: Any) -> np.ndarray:
         size, channels, _ = _input(self.space)
-        mode = MODES.get(channels)
-        if mode is None:
+        if channels not in MODES:
             raise UsageError(f"{field}: no photo has the {channels} channels of this network; give arrays to predict")
         if isinstance(photo, str | Path):
             try:
@@ -86,13 +85,12 @@ class Exported:
                 raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
         if not isinstance(photo, Image.Image):
             array = np.asarray(photo)
-            plain = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-            if array.dtype != np.uint8 or plain.ndim not in (2, 3) or plain.shape[2:] not in ((), (3,), (4,)):
+            if array.dtype != np.uint8 or not _is_photo(array):
                 given = f"{array.dtype} {list(array.shape)}"
                 raise UsageError(f"{field}={given} must be a file, an image or uint8 [height, width, 1, 3 or 4]")
-            photo = Image.fromarray(plain)
-        pixels = np.asarray(fit(photo.convert(mode), size, self.resize or "crop"))
-        return pixels.reshape(size, size, channels)
+            photo = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+        photo = in_colour(field, photo).convert(MODES[channels])
+        return np.asarray(fit(photo, size, self.resize or "crop")).reshape(size, size, channels)
 
     def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
         """The name of the most probable class of each image, which are those of `predict`."""
@@ -137,7 +135,7 @@ def export(store: Store, architecture: str, out: Path, run: Run | None = None, *
         shutil.copyfile(newest, out / WEIGHTS)
         (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
-        raise UsageError(f"out={str(out)!r} cannot be written: {error.strerror}") from error
+        raise unwritable(f"out={str(out)!r}", error) from error
     return next(known.name for known in store.all_runs() if known.id == files[-1].run_id)
 
 
@@ -185,8 +183,8 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     description = json.loads(data)
     if not isinstance(description, dict):
         raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
-    if description["format"] != FORMAT:
-        raise ValueError(f"format={description['format']!r} is not one that this version reads; allowed: {FORMAT}")
+    if description["format"] != checkpoint.FORMAT:
+        raise ValueError(f"format={description['format']!r} is unknown to this version; allowed: {checkpoint.FORMAT}")
     for number in _numbers(description["space"]):
         if not -MAX_NUMBER <= number <= MAX_NUMBER:
             raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
@@ -218,6 +216,11 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     if how is not None and how not in get_args(Resize):
         raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")
     return description, space, encoding
+
+
+def _is_photo(array: np.ndarray) -> bool:
+    """Whether an array has the shape of one photo, grey or in colour."""
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from nas.compilation import same_bits
+from nas.devices import divided
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from spaces.single_path import select
@@ -71,19 +72,28 @@ def _repeatable(function: Callable[..., Any]) -> Callable[..., Any]:
     def program():
         return jax.jit(function, static_argnums=(0, 1, 2), compiler_options=same_bits())
 
-    return lambda *args: program()(*args)
+    return functools.wraps(function)(lambda *args: program()(*args))
 
 
 @_repeatable
 def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> nnx.State:
-    images = normalise(images, scaling[0], scaling[1], PRECISIONS[precision])
+    images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=True)[1]
 
 
-@_repeatable
-def batch_logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
-    images = normalise(images, scaling[0], scaling[1], PRECISIONS[precision])
+def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
+    images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]
+
+
+batch_logits = _repeatable(_logits)
+
+
+@_repeatable
+def _batch_errors(graph, scaling, precision, weights, statistics, images, labels, path, indices, counted) -> Array:
+    """How many of the images at these indices are misclassified, of those that are counted."""
+    logits = _logits(graph, scaling, precision, weights, statistics, images[indices], path)
+    return ((logits.argmax(1) != labels[indices]) & counted).sum()
 
 
 @jax.jit
@@ -91,7 +101,7 @@ def _mean(trees: list[nnx.State]) -> nnx.State:
     return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
 
 
-def calibrate(graph, weights, statistics, images: np.ndarray, task: Task, path, *, batch: int, precision: str):
+def calibrate(graph, weights, statistics, images: Any, task: Task, path, *, batch: int, precision: str):
     """Statistics measured anew: the mean over batches of each batch's own. What remains after whole batches is left
     out, unless it is all there is."""
     batch = min(batch, len(images))
@@ -103,17 +113,16 @@ def calibrate(graph, weights, statistics, images: np.ndarray, task: Task, path, 
 
 
 def error(graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str) -> float:
-    """The share of images that are misclassified, in [0, 1]."""
-    batch = min(batch, len(data.labels))
+    """The share of images that are misclassified, in [0, 1]. They lie on the device, and are counted there."""
+    batch = min(batch, len(data))
     scaling = (task.mean, task.std)
-    wrong = 0
-    for i in range(0, len(data.labels), batch):
+    wrong = []
+    for i in range(0, len(data), batch):
         # The last batch is moved back, not padded or cut: one shape is one program.
-        start = min(i, len(data.labels) - batch)
-        images = data.images[start : start + batch]
-        logits = batch_logits(graph, scaling, precision, weights, statistics, images, path)
-        wrong += int((np.asarray(logits).argmax(1) != data.labels[start : start + batch])[i - start :].sum())
-    return wrong / len(data.labels)
+        indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
+        inputs = (weights, statistics, *data.on_device, path, indices, indices >= i)
+        wrong.append(_batch_errors(graph, scaling, precision, *inputs))
+    return sum(map(int, jax.device_get(wrong))) / len(data)
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

@@ -1,41 +1,54 @@
-"""Ctrl-C and SIGTERM: a job hears both as KeyboardInterrupt, once, and what must be recorded then is."""
+"""Ctrl-C and SIGTERM: a job hears both as KeyboardInterrupt, and what must be recorded then is."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 2.0  # seconds
 _came: list[str] = []  # the signals since `heard` began
 _holds = 0  # how many have asked to be left in peace
 
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """Ctrl-C, and SIGTERM by which schedulers end a job, are KeyboardInterrupt; those that follow change nothing.
+    """Ctrl-C, and SIGTERM by which schedulers end a job, are KeyboardInterrupt. Those that follow at once are part of
+    it; a later one is another.
 
     An exception that arises in a destructor or a callback of some library is lost: `check` raises it again.
     """
+    last = -AT_ONCE
 
     def hear(which: int, _: Any) -> None:
+        nonlocal last
         _came.append("Ctrl-C" if which == signal.SIGINT else signal.Signals(which).name)
-        if len(_came) == 1 and not _holds:
+        if time.monotonic() - last >= AT_ONCE and not _holds:
+            last = time.monotonic()
             check()
 
-    _came.clear()
     # Who started the process may want it deaf to Ctrl-C, as a shell does in the background.
     deaf = {which for which in SIGNALS if signal.getsignal(which) is signal.SIG_IGN}
-    with _handled({which: hear for which in SIGNALS if which not in deaf}):
-        yield
-    _came.clear()
+    try:
+        with _handled({which: hear for which in SIGNALS if which not in deaf}):
+            yield
+    finally:
+        _came.clear()
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt where a signal came: called wherever a job says how far it is."""
-    if _came:
+    """Raises KeyboardInterrupt where a signal came: called at each step of what takes long."""
+    if _came and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt(_came[0])
+
+
+def reason(interrupt: KeyboardInterrupt) -> str:
+    """What interrupted: a library may have raised it in its own words."""
+    return _came[0] if _came else str(interrupt) or "Ctrl-C"
 
 
 @contextlib.contextmanager
@@ -72,6 +85,14 @@ def leave(status: int) -> NoReturn:
     if status == 130:
         for which in SIGNALS:
             signal.signal(which, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            # What could not be written is still in the buffer, and Python would try again, and end with 120.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 

@@ -27,9 +27,8 @@ from nas.evaluators.train import TrainEvaluator
 from nas.evaluators.train import check as check_recipe
 from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
 from nas.executors import Executor, InProcess
-from nas.export import FORMAT
 from nas.inference import flatten, split
-from nas.interrupts import held, undisturbed
+from nas.interrupts import held, reason, undisturbed
 from nas.learning import Learning
 from nas.lock import locked
 from nas.predictor_files import described
@@ -43,7 +42,7 @@ from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
-from spaces.base import Space, architecture_id, costs, fingerprint, identify, shares_weights
+from spaces.base import Limits, Space, architecture_id, costs, fingerprint, identify, shares_weights
 from strategies.archive import draw_new
 from strategies.base import GradientStrategy
 from strategies.region import region
@@ -128,11 +127,12 @@ def _prepared(settings: Config, subject: "Subject", learning: Learning) -> loop.
         gradient_job.check(settings, subject.space, subject.task)
         return None
     _check_trainable(settings, subject)
-    listed = region(subject.space, settings.limits).listed
+    limits = subject.limits(settings)
+    listed = region(subject.space, limits).listed
     state = loop.Search(
         learning.strategy,
         subject.space,
-        settings.limits,
+        limits,
         stream(settings.seed, SEARCH),
         settings.trials,
         settings.concurrency,
@@ -209,7 +209,7 @@ def _ran(job: "_Job", loop_state: loop.Search | None) -> Outcome:
         outcome = job.run(loop_state)
     except KeyboardInterrupt as stop:
         with undisturbed():
-            store.set_status(run.id, "interrupted", str(stop) or "Ctrl-C")
+            store.set_status(run.id, "interrupted", reason(stop))
             job.close()
         raise
     except Exception as error:
@@ -241,6 +241,10 @@ class Subject:
     def fingerprint(self) -> str:
         return (self.table or self.images).fingerprint()
 
+    def limits(self, settings: Config) -> Limits:
+        """Those of the user, and what the table has measured."""
+        return settings.limits + (() if self.table is None else self.table.limits)
+
     @property
     def images(self) -> Task:
         assert self.task is not None  # only asked of a run on images
@@ -248,7 +252,7 @@ class Subject:
 
 
 def load_subject(settings: Config, space_name: str) -> Subject:
-    table = table_of(settings.task, space_name)
+    table = table_of(settings.task, space_name, settings.space)
     if table is not None:
         space = table.searchable()
         subject = Subject(space, table.space, None, table)
@@ -389,7 +393,7 @@ class _Job:
     def _save_predictor(self) -> None:
         """What the strategy's predictor learns from all trials; unless that was done before a stop."""
         name, saved = self.settings.save_predictor, self.store.predictors()
-        if name is None or any(row["card"].get("saved_by") == self.run_.identity for row in saved):
+        if name is None or any(self._has_saved(row) for row in saved):
             return
         taken = {row["name"] for row in saved}
         free = next(each for i in itertools.count(1) if (each := f"{name}-{i}" if i > 1 else name) not in taken)
@@ -404,6 +408,13 @@ class _Job:
         fitted.card["saved_by"] = self.run_.identity
         predictor_jobs.save(self.store, name, fitted)
         self.reporter.show("Fitting the predictor", 1, 1, name)
+
+    def _has_saved(self, predictor: Row) -> bool:
+        card, run = predictor["card"], self.run_
+        if "saved_by" in card:
+            return run.identity is not None and card["saved_by"] == run.identity
+        # An older version did not note by which run a predictor was saved.
+        return predictor["name"] == self.settings.save_predictor and card.get("runs") == [run.name]
 
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
@@ -429,6 +440,8 @@ class _Job:
             self.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
         if len(trials) < self.settings.trials:
             legal = "that keeps the limits" if self.settings.limits else "of the space"
+            if self.subject.table is not None and self.subject.table.limits:
+                legal += " and was measured"
             self.reporter.say(
                 f"The search ends after {len(trials)} of {self.settings.trials} trials: "
                 f"every architecture {legal} was evaluated."
@@ -529,7 +542,7 @@ class _Job:
     def _description(self, encoding: tuple[int, ...], metrics: dict[str, float]) -> dict:
         """Enough to build the network again and to feed it, without the search or its store."""
         return {
-            "format": FORMAT,
+            "format": checkpoint.FORMAT,
             "architecture": architecture_id(self.space, np.asarray(encoding)),
             "space": described(self.run_.space, self.space),
             "encoding": list(encoding),
@@ -656,7 +669,7 @@ def _drawn(kept: dict[str, Any]) -> tuple[tuple[int, ...], float]:
 
 
 def _given_row(settings: Config, subject: Subject) -> tuple[int, ...]:
-    """The architecture to train. Raises ValueError or UsageError where there is none of that description."""
+    """The architecture to train. Raises UsageError where there is none of that description."""
     if subject.task is None:
         raise UsageError(f"task={settings.task!r} is a table, on which nothing is trained; name images")
     text = str(settings.architecture)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from nas.errors import UsageError
+from nas.errors import UsageError, unwritable
 
 NAME = "lock"
 PATIENCE = 1.0  # seconds: somebody who only asks holds the lock for an instant
@@ -19,7 +19,7 @@ def locked(folder: Path, run: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / NAME, "a")  # noqa: SIM115
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
+        raise unwritable(folder, error) from error
     with file:
         deadline = time.monotonic() + PATIENCE
         try:

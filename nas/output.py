@@ -1,17 +1,20 @@
 """Answers as text: a table for people, JSON and CSV for programs. Only the table rounds and leaves out."""
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nas import commands
 from nas.errors import RunError, UsageError, unknown
 from nas.query import Row
+
+if TYPE_CHECKING:
+    from nas.job import Outcome
 
 FORMATS = ("table", "json", "csv")
 SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
@@ -53,10 +56,9 @@ def _written(text: str, stream: Any) -> OSError | None:
     try:
         print(text, end="", file=stream or io.StringIO(), flush=True)
     except OSError as error:
-        with contextlib.suppress(OSError):  # a stream that is no file
-            # It is still in the buffer, and Python would try again on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return error
+    except ValueError as error:  # it was closed since
+        return OSError(0, str(error))
     return None
 
 
@@ -100,6 +102,39 @@ def render_architecture(shown: Row, form: str, width: int | None = None) -> str:
     if shown["artifacts"]:
         text += "\n" + _table(shown["artifacts"], FILES, width)
     return text
+
+
+def outcome(found: "Outcome") -> str:
+    """What a finished job found, and what can be asked of it next."""
+    by, text = found.objective, ""
+    if found.best:
+        said = "validation error in the search" if by == "error" else f"{by} (least is best)"
+        text += f"\nBest architectures of {found.name}, by {said}:\n\n"
+        columns = dict.fromkeys(("architecture", "trial", by, "error", "test_error", "macs", "params"))
+        text += render(found.best, columns, "table") + "\n"
+        if found.best[0][by] > min(row[by] for row in found.best):
+            text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
+    if found.finals:
+        text += "Fully trained (`test_error` is measured once, after the last step):\n\n"
+        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in found.finals]
+        columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
+        text += render(rows, columns, "table") + "\n"
+    asked = "".join(f"  {commands.ask(words, found.store)}\n" for words in questions(found))
+    return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
+
+
+def questions(found: "Outcome") -> list[str]:
+    """What can be asked of the run, as the words after `nas`."""
+    run, rows = shlex.quote(found.name), found.best or found.finals
+    asked = [f"top {run} --limit 10"]
+    if found.best and rows[0].get("macs") is not None:
+        front = ",".join(dict.fromkeys((found.objective, "macs")))
+        asked.append(f"pareto {run} --objectives {front}")
+    if rows:
+        asked.append(f"show {rows[0]['architecture']}")
+    if found.trained:
+        asked.append(f"export {found.trained} --run {run} --out {shlex.quote(f'{found.name}-best/')}")
+    return asked
 
 
 def _json(rows: Sequence[Row]) -> str:

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from nas import checkpoint
 from nas.compilation import in_order
 from nas.config import build_predictor, build_space
-from nas.errors import UsageError
+from nas.errors import UsageError, unwritable
 from nas.streams import WITHHELD, generator
 from predictors.base import Predictor
 from spaces.base import Encodings, Space, fingerprint
@@ -193,7 +193,7 @@ def write(fitted: Fitted, folder: Path) -> None:
             raise UsageError(f"out={str(folder)!r} is not empty")
         (folder / CARD).write_text(card)
     except OSError as error:
-        raise UsageError(f"out={str(folder)!r} cannot be written: {error.strerror}") from error
+        raise unwritable(f"out={str(folder)!r}", error) from error
     checkpoint.write(folder / ARRAYS, arrays, {"card": hashlib.sha256(card.encode()).hexdigest()})
 
 

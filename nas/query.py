@@ -26,6 +26,7 @@ METRICS = (
     "params",
     "seconds",
 )  # every row has these, in this order, others after
+PUBLISHED = re.compile(r"[\w.-]+:[^\s/]")  # SPACE:NAME; a description has a blank after its colon
 RETRAIN = "retrain"  # the strategy of a run that trains one given architecture, and has no search
 LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "best", "started")

@@ -25,6 +25,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 from nas.interrupts import check, kept
 
+LISTEN_SECONDS = 5.0  # between two looks whether a signal came
 START_SECONDS = 300.0  # after which a session without a free core is given up
 
 
@@ -76,6 +77,7 @@ class RayPool:
         self._failed_starts = 0  # since the last success
         # Whether others have all cores of a session that is not ours, until a worker has started all the same.
         self._crowded = not _started and ray.available_resources().get("CPU", 0.0) < 1
+        self._began = time.monotonic()
         self._workers: list[Any] = [None] * workers
         self._starting: dict[Any, int] = {}  # by reference, as are the running
         self._running: dict[Any, _Running] = {}
@@ -91,12 +93,10 @@ class RayPool:
         while True:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
-            timeout = None if soonest == float("inf") else max(soonest - time.monotonic(), 0.01)
-            if self._crowded:
-                timeout = START_SECONDS  # perhaps nobody will ever answer
+            timeout = min(max(soonest - time.monotonic(), 0.01), LISTEN_SECONDS)
             check()
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
-            if not ready and self._crowded:
+            if not ready and self._crowded and time.monotonic() > self._began + START_SECONDS:
                 raise RunError(
                     f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "
                     "joined are taken"
@@ -204,6 +204,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
             object_store_memory=2**30,
+            _system_config={"worker_niceness": 0},  # else workers give way to every other process of the machine
             **quiet,
         )
     _started = True

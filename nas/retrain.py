@@ -6,11 +6,11 @@ One that a search has found is trained on the same data, unless --task names oth
 import dataclasses
 from collections.abc import Sequence
 
-from nas import config
+from nas import config, output
 from nas.errors import UsageError
 from nas.interrupts import heard
-from nas.launch import told
 from nas.progress import Bar
+from nas.query import PUBLISHED
 from nas.store import Store
 
 EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
@@ -52,19 +52,22 @@ def main(argv: Sequence[str]) -> str:
             which = "".join(f", {name}={same[name]}" for name in DATA[1:] if same.get(name) is not None)
             bar.say(f"On the data of run {found.run}: task={same['task']}{which}")
         given = {"workers": 0, "baselines": 0, **same, **data, "space": found.space, "architecture": found.text}
-        return told(job.search(given | {"store": options.store}, reporter=bar))
+        return output.outcome(job.search(given | {"store": options.store}, reporter=bar))
 
 
 def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:
-    name, colon, text = architecture.partition(":")
-    if colon and run is None:
+    if run is None and PUBLISHED.match(architecture):
+        name, _, text = architecture.partition(":")
         return _Found(f"{name}:{preset}" if preset else name, text)
     with Store(url) as store:
         known = store.show(architecture)
-        runs = list(dict.fromkeys(score["run"] for score in known["scores"]))
+        # Those that have searched first: a retraining may have been on other data, in another size.
+        scores = sorted(known["scores"], key=lambda score: score["kind"] == "search")
+        runs = list(dict.fromkeys(score["run"] for score in scores))
         chosen = None if run is None else store.run(run).name
         if chosen is not None and chosen not in runs:
-            raise UsageError(f"architecture={architecture!r} has no score of run={chosen!r}, but of {', '.join(runs)}")
+            others = f", but of {', '.join(runs)}" if runs else ""
+            raise UsageError(f"architecture={architecture!r} has no score of run={chosen!r}{others}")
         if not runs:
             if preset is None:
                 said = "has no score that says how large its network is, and on what; --preset and --task"

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nas import query
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, unwritable
 from nas.lock import is_locked
 from nas.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
 from nas.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
@@ -182,22 +182,25 @@ class Store:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise UsageError(f"{folder} cannot be written: {error.strerror}") from error
+                raise unwritable(folder, error) from error
             return folder
         raise AssertionError
 
     def folder(self, run: Run) -> Path:
         """Where the files of a run are. Raises UsageError where the database says that they are somewhere else."""
-        folder = Path(os.path.abspath(self.root / run.config.get("files", run.name)))
+        named = run.config.get("files", run.name)
+        if not isinstance(named, str):
+            raise UsageError(f"run={run.name!r} is damaged: its files={named!r} are not in a folder")
+        folder = Path(os.path.abspath(self.root / named))
         # Whoever wrote the database could name any folder, and `delete` empties it.
         if folder.parent != self.root and (self._sqlite or folder.parent.name != self.root.name):
             raise UsageError(f"run={run.name!r}: its files={str(folder)!r} are not in {self.root}, and are not touched")
         return folder
 
     def _kept(self, path: str | Path) -> str:
-        """A path as it is kept: of what lies in the folder of all files within that, so that a store can be moved."""
+        """A path as it is kept: beside a SQLite file it moves with that; of a server it is on this machine."""
         path = self.root / path
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        return str(path.relative_to(self.root) if self._sqlite and path.is_relative_to(self.root) else path)
 
     def _placed(self, row: Row) -> Row:
         """With the path as it is on this machine."""
@@ -324,8 +327,9 @@ class Store:
 
     def _alive(self, run: Run) -> Run:
         """With what its lock tells: a process that is killed cannot say that it has stopped."""
-        if run.status == "running" and is_locked(self.folder(run)) is False:
-            return dataclasses.replace(run, status="stopped")
+        with contextlib.suppress(UsageError):  # the folder may be nowhere
+            if run.status == "running" and is_locked(self.folder(run)) is False:
+                return dataclasses.replace(run, status="stopped")
         return run
 
     def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
@@ -398,11 +402,12 @@ class Store:
         """Everything known of one architecture, given by its id, a beginning of that that no other shares, or its
         description."""
         ids = (row["architecture"] for row in self._rows(sa.select(TRIAL.c.architecture).distinct()))
-        written = self._rows(sa.select(TRIAL.c.architecture).where(TRIAL.c.description == architecture).limit(1))
-        if written:
-            found = written[0]["architecture"]
-        else:
-            found = query.pick("architecture", architecture, ids, f"store={self.url}")
+        same = sa.select(TRIAL.c.architecture).distinct().where(TRIAL.c.description == architecture)
+        described = sorted(row["architecture"] for row in self._rows(same)) if architecture else []
+        if len(described) > 1:
+            some = ", ".join(described[:4])
+            raise UsageError(f"architecture={architecture!r} describes several, in several spaces: give an id, {some}")
+        found = described[0] if described else query.pick("architecture", architecture, ids, f"store={self.url}")
         mine = TRIAL.c.architecture == found
         identity = sa.select(*(TRIAL.c[name] for name in ("encoding", "description", "space"))).where(mine)
         columns = [RUN.c.name.label("run"), RUN.c.task, TRIAL.c.kind, TRIAL.c.number.label("trial")]
@@ -462,6 +467,11 @@ def _with_password(url: sa.URL) -> sa.URL:
         _PASSWORDS[_shown(url)] = password
     known = _PASSWORDS.get(_shown(url))
     return url.difference_update_query(["password"]).set(password=known) if known else url
+
+
+def without_password(url: str) -> str:
+    """A URL as it can be printed. Raises UsageError for one of no store."""
+    return _shown(_parse(url))
 
 
 def _shown(url: sa.URL) -> str:

@@ -22,8 +22,10 @@ from flax import nnx, struct
 from jaxtyping import Array, Int
 
 from nas import checkpoint
+from nas.devices import divided, everywhere
 from nas.errors import RunError, UsageError
 from nas.inference import PRECISIONS, Graph, Scaling, flatten, forward, unflatten
+from nas.interrupts import check
 from nas.recipe import Recipe
 from nas.streams import OWN_TRAINING, TRAINING, generator, stream
 from nas.tasks.augment import Augment, augment, cross_entropy, normalise, smooth
@@ -50,6 +52,11 @@ def learning_rates(recipe: Recipe) -> np.ndarray:
     return np.broadcast_to(np.asarray(schedule(np.arange(recipe.steps)), np.float32), recipe.steps)
 
 
+# What a step does not depend on, as `Program` has it.
+AT_ANY_PACE: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "min_learning_rate": 0.0, "schedule": "constant"}
+AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0}
+
+
 @struct.dataclass
 class TrainState:
     weights: nnx.State
@@ -58,13 +65,21 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a step is compiled for: the static half of its arguments."""
+    """What a step is compiled for: the static half of its arguments.
+
+    Of the recipe it keeps what a step is made of. How many there are, and at what rates, are arguments: trainings of
+    one network that differ in these alone share a program.
+    """
 
     graph: Graph
     recipe: Recipe
     num_classes: int
     scaling: Scaling
     shared: bool  # whether the weights hold all choices, of which each step trains those on its path
+
+    def __post_init__(self):
+        at_any_pace = dataclasses.replace(self.recipe, **AT_ANY_PACE)
+        object.__setattr__(self, "recipe", at_any_pace)
 
     def optimiser(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
@@ -85,28 +100,26 @@ def at_rest(learner: Any, values: Any) -> Any:
     return learner.optimiser().init(values)
 
 
-def own(state: Any) -> Any:
-    """A copy: a step gives the buffers of its state away, and the caller keeps the network."""
-    return jax.device_put(state, may_alias=False)
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(
-    program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step
+    program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step, drop=0.0
 ) -> tuple[TrainState, Array]:
-    """One step of SGD with coupled weight decay. With shared weights, whatever is off the path keeps its bits."""
+    """One step of SGD with coupled weight decay. With shared weights, whatever is off the path keeps its bits.
+
+    `rate` is the learning rate and `drop` the probability with which operations of cells are left out.
+    """
     chosen = select(state, path) if program.shared else state
-    loss = loss_of(program, statistics, data, indices, key, step)
+    loss = loss_of(program, statistics, data, indices, key, step, drop)
     value, gradient = jax.value_and_grad(loss)(chosen.weights, path)
     new = descend(program, chosen, gradient, path, rate)
     return (put(state, new, path) if program.shared else new), value
 
 
-def loss_of(program: Program, statistics, data, indices, key, step) -> Callable[[nnx.State, Any], Array]:
+def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) -> Callable[[nnx.State, Any], Array]:
     """The loss of a step's images, augmented, as a function of the weights and the path."""
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
-    images = normalise(data[0][indices], *program.scaling, jnp.float32)
+    images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
     labels = smooth(jax.nn.one_hot(data[1][indices], program.num_classes), recipe.label_smoothing)
     how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
     images, labels = augment(how, images, labels, key_augment)
@@ -118,8 +131,8 @@ def loss_of(program: Program, statistics, data, indices, key, step) -> Callable[
 
     def loss_in_cells(weights, path) -> Array:
         network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
-        drop = recipe.drop_path * step / recipe.steps if recipe.drop_path else None
-        logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=drop)
+        dropped = drop if recipe.drop_path else None
+        logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=dropped)
         value = cross_entropy(logits.astype(jnp.float32), labels)
         if extra is None:
             return value
@@ -180,12 +193,13 @@ def fit(
         note = identified(note, recipe, task, seed, paths=hashlib.sha256(steps.tobytes()).hexdigest())
         if saved.exists():
             state, start = resume(saved, state, note)
-    arrays = (jnp.asarray(data.images), jnp.asarray(data.labels))
-    statistics = jax.tree.map(jnp.asarray, statistics)
-    state = own(state)
+    arrays = data.on_device
+    statistics = everywhere(statistics)
+    state = everywhere(state)  # a copy: a step gives the buffers of its state away, and the caller keeps the network
     purpose = TRAINING if program.shared else OWN_TRAINING
     key = stream(seed, purpose)
     rates = learning_rates(recipe)
+    drops = np.float32(recipe.drop_path) * np.arange(recipe.steps, dtype=np.float32) / np.float32(recipe.steps)
     last_saved = time.monotonic()
 
     def save(step: int) -> None:
@@ -193,9 +207,11 @@ def fit(
             checkpoint.write(saved, flatten(state), {**(note or {}), "step": step})
 
     for step in range(start, recipe.steps):
+        check()
         where = paths[step] if paths is not None else path
         indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
-        state, loss = train_step(program, state, statistics, arrays, indices, where, rates[step], key, step)
+        pace = rates[step], key, step, drops[step]
+        state, loss = train_step(program, state, statistics, arrays, indices, where, *pace)
         if step % 20 == 0 or step == recipe.steps - 1:
             value = float(loss)
             if not np.isfinite(value):

@@ -292,6 +292,9 @@ def additive_costs(
     return {name: total(name) for name in table}
 
 
+LEAST = 1e-30  # of what costs are divided by: a limit may be 0
+
+
 def smallest(space: Space, limits: Limits) -> np.ndarray:
     """The encoding whose largest ratio of cost to limit is least; by coordinate descent where the space is too large
     to look at all of it, which is exact for additive costs."""
@@ -313,5 +316,5 @@ def _nearest_beside(space: Space, limits: Limits, row: Int[Array, "length"]) -> 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _nearest(space: Space, limits: Limits, rows: Encodings) -> Int[Array, ""]:
     costs = space.cost(rows)
-    ratios = jnp.stack([costs[name] / most for name, most in limits])
+    ratios = jnp.stack([costs[name] / max(most, LEAST) for name, most in limits])
     return jnp.argmin(ratios.max(0) + 1e-3 * ratios.mean(0))  # the mean breaks ties between architectures

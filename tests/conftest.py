@@ -4,6 +4,7 @@ programs compiled quickly and kept for all processes of the session, the longest
 import dataclasses
 import functools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,12 +51,39 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "darts", "sequence")
 
 
+# Cases of laws that take long, mostly to compile, and whole jobs: each is tried by a quicker case too, and these are
+# slow. By file, what is found in the names of tests.
+COSTLY = {
+    "bilevel": r"one_hot_mixtures.*nasbench201|killed_ends.*darts|derived_architectures.*darts",
+    "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
+    "nasbench201": r"training_along_a_path|cell_of_nothing|mixture_of_one_operation",
+    "nasnet": r"gives_logits_and_has_a_gradient",
+    "own_tables": r"\[(bayesian|nao|seminas|ppo)",
+    "predictor_files": r"is_saved_shown_measured|is_loaded.*\[(nao|gates|mlp-ensemble|boosted-trees)",
+    "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",
+    "ray_pool": r"cannot_start|without_a_free_core|sigterm|was_there_before",
+    "region": r"lowest_are_filled_up",
+    "sequence": r"trained_pool",
+    "single_path": r"logits_of_the_pruned_network\[\((1|2|3)|outside_jit",
+    "strategies": r"\[.*(Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
+    "streams": r"run_uses_no|predictor_uses_no",
+    "study": r"beats_random(?!.*chain-local)|the_loop.*\[(?!random|local)|batch_believes|many_seeds_is|bayesian_o",
+    "testing": r"our_spaces.*darts|the_examples",
+    "zero_cost": r"blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow-part", metavar="K/N", help="of the slow tests, run the K-th of N parts alone")
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that are not asked for are left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Two processes end together where the longest files begin first. A slow test is in the same part for ever."""
+    for item in items:
+        pattern = COSTLY.get(item.path.stem.removeprefix("test_"))
+        if pattern and re.search(pattern, item.name):
+            item.add_marker(pytest.mark.slow)
     order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if not (asked := config.getoption("--slow-part")):
@@ -172,6 +200,10 @@ def unchecked():
 
 @pytest.fixture(scope="session")
 def task() -> Task:
+    return bands()
+
+
+def bands() -> Task:
     """Three classes that differ in the band of the image that is bright."""
     labels = np.arange(300) % 3
     images = np.random.default_rng(0).integers(0, 100, (300, 8, 8, 1)).astype(np.uint8)

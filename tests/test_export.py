@@ -134,7 +134,11 @@ def test_photos_are_prepared_as_the_images_of_training_were(write, tmp_path, how
 @pytest.mark.parametrize(
     ("photos", "said"),
     [
-        ("photo.png", "photos='photo.png' must be a list of photos"),
+        ("photo.png", "photos must be a list: a single one is given as [photo]"),
+        (np.zeros((20, 14, 3), np.uint8), "photos must be a list: a single one is given as [photo]"),
+        (Image.new("L", (9, 9)), "photos must be a list: a single one is given as [photo]"),
+        (3, "photos=3 must be a list of files, images or arrays"),
+        ([Image.new("I;16", (9, 9), 30000)], "photos[0] has mode I;16; allowed: 1, L, LA, P, RGB, RGBA, CMYK"),
         (["absent.png"], "photos[0]='absent.png' cannot be read: No such file or directory"),
         (["/dev/null"], "photos[0]='/dev/null' is not a readable JPEG or PNG image"),
         ([np.zeros((9, 9), np.float32)], "photos[0]=float32 [9, 9] must be a file, an image or uint8"),
@@ -177,7 +181,7 @@ HOSTILE = {
     "a deviation of nothing": ({"std": [0]}, "std must be a list of 1 numbers in 0.001..1"),
     "a mean beyond counting": ({"mean": [1e39]}, "mean must be a list of 1 numbers in 0..1"),
     "a deviation beyond counting": ({"std": [1e-46]}, "std must be a list of 1 numbers in 0.001..1"),
-    "a format of tomorrow": ({"format": 2}, "format=2 is not one that this version reads; allowed: 1"),
+    "a format of tomorrow": ({"format": 2}, "format=2 is unknown to this version; allowed: 1"),
     "no format": ({"without": "format"}, "it has no 'format'"),
     "no deviation": ({"without": "std"}, "it has no 'std'"),
     "no encoding": ({"without": "encoding"}, "it has no 'encoding'"),

@@ -5,12 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from nas import compilation, job, launch, output
-from nas.interrupts import heard, held, kept, undisturbed
+from nas.interrupts import check, heard, held, kept, undisturbed
 from nas.progress import Bar
 from nas.store import Store
 
@@ -38,6 +39,35 @@ def test_a_signal_that_a_library_swallows_is_heard_at_the_next_report():
         os.kill(os.getpid(), signal.SIGTERM)  # a second one
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             bar.show("Training", 0, 1, "")
+
+
+def test_a_signal_of_one_job_is_none_of_the_next():
+    def job():
+        with heard():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    check()
+    with held():
+        pass
+
+
+def test_signals_at_once_are_one_and_a_later_one_is_another(monkeypatch):
+    times = iter([0.0, 0.0, 1.0, 1.9, 2.5, 2.5])
+    monkeypatch.setattr("nas.interrupts.time", types.SimpleNamespace(monotonic=lambda: next(times)))
+    raised = []
+
+    def sent(which):
+        try:
+            os.kill(os.getpid(), which)
+        except KeyboardInterrupt as interrupt:
+            raised.append(str(interrupt))
+
+    with heard():
+        for which in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            sent(which)
+    assert raised == ["SIGTERM", "SIGTERM"]  # what came first is the reason
 
 
 def test_what_is_held_ends_before_a_signal_is_heard():
@@ -102,7 +132,7 @@ def test_an_interrupt_between_storing_a_run_and_beginning_it_says_how_it_goes_on
 def test_what_cannot_be_written_to_is_no_traceback(tmp_path):
     root = Path(__file__).parent.parent
     with open("/dev/full", "w") as full:
-        answer = "import sys; from nas import output; sys.exit(output.say('nas', 'found'))"
+        answer = "from nas import interrupts, output; interrupts.leave(output.say('nas', 'found'))"
         done = subprocess.run([sys.executable, "-c", answer], stdout=full, stderr=subprocess.PIPE, text=True, cwd=root)
         said = "nas: error: the answer cannot be written: No space left on device\n"
         assert (done.returncode, done.stderr) == (1, said)
@@ -145,7 +175,7 @@ def test_what_is_interrupted_before_a_run_began_and_after_it_ended_says_so(monke
     assert launch.main(TINY) == 130
     assert "Interrupted before the run began." in capsys.readouterr().err
     monkeypatch.setattr(job, "search", lambda *_: object())
-    monkeypatch.setattr(launch, "told", interrupted)
+    monkeypatch.setattr(output, "outcome", interrupted)
     assert launch.main(TINY) == 130
     assert "the run is finished" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 
 import jax.numpy as jnp
 import numpy as np
@@ -245,6 +246,17 @@ def test_a_predictor_whose_name_is_taken_meanwhile_is_kept_under_another(here, t
     assert launch.main(["--resume", "s1"]) == 0
     listed = json.loads(nas(capsys, "predictors", "list", "--format", "json")[1])
     assert [(row["name"], row["kind"]) for row in listed] == [("mine", "linear"), ("mine-2", "gp")]
+
+
+def test_a_predictor_of_a_version_that_did_not_note_its_run_is_not_saved_twice(here, table, capsys):
+    words = ["--strategy", "bayesian", "--trials", "12", "--name", "s1", "--save-predictor", "mine"]
+    assert search(table, *words) == 0
+    with sqlite3.connect("nas.db") as database:
+        [[text]] = database.execute("select card from predictor").fetchall()
+        card = {name: value for name, value in json.loads(text).items() if name != "saved_by"}
+        database.execute("update predictor set card = ?", [json.dumps(card)])
+    assert launch.main(["--resume", "s1"]) == 0
+    assert [row["name"] for row in json.loads(nas(capsys, "predictors", "list", "--format", "json")[1])] == ["mine"]
 
 
 def interrupted(*_):

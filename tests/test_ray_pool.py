@@ -102,6 +102,25 @@ except KeyboardInterrupt as stop:
     assert done.returncode == 0
 
 
+def test_workers_have_the_priority_of_their_job():
+    script = """
+import os
+from nas.evaluators.base import Evaluation, Job
+from nas.ray_pool import RayPool, stop_ray
+class Nice:
+    def __call__(self, encoding, budget, seed):
+        return Evaluation({"error": float(os.getpriority(os.PRIO_PROCESS, 0))})
+pool = RayPool(Nice(), 1)
+pool.submit(Job(0, (0,), 0, 0))
+print(pool.wait().evaluation.metrics["error"])
+pool.close()
+stop_ray()
+"""
+    line = ["nice", "-n", "6", sys.executable, "-c", script]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=100)
+    assert done.stdout == f"{os.getpriority(os.PRIO_PROCESS, 0) + 6:.1f}\n", done.stderr
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("attempts")

@@ -147,6 +147,36 @@ def test_what_a_table_search_has_found_needs_images(url, asked, capsys):
     assert asked[0].task == "digits"
 
 
+def test_the_data_are_of_a_search_not_of_a_retraining_since(url, asked):
+    known, row = stored(url, "shufflenet", "found", PHOTOS)
+    with Store(url) as store:
+        config = {"given": {"space": {"name": "shufflenet"}, "task": "cifar10"}}
+        run = store.add_run(name="again", space="shufflenet", config=config, **{**FACTS, "strategy": "retrain"})
+        store.add_trials(run.id, [NewTrial(0, known, row.tolist(), "", "shufflenet", 0, 0)], "final")
+        metrics = {"standalone_error": 0.5}
+        store.finish_trial(run.id, 0, metrics=metrics, error=None, seconds=1, kind="final")
+    assert cli.main(["retrain", known, "--store", url]) == 0
+    assert asked[0].task == "folder:/photos"
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_description_names_an_architecture_too(url, asked, name, capsys):
+    known, row = stored(url, name)
+    with Store(url) as store:
+        text = store.show(known)["description"]
+    assert cli.main(["show", text, "--store", url]) == 0
+    assert known in capsys.readouterr().out
+    assert cli.main(["retrain", text, "--store", url]) == 0
+    np.testing.assert_array_equal(asked[0].space.parse(asked[0].architecture), row)
+
+
+def test_no_password_is_in_a_printed_command(capsys):
+    assert launch.main(["--architecture", "af3512", "--store", "postgresql://me:secret@localhost/x"]) == 2
+    said = capsys.readouterr().err
+    assert "retrain af3512 --store postgresql://me@localhost/x" in said
+    assert "secret" not in said
+
+
 def test_an_id_where_a_description_is_needed_is_answered_with_the_command_for_ids(url, capsys):
     assert launch.main(["--architecture", "af3512", "--store", url]) == 2
     assert "nas retrain af3512 --store" in capsys.readouterr().err

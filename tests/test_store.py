@@ -217,7 +217,7 @@ def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
     assert (tmp_path / "elsewhere").is_dir()
 
 
-@pytest.mark.parametrize("config", ["[1]", "null", '{"given": 3}', "{"])
+@pytest.mark.parametrize("config", ["[1]", "null", '{"given": 3}', '{"files": 3}', '{"files": null}', "{"])
 def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_path, capsys):
     url = f"sqlite:///{tmp_path / 'x.db'}"
     with Store(url, create=True) as store:
@@ -226,7 +226,8 @@ def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_
             connection.exec_driver_sql("UPDATE run SET config = ?", (config,))
     assert launch.main(["--resume", "mine", "--store", url]) == 2
     assert "damaged" in capsys.readouterr().err
-    assert cli.main(["top", "mine", "--store", url]) == (2 if config == "{" else 0)
+    for command in (["top", "mine"], ["runs"]):
+        assert cli.main([*command, "--store", url]) == (2 if config == "{" else 0)
 
 
 @pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", "."])
@@ -256,6 +257,27 @@ def test_what_another_process_is_at_work_on_is_neither_deleted_nor_renamed(comma
             assert "running in another process" in capsys.readouterr().err
         assert cli.main([*command, "--store", url]) == 0
         assert [row["name"] for row in own.runs()] == command[2:]
+
+
+def test_what_describes_two_architectures_is_no_name_of_one(store):
+    run = start(store, "mine")
+    rows = [dataclasses.replace(new(i), description="same") for i in (0, 1)]
+    store.add_trials(run.id, rows)
+    with pytest.raises(UsageError, match="'same' describes several, in several spaces: give an id, a0, a1"):
+        store.show("same")
+
+
+@needs_server
+@pytest.mark.parametrize("url", [pytest.param("postgresql", marks=needs_server)], indirect=True)
+def test_files_of_a_server_are_found_from_any_folder(url, tmp_path, monkeypatch):
+    with Store(url, create=True) as store:
+        run = start(store, "mine")
+        place = store.folder(run) / "w"
+        store.add_artifact(run.id, kind="weights", path=place, sha256="x")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with Store(url) as store:
+        assert [file.path for file in store.artifacts()] == [str(place)]
 
 
 def test_a_file_system_without_locks_says_so(store, monkeypatch):

@@ -811,6 +811,7 @@ BAD_FOLDERS = [
     ({**TWO, "c/0.png": PNG}, "class 2 has 1 training images, 2 are needed"),
     ({**TWO, "c/0.heic": b""}, "'c' holds no JPEG or PNG image; add some, or take it away"),
     ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no JPEG or PNG image"),
+    ({**{f"train/{name}": PNG for name in TWO}, "train/c/readme.txt": b""}, "'train/c' holds no JPEG or PNG image"),
 ]
 
 
@@ -820,6 +821,16 @@ def test_other_folders_are_refused(tmp_path, files, said):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     assert said in refusal(load, f"folder:{tmp_path}")
+
+
+def test_an_empty_class_is_refused_in_a_tar_too_and_other_folders_are_nobodys_business(tmp_path):
+    folder = write_classes(tmp_path / "photos", {".": 5}, classes=2)
+    (folder / "class1/annotations").mkdir()
+    inside = load(f"folder:{folder}").fingerprint()
+    assert load(f"folder:{tarred(folder, tmp_path / 'a.tar')}").fingerprint() == inside
+    (folder / "class2").mkdir()
+    for place in (folder, tarred(folder, tmp_path / "b.tar")):
+        assert "class2' holds no JPEG or PNG image" in refusal(load, f"folder:{place}")
 
 
 def test_one_folder_round_all_the_others_is_looked_into(tmp_path):

@@ -192,8 +192,8 @@ def test_a_write_that_fails_leaves_the_old_file(file, monkeypatch, broken):
 
     before = file.read_bytes()
     monkeypatch.setattr(os, broken, full)
-    message = refusal(checkpoint.write, file, {"a": np.zeros(9)}, {"step": 4})
-    assert "No space left on device" in message
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        checkpoint.write(file, {"a": np.zeros(9)}, {"step": 4})
     assert file.read_bytes() == before
     monkeypatch.undo()
     checkpoint.write(file, {"a": np.zeros(9)}, {"step": 4})
@@ -265,6 +265,20 @@ def test_short_trainings_have_a_learning_rate(schedule, steps, warmup):
 
 def program(recipe: Recipe, graph, task) -> Program:
     return Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=False)
+
+
+def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task):
+    recipe = dataclasses.replace(ALONE, steps=1)
+    seen = []
+    for budget, changes in (
+        (1, {}),
+        (2, {}),
+        (3, {}),
+        (1, {"learning_rate": 0.01, "schedule": "linear", "warmup": 0.5}),
+    ):
+        TrainEvaluator(ONE, task, dataclasses.replace(recipe, **changes), pruned=True)((0,), budget, 0)
+        seen.append(train_step._cache_size())
+    assert seen == [seen[0]] * 4
 
 
 @pytest.mark.usefixtures("unchecked")  # an optimiser needs no graph

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas.devices import everywhere
 from nas.evaluators.base import Evaluation
 from nas.inference import calibrate, error, on_path, split, unflatten
 from nas.streams import CALIBRATION, generator
@@ -32,13 +33,13 @@ class SupernetEvaluator:
     @cached_property
     def _network(self):
         graph, weights, statistics = split(self.space.supernet(jax.random.key(0), affine=self.affine))
-        return graph, unflatten(weights, self.weights), jax.tree.map(jnp.asarray, statistics)
+        return graph, everywhere(unflatten(weights, self.weights)), everywhere(statistics)
 
     @cached_property
-    def _calibration(self) -> np.ndarray:
+    def _calibration(self) -> jax.Array:
         size = len(self.task.train.labels)
         chosen = generator(0, CALIBRATION).permutation(size)[: self.calibration_images]
-        return self.task.train.images[np.sort(chosen)]
+        return everywhere(self.task.train.images[np.sort(chosen)])
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """`error` on the validation split, and the costs of the architecture. Neither budget nor seed matters."""

@@ -19,7 +19,8 @@ from nas.tables import Table
 class TableEvaluator:
     """`error` is the validation error; `simulated_seconds` what the evaluation took when it was done.
 
-    With `tests`, the report after a search, the numbers are those of the longest training, and `test_error` is there.
+    With `tests`, the report after a search, the numbers are those of the longest training, and `test_error` is there,
+    where the table has them.
     """
 
     table: Table
@@ -33,9 +34,10 @@ class TableEvaluator:
         if self.tests:
             epochs = self.table.most_epochs(dataset)
         columns = {"error": self.table.error(dataset, "valid", epochs)}
-        if self.tests:
+        if self.tests and f"{dataset}_test_error_e{epochs}" in self.table.columns:
             columns["test_error"] = self.table.error(dataset, "test", epochs)
-        columns["simulated_seconds"] = self.table.column(f"{dataset}_seconds_e{epochs}")
+        if f"{dataset}_seconds_e{epochs}" in self.table.columns:
+            columns["simulated_seconds"] = self.table.column(f"{dataset}_seconds_e{epochs}")
         return columns | {name: self.table.column(name) for name in self.costs}
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""`nas table`: official distributions of benchmarks into the open table format, and what a table holds."""
+"""`nas table`: official distributions and measurements of one's own into the open table format, and what is in it."""
 
 import argparse
 import dataclasses
@@ -34,11 +34,25 @@ def _import(options: argparse.Namespace) -> str:
     return output.render([row], row, "table")
 
 
+def _build(options: argparse.Namespace) -> str:
+    from nas.tables import write_table
+    from nas.tables.build import build
+
+    table = build(options.csv, options.space, options.source or options.csv.name)
+    write_table(options.out, table)
+    row = {"out": str(options.out), "space": table.space_name, "architectures": len(table.measured)}
+    row |= {"measured": int(table.measured.sum()), "columns": len(table.columns)}
+    return output.render([row], row, "table")
+
+
 def _show(options: argparse.Namespace) -> str:
     import numpy as np
 
+    from nas.config import build_space
     from nas.tables import read_table
 
+    if options.space is not None:
+        build_space(options.space)  # of the user's own: reading the table needs to know it
     table = read_table(options.file)
     rows = []
     for name, column in table.columns.items():
@@ -59,9 +73,20 @@ def _parser() -> Parser:
     convert.add_argument("path", metavar="PATH", type=place, help="the folder, or the one file, as it is published")
     convert.add_argument("--out", metavar="FILE", type=place, required=True, help="the table to write, an npz")
 
+    text = "Make a table of one's own: a CSV file with a row an architecture, of which some may be missing."
+    own = commands.add_parser("build", help=text, description=text, allow_abbrev=False)
+    own.set_defaults(answer=_build)
+    names = "the columns architecture (in the notation of the space), DATASET_valid_error_eEPOCHS, and where measured "
+    names += "DATASET_test_error_eEPOCHS, DATASET_seconds_eEPOCHS, and costs by any other name"
+    own.add_argument("csv", metavar="FILE", type=place, help=names)
+    own.add_argument("--space", required=True, help="NAME, FILE.py:CLASS or MODULE:CLASS")
+    own.add_argument("--out", metavar="FILE", type=place, required=True, help="the table to write, an npz")
+    own.add_argument("--source", metavar="TEXT", help="who measured it (default: the name of the file)")
+
     text = "The columns of a table: what each measures, and how many rows have no number."
     show = commands.add_parser("show", help=text, description=text, allow_abbrev=False)
     show.set_defaults(answer=_show)
     show.add_argument("file", metavar="FILE", help="the table, an npz")
+    show.add_argument("--space", help="FILE.py:CLASS or MODULE:CLASS of a table of a space of your own")
     show.add_argument("--format", type=output.known_format, default="table", metavar="|".join(output.FORMATS))
     return parser

@@ -5,12 +5,14 @@ The file is an uncompressed `.npz` without pickled objects, so that it is memory
 | member | what it is |
 |---|---|
 | `encodings` | integers `[n, length]`, each architecture of the space exactly once |
-| `header` | bytes of UTF-8 JSON: `format` (1), `space` (its name), `source` (who measured it), `columns` |
+| `header` | bytes of UTF-8 JSON: `format` (1), `space` (its name, or of one's own a mapping of `name` and fields), |
+|          | `source` (who measured it), `columns` |
 | one for each column | float32 `[n]` |
 
 `columns` maps a column's name to its `kind` (`error`, a share in 0..1; `seconds`, what the evaluation takes; `cost`,
 known without training; `score`, anything else), its `unit`, and where it depends on them `dataset`, `split` and
-`epochs`. Errors are named `DATASET_SPLIT_error_eEPOCHS` and evaluation times `DATASET_seconds_eEPOCHS`.
+`epochs`. Errors are named `DATASET_SPLIT_error_eEPOCHS` and evaluation times `DATASET_seconds_eEPOCHS`. A row without
+any error was not measured: no search proposes it.
 """
 
 import dataclasses
@@ -28,11 +30,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nas.errors import UsageError, unknown
+from nas.errors import UsageError, unknown, unwritable
 from spaces import SPACES, presets
-from spaces.base import Encodings, Space, every, indices, place_values
+from spaces.base import Encodings, Limits, Space, every, indices, place_values
 
 FORMAT = 1
+UNMEASURED = "unmeasured"  # a cost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +58,29 @@ class Table:
     source: str
     columns: Mapping[str, Column]
     values: Mapping[str, np.ndarray]  # float32 [n]
+    space_fields: Mapping[str, Any] | None = None  # of a space of the user's own
+
+    @functools.cached_property
+    def space(self) -> Space:
+        return _space_of(self.space_name, self.space_fields)
+
+    @functools.cached_property
+    def measured(self) -> np.ndarray:
+        """Of each row whether it has an error at all: others are of architectures that nobody has measured."""
+        errors = [self.values[name] for name, column in self.columns.items() if column.kind == "error"]
+        gaps = np.isnan(np.stack(errors or [np.zeros(len(next(iter(self.values.values()))))]))
+        return np.asarray(~gaps.all(axis=0))
 
     @property
-    def space(self) -> Space:
-        return next(iter(presets(self.space_name).values()))
+    def limits(self) -> Limits:
+        """What keeps a search within what was measured, by a cost of `searchable`."""
+        return () if self.measured.all() else ((UNMEASURED, 0.0),)
 
     def column(self, name: str) -> np.ndarray:
-        """The numbers of a column. Raises UsageError for one that is absent or has gaps."""
+        """The numbers of a column. Raises UsageError for one that is absent or has gaps where there is an error."""
         if name not in self.columns:
             raise unknown(f"table={self.path!r}: column", name, self.columns)
-        gaps = int(np.isnan(self.values[name]).sum())
+        gaps = int(np.isnan(self.values[name][self.measured]).sum())
         if gaps:
             raise UsageError(f"table={self.path!r}: column {name!r} has {gaps} rows without a number")
         return self.values[name]
@@ -84,12 +100,15 @@ class Table:
 
     def searchable(self, scores: str | None = None) -> "TabularSpace":
         """The space with the costs of this table, of which those that have gaps are left out, and where `scores` names
-        a dataset with what the table tells of it without training, for predictors."""
+        a dataset with what the table tells of it without training, for predictors. Where architectures were not
+        measured, they cost one `unmeasured`."""
         costs = {
-            name: np.asarray(self.values[name], np.float32)
+            name: np.asarray(np.nan_to_num(self.values[name], nan=np.nanmax(self.values[name])), np.float32)
             for name, column in self.columns.items()
-            if column.kind == "cost" and not np.isnan(self.values[name]).any()
+            if column.kind == "cost" and not np.isnan(self.values[name][self.measured]).any()
         }
+        if self.limits:
+            costs[UNMEASURED] = (~self.measured).astype(np.float32)
         told = {name for name, column in self.columns.items() if column.kind == "score" and column.dataset == scores}
         return TabularSpace(self.space, costs, {name: ranked(self.values[name]) for name in sorted(told)})
 
@@ -202,7 +221,10 @@ def read(path: str, arrays: dict[str, np.ndarray]) -> Table:
     try:
         header = json.loads(bytes(np.asarray(arrays["header"], np.uint8)).decode())
         columns = {name: Column(**fields) for name, fields in header["columns"].items()}
-        version, space, source = header["format"], header["space"], header["source"]
+        version, source = header["format"], header["source"]
+        space: Any = header["space"]
+        fields = dict(space) if isinstance(space, dict) else None
+        space_name: Any = space if fields is None else fields.pop("name")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"table={path!r} has a header that is damaged: {error}") from error
     if version != FORMAT:
@@ -210,7 +232,8 @@ def read(path: str, arrays: dict[str, np.ndarray]) -> Table:
     for name in columns:
         if name not in arrays:
             raise UsageError(f"table={path!r} has no member for its column {name!r}")
-    return make_table(path, space, source, columns, arrays["encodings"], {name: arrays[name] for name in columns})
+    values = {name: arrays[name] for name in columns}
+    return make_table(path, space_name, source, columns, arrays["encodings"], values, fields)
 
 
 def make_table(
@@ -220,11 +243,12 @@ def make_table(
     columns: Mapping[str, Column],
     encodings: np.ndarray,
     values: Mapping[str, np.ndarray],
+    space_fields: Mapping[str, Any] | None = None,
 ) -> Table:
     """Checked, and in the order of indices. Raises UsageError for rows that are not the architectures of the space."""
-    if not isinstance(space_name, str) or space_name not in SPACES:
+    if not isinstance(space_name, str) or (space_fields is None and space_name not in SPACES):
         raise unknown(f"table={path!r}: space", space_name, SPACES)
-    order = _order(path, next(iter(presets(space_name).values())), encodings)
+    order = _order(path, _space_of(space_name, space_fields), encodings)
     sorted_values = {}
     for name, column in values.items():
         if column.shape != (len(order),):
@@ -237,7 +261,16 @@ def make_table(
             raise UsageError(f"table={path!r}: column {name!r} must hold times above 0")
         if columns[name].kind == "error" and np.nanmax(np.abs(column - 0.5), initial=0) > 0.5:
             raise UsageError(f"table={path!r}: column {name!r} must hold errors, shares in 0..1")
-    return Table(path, space_name, source, columns, sorted_values)
+    return Table(path, space_name, source, columns, sorted_values, space_fields)
+
+
+def _space_of(name: str, fields: Mapping[str, Any] | None) -> Space:
+    """The space of a table: the first preset of ours, or one of the user's own that this process was told of."""
+    if fields is None:
+        return next(iter(presets(name).values()))
+    from nas.config import build_space
+
+    return build_space({"name": name, **fields}, given=False)
 
 
 def _order(path: str, space: Space, encodings: np.ndarray) -> np.ndarray:
@@ -268,7 +301,8 @@ def write_table(path: str | Path, table: Table) -> None:
     fields = {
         name: {k: v for k, v in dataclasses.asdict(c).items() if v is not None} for name, c in table.columns.items()
     }
-    header = {"format": FORMAT, "space": table.space_name, "source": table.source, "columns": fields}
+    space = table.space_name if table.space_fields is None else {"name": table.space_name, **table.space_fields}
+    header = {"format": FORMAT, "space": space, "source": table.source, "columns": fields}
     encodings = every(table.space)
     assert encodings is not None  # a table holds every architecture of its space
     members = {
@@ -283,4 +317,4 @@ def write_table(path: str | Path, table: Table) -> None:
             np.savez(file, allow_pickle=False, **members)
         partial.replace(target)
     except OSError as error:
-        raise UsageError(f"out={str(path)!r} cannot be written: {error.strerror}") from error
+        raise unwritable(f"out={str(path)!r}", error) from error

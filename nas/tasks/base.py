@@ -34,6 +34,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @functools.cached_property
+    def on_device(self) -> tuple[Any, Any]:
+        """Images and labels as arrays of the device, which hold them once."""
+        from nas.devices import everywhere
+
+        return everywhere(self.images), everywhere(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images": self.images, "labels": self.labels}
+
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -43,31 +43,36 @@ def is_shown(path: PurePosixPath) -> bool:
 
 
 def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
-    root, field = Path(place), f"folder={place!r}"
-    raw = class_folders(field, files(root, is_image), image_size, mode)
-    inside = [path for path in _inside(root) if is_shown(path)]
-    filled = {folder for path in inside if is_image(path) for folder in path.parents}
-    for path in inside:
-        if path not in filled and (root / path).is_dir():
-            raise UsageError(f"{field}: {str(path)!r} holds no JPEG or PNG image; add some, or take it away")
+    field, folders, paths = f"folder={place!r}", set(), []
+
+    def noted() -> Iterator[tuple[PurePosixPath, bytes]]:
+        for path, data in files(Path(place), is_image, folders):
+            paths.append(path)
+            yield path, data
+
+    raw = class_folders(field, noted(), image_size, mode)
+    filled = {folder for path in paths for folder in path.parents}
+    sides = {path.parent.parent for path in paths}  # of classes; and those of the parts
+    above = {side.parent for side in sides if side.name in PARTS}
+    for folder in sorted(folders - filled):
+        if folder.parent in sides or (folder.parent in above and folder.name in PARTS):
+            raise UsageError(f"{field}: {str(folder)!r} holds no JPEG or PNG image; add some, or take it away")
     return raw
 
 
-def _inside(root: Path) -> list[PurePosixPath]:
-    """What lies in a folder, four levels deep, sorted; nothing where it is no folder."""
-    found = [path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))]
-    return [PurePosixPath(*path.relative_to(root).parts) for path in sorted(found)]
-
-
-def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones."""
+def files(
+    root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath] | None = None
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones. Folders that
+    are met are added to `folders`."""
+    folders = set() if folders is None else folders
 
     def is_wanted(path: PurePosixPath) -> bool:
         return is_shown(path) and wanted(path)
 
     if root.is_dir():
-        for relative in _inside(root):
-            path = root / relative
+        for path in sorted(path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))):
+            relative = PurePosixPath(*path.relative_to(root).parts)
             if is_wanted(relative) and path.is_file():
                 try:
                     _check_size(f"{str(path)!r}", path.stat().st_size)
@@ -75,17 +80,23 @@ def files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple
                 except OSError as error:
                     raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}") from error
                 yield relative, data
+            elif is_shown(relative) and path.is_dir():
+                folders.add(relative)
     elif not root.exists():
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:
-        yield from _tar_files(root, is_wanted)
+        yield from _tar_files(root, is_wanted, folders)
 
 
-def _tar_files(root: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _tar_files(
+    root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath]
+) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
         with _decompressed(root) as file, tarfile.open(fileobj=_Bounded(root, file), mode="r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
+                if member.isdir() and is_shown(path):
+                    folders.add(path)
                 if not member.isfile() or not wanted(path):
                     continue
                 _check_size(f"{str(root)!r}: {member.name!r}", member.size)

@@ -92,12 +92,17 @@ def decode(field: str, data: bytes) -> Image.Image:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UsageError(f"{field} has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS}")
-            if image.mode not in MODES:
-                raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join(MODES)}")
-            # By way of RGBA, because Pillow warns when it has to drop the transparency of a palette.
-            return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+            return in_colour(field, image)
     except UNREADABLE as error:
         raise UsageError(f"{field} is not a readable JPEG or PNG image ({type(error).__name__})") from error
+
+
+def in_colour(field: str, image: Image.Image) -> Image.Image:
+    """Three channels of 8 bits: grey is repeated, transparency dropped."""
+    if image.mode not in MODES:
+        raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join(MODES)}")
+    # By way of RGBA, because Pillow warns when it has to drop the transparency of a palette.
+    return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
 
 
 def check_bytes(field: str, n: int) -> None:

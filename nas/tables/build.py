@@ -1,0 +1,123 @@
+"""A table of measurements of one's own: a CSV file with a row an architecture, for a space that can be enumerated."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nas import registry
+from nas.config import build_space
+from nas.errors import UsageError
+from nas.predictor_files import described
+from nas.tables.table import Column, Table
+from spaces.base import Space, every, place_values
+
+ARCHITECTURE = "architecture"
+ERROR = re.compile(r"(?P<dataset>\w+)_(?P<split>valid|test)_error_e(?P<epochs>[1-9][0-9]{0,5})")
+SECONDS = re.compile(r"(?P<dataset>\w+)_seconds_e(?P<epochs>[1-9][0-9]{0,5})")
+MOST_BYTES = 2**28  # of a file
+UNITS = {"params": "parameters", "macs": "multiply-adds", "flops": "operations"}
+
+
+def build(path: Path, space_name: str, source: str) -> Table:
+    """The table of a CSV file. Its column `architecture` is the notation of the space; the others are columns of a
+    table, of which those that are neither errors nor times are costs. An empty cell is no number.
+
+    Architectures that the file does not have are in the table without a number, and no search proposes them. Raises
+    UsageError for a space that is too large to enumerate, and for rows that are not of it or are there twice.
+    """
+    space = build_space(space_name)
+    rows = every(space)
+    if rows is None:
+        size = np.prod([float(n) for n in space.cardinalities])
+        raise UsageError(f"space={space_name!r} has {size:.3g} encodings; a table holds at most {2**16}")
+    names, lines = _read(path)
+    columns = {name: _column(path, name) for name in names}
+    values = {name: np.full(len(rows), np.nan, np.float32) for name in names}
+    first: dict[int, int] = {}  # the line of each architecture
+    for line, text, cells in lines:
+        index = _index(space, path, line, text)
+        if index in first:
+            raise UsageError(f"{path}, line {line}: architecture={text!r} is that of line {first[index]}")
+        first[index] = line
+        for name, cell in zip(names, cells, strict=True):
+            values[name][index] = _number(path, line, name, cell)
+    if not first:
+        raise UsageError(f"{path} has no rows")
+    return Table(str(path), registry.portable(space_name), source, columns, values, _fields(space_name, space))
+
+
+def _fields(name: str, space: Any) -> dict[str, Any] | None:
+    """What the header says of a space besides its name: of ours nothing, for a table is of the first preset."""
+    if not registry.is_own("space", name):
+        return None
+    return {key: value for key, value in described(name, space).items() if key != "name"}
+
+
+def _read(path: Path) -> tuple[list[str], Iterator[tuple[int, str, list[str]]]]:
+    """The names of the columns, and of each row its line, its architecture and the cells of these columns."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path} has {path.stat().st_size} bytes; allowed: at most {MOST_BYTES}")
+        reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
+        header = [name.strip() for name in next(reader, [])]
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    twice = [name for name in header if header.count(name) > 1]
+    if ARCHITECTURE not in header or twice or not all(header):
+        said = f"{twice[0]!r} is there twice" if twice else f"it has {', '.join(map(repr, header))}"
+        raise UsageError(f"{path}: the first line must name the columns, {ARCHITECTURE!r} among them: {said}")
+    where = header.index(ARCHITECTURE)
+    names = header[:where] + header[where + 1 :]
+    if not any(ERROR.fullmatch(name) and "_valid_" in name for name in names):
+        raise UsageError(f"{path}: a column such as cifar10_valid_error_e200 must hold the errors to search by")
+
+    def lines() -> Iterator[tuple[int, str, list[str]]]:
+        try:
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise UsageError(f"{path}, line {reader.line_num}: {len(cells)} cells must be {len(header)}")
+                yield reader.line_num, cells[where].strip(), cells[:where] + cells[where + 1 :]
+        except csv.Error as error:
+            raise UsageError(f"{path}, line {reader.line_num}: {error}") from error
+
+    return names, lines()
+
+
+def _column(path: Path, name: str) -> Column:
+    if match := ERROR.fullmatch(name):
+        split: Any = match["split"]
+        return Column("error", "share", match["dataset"], split, int(match["epochs"]))
+    if match := SECONDS.fullmatch(name):
+        return Column("seconds", "s", match["dataset"], None, int(match["epochs"]))
+    if not re.fullmatch(r"[a-z_]\w*", name, re.ASCII | re.IGNORECASE):
+        raise UsageError(f"{path}: column {name!r} must be letters, digits and underscores, not beginning with a digit")
+    return Column("cost", "ms" if name.endswith("_ms") else UNITS.get(name, ""))
+
+
+def _index(space: Space, path: Path, line: int, text: str) -> int:
+    """The place of an architecture. It is that of its canonical row, for the same network has one measurement."""
+    try:
+        row = np.asarray(space.parse(text), np.int32)
+    except Exception as error:  # of a space of the user's own
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{path}, line {line}: architecture={text!r} is not of the space: {said}") from error
+    return int(np.asarray(space.canonical(jnp.asarray(row)[None]))[0] @ place_values(space))
+
+
+def _number(path: Path, line: int, name: str, cell: str) -> float:
+    try:
+        value = float(cell) if cell.strip() else float("nan")
+    except ValueError:
+        value = float("inf")
+    if np.isinf(value):
+        raise UsageError(f"{path}, line {line}: {name}={cell!r} must be a finite number, or empty")
+    return value

@@ -1,0 +1,143 @@
+"""Tables of one's own: a CSV file, a space that somebody else wrote, and architectures that nobody measured."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas import cli, launch, registry
+from nas.errors import UsageError
+from nas.store import Store
+from nas.tables import read_table
+from nas.tables.build import build
+from spaces.base import every
+from strategies import STRATEGIES
+
+SPACE = str(Path(__file__).parent.parent / "examples" / "my_space.py") + ":Chain"
+NAMES = ["architecture", "mine_valid_error_e5", "mine_test_error_e5", "mine_seconds_e5", "latency_ms"]
+MEASURED = 40
+CELL = "3x1-3x1-3x1"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[list]:
+    """Forty architectures of 729; kernels of 3 and wide layers are good."""
+    space = registry.value("space", SPACE)
+    draw, found = np.random.default_rng(0), []
+    for row in draw.permutation(every(space))[:MEASURED]:
+        error = 0.5 - 0.05 * (row[::2] == 1).sum() - 0.03 * row[1::2].sum()
+        found.append([space.describe(row), round(error, 4), round(error + 0.01, 4), 10.0 + row.sum(), 1.0 + row.sum()])
+    return found
+
+
+@pytest.fixture(scope="module")
+def table(rows, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    written(folder / "mine.csv", [NAMES, *rows])
+    words = ["table", "build", str(folder / "mine.csv"), "--space", SPACE, "--out", str(folder / "mine.npz")]
+    assert cli.main(words) == 0
+    return folder / "mine.npz"
+
+
+def written(path: Path, rows: list[list]) -> Path:
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def search(table: Path, *words: str) -> int:
+    flags = ["--table.dataset", "mine", "--table.epochs", "5", "--workers", "0", "--name", "it"]
+    return launch.main(["--space", SPACE, "--task", f"table:{table}", *flags, *words])
+
+
+def test_what_was_measured_is_in_the_table_and_the_rest_is_not(table, rows):
+    found = read_table(str(table))
+    assert (found.space_name, found.source) == ("my_space.py:Chain", "mine.csv")
+    assert found.measured.sum() == MEASURED
+    assert len(found.measured) == 729
+    encodings = every(found.space)
+    known = {found.space.describe(encodings[i]): i for i in np.flatnonzero(found.measured)}
+    for text, error, _, seconds, latency in rows:
+        values = [found.values[name][known[text]] for name in (NAMES[1], NAMES[3], NAMES[4])]
+        np.testing.assert_allclose(values, [error, seconds, latency], rtol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_strategies_look_only_at_what_was_measured_and_end_when_that_is_all(
+    table, rows, strategy, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    trials = 60 if strategy in ("random", "local-search", "regularized-evolution") else 24
+    assert search(table, "--strategy", strategy, "--trials", str(trials)) == 0
+    with Store("sqlite:///nas.db") as store:
+        found = [trial.description for trial in store.trials(store.run("it").id)]
+        final = store.trials(store.run("it").id, "final")
+    assert set(found) <= {row[0] for row in rows}
+    if trials > MEASURED:
+        assert len(found) == len(set(found)) == MEASURED
+        assert "every architecture of the space and was measured was evaluated" in capsys.readouterr().err
+    assert {trial.description for trial in final} <= {row[0] for row in rows}
+    assert {"standalone_error", "test_error"} <= final[0].measurements.keys()
+
+
+def test_strategies_are_compared_on_it(table, capsys):
+    words = ["--space", SPACE, "--task", f"table:{table}", "--dataset", "mine", "--epochs", "5", "--seeds", "8"]
+    assert cli.main(["compare", *words, "--trials", "20"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["random", "regularized-evolution", "local-search"]
+    assert cli.main(["compare", *words, "--budget-seconds", "200", "--limit", "latency_ms <= 8"]) == 0
+    capsys.readouterr()
+    assert cli.main(["table", "show", str(table), "--space", SPACE, "--format", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {row["column"]: (row["kind"], row["unit"]) for row in shown}["latency_ms"] == ("cost", "ms")
+    assert {row["gaps"] for row in shown} == {729 - MEASURED}
+
+
+def test_a_table_of_one_space_is_not_searched_in_another(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert search(table, "--space.layers", "2") == 2
+    assert "has other fields, or other code, than when" in capsys.readouterr().err
+    assert launch.main(["--space", "nasbench201", "--task", f"table:{table}"]) == 2
+    assert "is not that of" in capsys.readouterr().err
+
+
+def test_a_table_runs_no_code_that_nobody_named(table, monkeypatch):
+    monkeypatch.setattr(registry, "_given", {})
+    with pytest.raises(UsageError, match="is code that this process was not told to run"):
+        read_table(str(table))
+
+
+BAD = {
+    "no rows": ([NAMES], "has no rows"),
+    "no architecture": ([NAMES[1:], [0.1, 0.1, 1, 1]], "the first line must name the columns, 'architecture'"),
+    "a column twice": ([[*NAMES, "latency_ms"], [CELL, 0.1, 0.1, 1, 1, 1]], "'latency_ms' is there twice"),
+    "nothing to search by": ([["architecture", "error"], [CELL, 0.1]], "must hold the errors to search by"),
+    "a cell too few": ([NAMES, [CELL, 0.1]], "line 2: 2 cells must be 5"),
+    "no architecture of it": ([NAMES, ["7x1-3x1-3x1", 0.1, 0.1, 1, 1]], "line 2: architecture='7x1-3x1-3x1' is not of"),
+    "one twice": (
+        [NAMES, *[[CELL, 0.1, 0.1, 1, 1]] * 2],
+        "is that of line 2",
+    ),
+    "no number": (
+        [NAMES, [CELL, "low", 0.1, 1, 1]],
+        "line 2: mine_valid_error_e5='low' must be a finite number",
+    ),
+    "a name of blanks": ([[*NAMES, "a b"], [CELL, 0.1, 0.1, 1, 1, 1]], "column 'a b' must be letters"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_table_is_one_line(kind, tmp_path, capsys):
+    lines, said = BAD[kind]
+    path = written(tmp_path / "bad.csv", lines)
+    assert cli.main(["table", "build", str(path), "--space", SPACE, "--out", str(tmp_path / "out.npz")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_space_too_large_to_list_is_refused(tmp_path):
+    path = written(tmp_path / "x.csv", [NAMES])
+    with pytest.raises(UsageError, match="a table holds at most 65536"):
+        build(path, "darts", "me")
