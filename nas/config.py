@@ -8,7 +8,6 @@ import argparse
 import ast
 import dataclasses
 import inspect
-import json
 import math
 import operator
 import os
@@ -59,8 +58,12 @@ class Config:
     longer side and fills up with black, stretch scales each side by itself."""
     max_images: int | None = None
     """Use only so many images for training and validation."""
-    evaluator: Literal["supernet", "train", "zero-cost"] = "supernet"
-    """How candidates are scored: with shared weights; each trained from scratch by the recipe `final`; or untrained."""
+    evaluator: Any = "supernet"
+    """How candidates are scored: supernet, with shared weights; train, each from scratch by the recipe `final`;
+    zero-cost, untrained; or by your own, FILE.py:CLASS or MODULE:CLASS."""
+    cost: str | None = None
+    """A cost of your own, for limits and objectives: FILE.py:FUNCTION or MODULE:FUNCTION, called with the space and
+    encodings."""
     trials: int = 200
     """Architectures to evaluate."""
     epochs: int = 50
@@ -166,6 +169,8 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
     return tuple((name, most) for name, _, most in conditions)
 
 
+# What comes in kinds, with fields of its own.
+PARTS = ("space", "strategy", "evaluator")
 # What the task and the objectives decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
 # Fields with fields of their own.
@@ -185,6 +190,11 @@ def build(data: Data) -> Config:
         if name.replace("-", "_") in BOUND:
             raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
     data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
+    data["evaluator"] = build_evaluator(data.get("evaluator", Config.evaluator))
+    if not isinstance(data["evaluator"], str):
+        data.setdefault("objectives", data["evaluator"].metrics[0])
+    if data.get("cost") is not None:
+        registry.own("cost", _checked(str, data["cost"], "cost"))
     data["architecture"] = _architecture(data["space"], data.get("architecture"))
     if data.get("evaluator") == "zero-cost":
         data.setdefault("objectives", "minus_naswot")
@@ -212,6 +222,22 @@ def build_predictor(data: Any, *, given: bool = True) -> Any:
 
 def build_space(data: Any, *, given: bool = True) -> Any:
     return _built("space", data, given)
+
+
+def build_evaluator(data: Any) -> Any:
+    """The name of one of ours, or the user's own as a value."""
+    from nas.evaluators import NAMES
+
+    name, fields = _named(data, "evaluator")
+    if name in NAMES and not fields:
+        return name
+    if not registry.is_own("evaluator", name):
+        raise unknown("evaluator", name, NAMES)
+    value = _built("evaluator", data)
+    from nas.evaluators.own import check
+
+    check(name, value)
+    return value
 
 
 def _built(kind: str, data: Any, given: bool = True) -> Any:
@@ -246,7 +272,7 @@ def default_of(kind: str, name: str, *, given: bool = True) -> Any:
 def from_values(options: Mapping[str, Any]) -> Data:
     """The options of a Python caller, with names and fields in place of values. Raises UsageError."""
     data = dict(options)
-    for kind in ("space", "strategy"):
+    for kind in PARTS:
         part = data.get(kind, "")
         if isinstance(part, str | Mapping):
             continue
@@ -258,6 +284,8 @@ def from_values(options: Mapping[str, Any]) -> Data:
         data[kind] = {"name": _name_of(kind, type(part)), **fields}
     if not isinstance(data.get("task", ""), str):
         data["task"] = _held(data["task"])
+    if callable(data.get("cost")):
+        data["cost"] = registry.name_of("cost", data["cost"])
     return data
 
 
@@ -302,11 +330,15 @@ def _architecture(space: Any, given: Any) -> str | None:
 def to_data(config: Config, given: Data) -> Data:
     """The whole configuration as plain data that `build` reads: names as given, every field with its value."""
     data = dataclasses.asdict(config)
-    for part in ("space", "strategy"):
+    for part in PARTS:
+        if isinstance(data[part], str):
+            continue
         name, _ = _named(given.get(part, getattr(Config, part)), part)
         fields = {key: value for key, value in data[part].items() if key not in BOUND}
         data[part] = {"name": registry.lasting(name), **fields}
     data["task"] = lasting_task(config.task)
+    if config.cost is not None:
+        data["cost"] = registry.lasting(config.cost)
     if config.data_dir is not None:
         data["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
     return data
@@ -314,13 +346,19 @@ def to_data(config: Config, given: Data) -> Data:
 
 def same_part(part: str, given: Any, stored: Data) -> bool:
     """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
-    if part not in ("space", "strategy", "task"):
+    if part == "cost":
+        return isinstance(given, str) and registry.lasting(given) == stored.get("cost")
+    if part not in (*PARTS, "task"):
         return False
     before = stored.get(part, getattr(Config, part))
     (name, fields), (kept_name, kept) = (_named(each, part) for each in (given, before))
-    same = {key: json.loads(json.dumps(value, default=str)) == kept.get(key) for key, value in fields.items()}
-    lasting = lasting_task if part == "task" else registry.lasting
-    return kept_name in (name, lasting(name)) and all(same.values())
+    if part == "task":
+        return kept_name in (name, lasting_task(name))
+    if kept_name not in (name, registry.lasting(name)):
+        return False
+    fields = {key.replace("-", "_"): value for key, value in fields.items()}
+    build_part = {"space": build_space, "strategy": build_strategy, "evaluator": build_evaluator}[part]
+    return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
 
 
 def names(data: Data) -> dict[str, str]:
@@ -398,16 +436,16 @@ class Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
     """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help."""
     first = Parser(add_help=False, allow_abbrev=False)
-    for flag in ("--config", "--space", "--strategy"):
+    for flag in ("--config", *(f"--{part}" for part in PARTS)):
         first.add_argument(flag)
     chosen, rest = first.parse_known_args(argv)
     data = {} if chosen.config is None else read_yaml(chosen.config)
-    for part in ("space", "strategy"):
+    for part in PARTS:
         if getattr(chosen, part) is not None:
             data[part] = getattr(chosen, part)
     asks_help = any(word in ("-h", "--help") for word in rest)
     parts = {}
-    for part, make in (("space", build_space), ("strategy", build_strategy)):
+    for part, make in (("space", build_space), ("strategy", build_strategy), ("evaluator", build_evaluator)):
         touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
         if touched or not asks_help:  # help alone answers without importing JAX
             parts[part] = make(data.get(part, getattr(Config, part)))
@@ -418,14 +456,14 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
         raise unknown("flag", strangers[0].partition("=")[0], flags)
     given = {key: value for key, value in vars(options).items() if value is not None}
     resume = given.pop("resume", None)
-    for key in ("config", "space", "strategy"):
+    for key in ("config", *PARTS):
         given.pop(key, None)
     for key, value in given.items():
         part, dot, name = key.partition(".")
         if not dot:
             data[part] = value
             continue
-        if part in ("space", "strategy"):
+        if part in PARTS:
             chosen_name, fields = _named(data.get(part, getattr(Config, part)), part)
             data[part] = {"name": chosen_name, **_with(fields, name, value)}
         else:
@@ -453,6 +491,8 @@ def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
     defaults = _defaults(strategy)
     nested = {name: getattr(defaults, name) for name in NESTED}
     for name, value in {**nested, **parts}.items():
+        if isinstance(value, str):
+            continue
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
     return parser
 
@@ -484,7 +524,10 @@ def _choices(kind: type, field: str) -> str:
 
 def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
     """The string under each field of a class."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):  # of the user's own, made by a function
+        return
     assert isinstance(body, ast.ClassDef)
     for field, text in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):

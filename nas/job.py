@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,6 +22,7 @@ from nas.compilation import quick_start
 from nas.config import Config, Data
 from nas.errors import Interrupted, RunError, UsageError, unknown
 from nas.evaluators.base import Evaluator, Job, Report
+from nas.evaluators.own import OwnEvaluator
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.table import TableEvaluator
 from nas.evaluators.train import TrainEvaluator
@@ -36,13 +38,14 @@ from nas.progress import Reporter, Silent
 from nas.query import NewTrial, Row, Run, Trial
 from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store
-from nas.streams import BASELINE, PATHS, SEARCH, WEIGHTS, stream
+from nas.streams import BASELINE, PATHS, SAMPLE, SEARCH, WEIGHTS, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
-from spaces.base import Limits, Space, architecture_id, costs, fingerprint, identify, shares_weights
+from spaces.base import Limits, Space, architecture_id, costs, fingerprint, identify, sample, shares_weights
+from spaces.costs import with_cost
 from strategies.archive import draw_new
 from strategies.base import GradientStrategy
 from strategies.region import region
@@ -163,7 +166,8 @@ def _check_own(given: Data, settings: Config) -> None:
 
 def _check_trainable(settings: Config, subject: "Subject") -> None:
     """Raises UsageError where candidates cannot be scored as the evaluator scores them."""
-    if subject.table is None and settings.evaluator != "train" and not shares_weights(subject.space):
+    needs_weights = settings.evaluator in ("supernet", "zero-cost")
+    if subject.table is None and needs_weights and not shares_weights(subject.space):
         raise UsageError(
             f"evaluator={settings.evaluator!r} needs a space with shared weights; this one has none: "
             "--evaluator train builds the network of each architecture by itself"
@@ -254,13 +258,16 @@ class Subject:
 def load_subject(settings: Config, space_name: str) -> Subject:
     table = table_of(settings.task, space_name, settings.space)
     if table is not None:
+        if settings.cost is not None or not isinstance(settings.evaluator, str):
+            field = "cost" if settings.cost is not None else "evaluator"
+            raise UsageError(f"{field} needs images: the table of task={settings.task!r} says what is measured")
         space = table.searchable()
         subject = Subject(space, table.space, None, table)
         _check_objectives(settings, space)
         table_evaluator(settings, table).check()
         return subject
     task = load_task(settings)
-    space = bind(settings.space, task)
+    space = _priced(settings, bind(settings.space, task))
     _check_objectives(settings, space)
     check_recipe(space, settings.final)
     for field in ("drop_path", "auxiliary"):
@@ -269,11 +276,29 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     return Subject(space, space, task, None)
 
 
+def _priced(settings: Config, space: Space) -> Space:
+    """The space with the cost of the user's own. Raises UsageError for one that gives no numbers."""
+    if settings.cost is None:
+        return space
+    rows = sample(space, stream(0, SAMPLE), 16)
+    try:
+        priced = with_cost(space, registry.own("cost", settings.cost))
+        found = jax.jit(priced.cost)(rows)
+    except Exception as error:  # of the user's own code
+        raise UsageError(f"cost={settings.cost!r}: {registry.told(error)}") from error
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise UsageError(f"cost={settings.cost!r}: {name}={np.asarray(values).tolist()} must be finite numbers")
+    return priced
+
+
 def _check_objectives(settings: Config, space: Space) -> None:
     costs = space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))
     known, field = ["error", *costs], "objectives"
     if settings.evaluator == "zero-cost":
         known, field = [*METRICS, *costs], "evaluator='zero-cost': objectives"
+    elif not isinstance(settings.evaluator, str):
+        known = [*settings.evaluator.metrics, *costs]
     for name in settings.objectives.split(","):
         if name not in known:
             raise unknown(field, name, known)
@@ -457,6 +482,9 @@ class _Job:
             return ZeroCostEvaluator(
                 self.space, self.subject.images, self.settings.zero_cost, objective=self.settings.objective
             )
+        if not isinstance(self.settings.evaluator, str):
+            own = self.settings.evaluator
+            return OwnEvaluator(self.space, self.subject.images, own, objective=self.settings.objective)
         weights = self.train_supernet()
         return SupernetEvaluator(
             self.space,

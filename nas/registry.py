@@ -1,8 +1,9 @@
 """Parts of a search by name: ours, those of installed packages, and the user's own.
 
-A part is named `package.module:Name` or `path/file.py:Name`, or by the entry point of an installed package in the group
-`nas.spaces`, `nas.strategies`, `nas.predictors` or `nas.tasks`. It is a class whose fields have defaults, a function
-without arguments that gives a value, or the value itself; of a task it is a function that gives images and labels.
+A part is named `package.module:Name` or `path/file.py:Name`, or by the entry point of an installed package in a group
+of `nas.spaces`, `nas.strategies`, `nas.predictors`, `nas.tasks`, `nas.evaluators` and `nas.costs`. It is a class whose
+fields have defaults, a function without arguments that gives a value, or the value itself; of a task it is a function
+that gives images and labels, of a cost one that gives numbers.
 Python callers may give the value: `nas.search(space=MySpace(), task=(images, labels))`.
 
 Naming a part runs its code. So a name counts only where the user gives it: on the command line, in a configuration,
@@ -41,6 +42,10 @@ def ours(kind: str) -> tuple[str, ...]:
         names = (*STRATEGIES, *GRADIENT_STRATEGIES)
     elif kind == "predictor":
         from predictors import PREDICTORS as names
+    elif kind == "evaluator":
+        from nas.evaluators import NAMES as names
+    elif kind == "cost":
+        names = ()
     else:
         from nas.tasks import NAMES as names
     return tuple(names)

@@ -359,7 +359,10 @@ WRONG_FLAGS = {
     "list for a number": (["--trials", "[1]"], ["trials='[1]' must be a valid integer"]),
     "number for a list": (["--space.widths", "5"], ["space.widths='5' must be a valid tuple"]),
     "way to resize": (["--resize", "fill"], ["resize='fill' must be 'crop', 'pad' or 'stretch'"]),
-    "choice": (["--evaluator", "supernets"], ["evaluator='supernets' must be 'supernet', 'train' or 'zero-cost'"]),
+    "choice": (
+        ["--evaluator", "supernets"],
+        ["evaluator='supernets' is not one of supernet, train, zero-cost; did you mean"],
+    ),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
     "negative": (["--seed", "-1"], ["seed=-1 must lie in 0..4294967295"]),

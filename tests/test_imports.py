@@ -69,7 +69,7 @@ ALLOWED = {
     "strategies.screening": [],
     "nas.loop": ["spaces", "strategies.base", "nas.executors", "nas.evaluators.base", "nas.compilation"],
     "nas.errors": [],
-    "nas.registry": ["nas.errors", "nas.tasks", "spaces", "strategies", "predictors"],
+    "nas.registry": ["nas.errors", "nas.tasks", "nas.evaluators", "spaces", "strategies", "predictors"],
     "nas.recipe": [],
     "nas.seeds": [],
     "nas.plain": ["nas.errors"],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from nas.tables import Column, Table, write_table
 from predictors.linear import Linear
 from spaces import presets
 from spaces.base import every, fingerprint
+from spaces.costs import with_cost
 from strategies.random_search import RandomSearch
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +61,116 @@ def table(tmp_path_factory) -> str:
 CHAIN = {"name": "my_space.py:Chain", "layers": 1, "width": 2}
 SHORT = {"evaluator": "train", "final": {"steps": 3}, "trials": 2, "workers": 0, "baselines": 0}
 SHORT |= {"strategy": "random", "max_images": 100, "task": "my_task.py:load"}
+
+
+QUICK = {"space": CHAIN, "strategy": "random", "max_images": 100, "task": "my_task.py:load", "finalists": 0}
+QUICK |= {"baselines": 0, "trials": 3, "name": "it"}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_evaluator_in_a_file_scores_is_resumed_and_has_fields(here, workers, capsys):
+    data = {**QUICK, "evaluator": {"name": "my_evaluator.py:Probe", "images": 60}, "workers": workers}
+    outcome = nas.search(**data)
+    assert outcome.objective == "probe_error"
+    assert all(0 <= row["probe_error"] <= 1 and row["macs"] > 0 for row in outcome.best)
+    assert nas.search(resume="it", evaluator={"name": "my_evaluator.py:Probe"}).best == outcome.best
+    flags = ["--evaluator", "my_evaluator.py:Probe", "--evaluator.images"]
+    assert launch.main([*flags, "60", "--resume", "it"]) == 0
+    assert launch.main([*flags, "61", "--resume", "it"]) == 2
+    assert "evaluator cannot be changed by --resume" in capsys.readouterr().err
+    assert launch.main([*flags, "x"]) == 2
+    assert "evaluator.images='x' must be a valid integer" in capsys.readouterr().err
+
+
+def test_an_evaluator_as_a_value_may_measure_anything(here):
+    outcome = nas.search(**{**QUICK, "evaluator": Ones(7), "workers": 0})
+    assert [row["ones"] for row in outcome.best] == sorted(row["ones"] for row in outcome.best)
+    with Store(outcome.store) as store:
+        for trial in store.trials(store.run("it").id):
+            assert trial.measurements["ones"] == trial.encoding.count(1) + 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Ones:
+    more: int = 0
+    metrics = ("ones",)
+
+    def prepare(self, space, task):
+        return lambda encoding, budget, seed: {"ones": encoding.count(1) + self.more}
+
+
+EVALUATORS = {
+    "class E:\n    metrics = ('error',)\n    def prepare(self, space, task): ...": "must be a frozen dataclass",
+    "E = frozen('E', metrics=('error',))": "must have a method prepare(space, task)",
+    "E = frozen('E', prepare=lambda self, space, task: None)": "metrics=None must be a tuple of names",
+    "E = frozen('E', metrics='error', prepare=lambda self, space, task: None)": "metrics='error' must be a tuple",
+    "E = frozen('E', metrics=('error',), prepare=lambda *_: lambda *_: 0.5)": "gives float, not",
+    "E = frozen('E', metrics=('error',), prepare=lambda *_: lambda *_: {'eror': 1})": "gives ['eror'], not",
+    "E = frozen('E', metrics=('error',), prepare=lambda *_: lambda *_: 1 / 0)": "ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("code", EVALUATORS)
+def test_what_is_no_evaluator_is_one_line(here, code, capsys):
+    (here / "bad.py").write_text(
+        "import dataclasses\n"
+        "def frozen(name, **kept): return dataclasses.make_dataclass(name, [], namespace=kept, frozen=True)\n" + code
+    )
+    words = ["--space", "my_space.py:Chain", "--space.layers", "1", "--task", "my_task.py:load", "--trials", "2"]
+    words += ["--evaluator", "bad.py:E", "--workers", "0", "--strategy", "random"]
+    assert launch.main(words) in (1, 2)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert EVALUATORS[code] in said
+
+
+def test_a_cost_in_a_file_is_a_limit_and_an_objective(here, capsys):
+    (here / "plain.py").write_text(
+        "import numpy as np\n"
+        "def wide(space, encodings):\n"
+        "    rows = np.asarray(encodings)\n"
+        "    return {'wide': [float(row[1]) for row in rows.tolist()], 'first': rows[:, 0] + 1.0}\n"
+    )
+    data = {**QUICK, "evaluator": Ones(), "workers": 0, "trials": 9, "cost": "plain.py:wide"}
+    outcome = nas.search(**data, limit="wide <= 1", objectives="ones,wide")
+    assert len(outcome.best) == 5
+    with Store(outcome.store) as store:
+        trials = store.trials(store.run("it").id)
+    assert len(trials) == 6  # of nine, the widest three are too wide
+    for trial in trials:
+        assert trial.measurements["wide"] == trial.encoding[1] <= 1
+        assert trial.measurements["first"] == trial.encoding[0] + 1
+    assert nas.search(resume="it", cost="plain.py:wide", evaluator=Ones()).best == outcome.best
+    assert cli.main(["top", "it", "--where", "wide <= 0", "--by", "first"]) == 0
+    for code, said in {
+        "def wide(space, encodings): return encodings[:, :1]": "gives [16, 1] for 16 architectures, not [16]",
+        "def wide(space, encodings): return encodings[:, 0] / 0": "must be finite numbers",
+        "def wide(space, encodings): return 1 / 0": "bad.py, line 1: ZeroDivisionError",
+        "def wide(space): return 1": "TypeError",
+    }.items():
+        (here / "bad.py").write_text(code)
+        words = ["--space", "my_space.py:Chain", "--evaluator", "train", "--task", "my_task.py:load"]
+        assert launch.main([*words, "--cost", "bad.py:wide"]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_cost_is_of_the_same_space_everywhere(here):
+    space = presets("shufflenet")["tiny"]
+    cost = registry.own("cost", "my_cost.py:phone_ms")
+    priced = with_cost(space, cost)
+    assert priced == with_cost(space, cost)
+    assert hash(priced) == hash(with_cost(space, cost))
+    assert fingerprint(priced) == fingerprint(space)
+    assert dataclasses.replace(priced, image_size=16).cost(jnp.zeros((2, 9), jnp.int32))["phone_ms"].shape == (2,)
+    rows = jnp.asarray([[0] * 9, [2] * 9])
+    np.testing.assert_allclose(jax.jit(priced.cost)(rows)["phone_ms"], [0.5 + 9 * 0.4, 0.5 + 9 * 0.9], rtol=1e-5)
+    again = pickle_for_workers(priced)
+    np.testing.assert_allclose(again.cost(rows)["phone_ms"], priced.cost(rows)["phone_ms"])
+
+
+def pickle_for_workers(value):
+    from ray import cloudpickle
+
+    return cloudpickle.loads(cloudpickle.dumps(value))
 
 
 def test_a_space_and_a_task_in_files_are_searched_resumed_shown_exported_and_retrained(here, capsys, monkeypatch):

@@ -1,0 +1,57 @@
+"""Evaluation by the user's own code.
+
+An evaluator is a frozen dataclass with `metrics`, the names of what it measures, of which the first is the objective
+unless the user names another, and `prepare(space, task)`, which gives a function of an encoding, a budget in epochs and
+a seed. That function runs in the processes of the workers, and gives a number for each metric; all are minimised.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from nas.errors import UsageError
+from nas.evaluators.base import Evaluation
+from nas.tasks.base import Task
+from spaces.base import Space, costs
+
+
+@runtime_checkable
+class Own(Protocol):
+    """What the user writes."""
+
+    metrics: tuple[str, ...]
+
+    def prepare(self, space: Space, task: Task) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]: ...
+
+
+def check(name: str, value: Any) -> None:
+    """Raises UsageError for what is no evaluator."""
+    metrics = getattr(value, "metrics", None)
+    if not callable(getattr(value, "prepare", None)):
+        raise UsageError(f"evaluator={name!r} must have a method prepare(space, task)")
+    named = isinstance(metrics, tuple) and all(isinstance(each, str) and each.isidentifier() for each in metrics)
+    if not metrics or not named:
+        raise UsageError(f"evaluator={name!r}: metrics={metrics!r} must be a tuple of names, such as ('error',)")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnEvaluator:
+    """The costs of an architecture, and what the user's evaluator measures besides."""
+
+    space: Space
+    task: Task
+    own: Own
+    objective: str
+
+    @functools.cached_property
+    def _measure(self) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]:
+        return self.own.prepare(self.space, self.task)
+
+    def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
+        measured = self._measure(encoding, budget, seed)
+        if not isinstance(measured, Mapping) or set(measured) != set(self.own.metrics):
+            given = sorted(measured) if isinstance(measured, Mapping) else type(measured).__name__
+            raise TypeError(f"the evaluator gives {given}, not a number for each of {', '.join(self.own.metrics)}")
+        metrics = {name: float(value) for name, value in measured.items()}
+        return Evaluation({**costs(self.space, encoding), **metrics}, objective=self.objective)

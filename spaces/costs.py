@@ -1,0 +1,74 @@
+"""Costs from outside of a space: what somebody measured or models, such as the latency of a device.
+
+A cost is a function of the space and of encodings `[n, decisions]`, which gives `[n]` numbers, or such by name. One
+that can be traced by JAX runs within its programs; any other is called from them, with arrays of NumPy.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spaces.base import Encodings
+
+Cost = Callable[[Any, Any], Any]
+
+
+def with_cost(space: Any, cost: Cost) -> Any:
+    """The space with one cost more, whose name is that of the function unless it gives names.
+
+    It is the same space otherwise, of a class that inherits from its own. Raises ValueError for what is no cost.
+    """
+    return _kind(type(space), cost)(**_fields(space))
+
+
+def _fields(space: Any) -> dict[str, Any]:
+    return {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
+
+
+@functools.lru_cache(maxsize=64)  # equal spaces are of one class
+def _kind(kind: type, cost: Cost) -> type:
+    def more(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
+        return {**kind.cost(self, encodings), **_costs(self, cost, encodings)}  # pyright: ignore
+
+    def reduced(self: Any) -> tuple:
+        """For another process, which has no such class yet."""
+        return with_cost, (kind(**_fields(self)), cost)
+
+    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **named})
+
+
+def _costs(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:
+    try:
+        found = _named(cost, cost(space, encodings))
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        found = _called(space, cost, encodings)
+    n, given = encodings.shape[0], {name: jnp.asarray(values, jnp.float32) for name, values in found.items()}
+    for name, values in given.items():
+        if values.shape != (n,):
+            raise ValueError(f"cost {name!r} gives {list(values.shape)} for {n} architectures, not [{n}]")
+    return given
+
+
+def _called(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:
+    """From within a program, for rows that are known only then."""
+    length = encodings.shape[-1]
+    names = list(_named(cost, cost(space, np.zeros((1, length), np.int32))))
+
+    def host(rows: Any) -> list[np.ndarray]:
+        rows = np.asarray(rows)
+        found = _named(cost, cost(space, rows.reshape(-1, length)))
+        return [np.asarray(found[name], np.float32).reshape(rows.shape[:-1]) for name in names]
+
+    shape = jax.ShapeDtypeStruct(encodings.shape[:-1], jnp.float32)
+    values = jax.pure_callback(host, [shape] * len(names), encodings, vmap_method="expand_dims")
+    return dict(zip(names, values, strict=True))
+
+
+def _named(cost: Cost, found: Any) -> dict[str, Any]:
+    return dict(found) if isinstance(found, Mapping) else {cost.__name__: found}
