@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nas.errors import UsageError, unwritable
+from nas.plain import from_json
 
 FORMAT = 1  # of the note beside the weights of an architecture
 
@@ -36,11 +37,11 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays and the note. Raises UsageError for a file that is missing, damaged, or not one of ours."""
     try:
         with safe_open(path, framework="numpy") as file:
-            note = json.loads((file.metadata() or {})["note"])
+            note = from_json((file.metadata() or {})["note"])
             return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not a whole weights file of this library: {error}") from error
 
 

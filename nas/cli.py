@@ -131,13 +131,19 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
         import numpy as np
 
         from nas.config import Config, build_space
+        from spaces.base import check_encoding
 
         runs = sorted({score["run"] for score in shown["scores"]})
         if not runs:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
-        space = build_space(store.run(runs[0]).given.get("space", Config.space))
+        # A question runs no code that a store names.
+        space = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
         if not hasattr(space, "drawings"):
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
+        try:
+            check_encoding(space, shown["encoding"])
+        except ValueError as error:
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: {error}") from error
         _draw(space.drawings(np.array(shown["encoding"])), options)
     return output.render_architecture(shown, options.format, _width())
 
@@ -176,7 +182,8 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
 def _rename(store: "Store", options: argparse.Namespace) -> str:
     with _settled(store, options.run) as run:
         store.rename(run, options.new)
-    return f"{run.name} is now {options.new}.\n"
+        folder = store.folder(run)
+    return f"{run.name} is now {options.new}; its files stay in {folder}.\n"
 
 
 def _delete(store: "Store", options: argparse.Namespace) -> str:
@@ -269,7 +276,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
 
     commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)
-    commands.add_parser("table", help="Read a published benchmark into the open table format.", add_help=False)
+    commands.add_parser("table", help="Tables of measurements: read published ones, build your own.", add_help=False)
 
     commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
     commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)

@@ -14,7 +14,6 @@ from nas.config import Parser
 from nas.errors import UsageError, unwritable
 from nas.plain import number, place, whole
 from nas.query import Row
-from nas.recipe import Lookup
 from nas.seeds import MOST
 from nas.tables import Table, table_of
 from spaces.base import Limits
@@ -30,8 +29,8 @@ class Question:
     """What all strategies are asked: to find the lowest validation error, within a budget."""
 
     table: Table
-    dataset: str = "cifar10"
-    epochs: int = 12
+    dataset: str | None = None
+    epochs: int | None = None
     seeds: int = 500
     budget_seconds: float | None = 12_000.0
     trials: int | None = None
@@ -65,12 +64,27 @@ class Question:
         return self.limits + self.table.limits
 
     @property
+    def looked_up(self) -> tuple[str, int]:
+        return self.table.looked_up(self.dataset, self.epochs)
+
+    @property
     def signal(self) -> np.ndarray:
-        return self.table.error(self.dataset, "valid", self.epochs)
+        dataset, epochs = self.looked_up
+        return self.table.error(dataset, "valid", epochs)
 
     @property
     def seconds(self) -> np.ndarray:
-        return self.table.column(f"{self.dataset}_seconds_e{self.epochs}")
+        """What each evaluation took. Where the table does not say, and nobody asks, each takes no time."""
+        dataset, epochs = self.looked_up
+        name = f"{dataset}_seconds_e{epochs}"
+        if name not in self.table.columns and self.budget_seconds is None:
+            return np.zeros(len(self.signal))
+        if name not in self.table.columns:
+            said = f"it has no column {name!r}; --trials is the budget that needs none"
+            raise UsageError(
+                f"budget-seconds={self.budget_seconds:g} cannot be spent on table={self.table.path!r}: {said}"
+            )
+        return self.table.column(name)
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
@@ -86,7 +100,7 @@ class Question:
     @property
     def judged(self) -> str:
         """The accuracy that strategies are compared by: of test, where the table has it."""
-        return next(name for split in ("test", "valid") if (name := f"{self.dataset}_{split}") in self.columns)
+        return next(name for split in ("test", "valid") if (name := f"{self.looked_up[0]}_{split}") in self.columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +120,9 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     signal, seconds, space = question.signal, question.seconds, question.table.searchable()
     allowed = _allowed(question)
     budget = question.budget_seconds
-    expected = 1.15 * (budget or 0) / float(np.nanmean(seconds)) + strategy.generation
-    question.check_size(question.trials or expected)
-    trials = question.trials or int(expected)
+    expected = question.trials or 1.15 * (budget or 0) / float(np.nanmean(seconds)) + strategy.generation
+    question.check_size(expected)
+    trials = int(expected)
     while True:
         question.check_size(trials)
         try:
@@ -137,7 +151,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     target = int(np.argmin(np.where(allowed, signal, np.inf)))
     inside = np.arange(result.rows.shape[1])[None] < fits[:, None]
     end = budget or float(elapsed.max())
-    grid = np.linspace(0, end, POINTS)
+    grid = np.linspace(0, end or 1.0, POINTS)
     counts = np.minimum(np.stack([np.searchsorted(each, grid, "right") for each in elapsed]), fits[:, None])
     curve = np.where(counts > 0, np.take_along_axis(best, np.maximum(counts - 1, 0), axis=1), -1)
     return Answer(
@@ -273,8 +287,8 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--seeds", type=whole, default=100, help="[%(default)s]")
     parser.add_argument("--budget-seconds", type=number, metavar="S", help="simulated; 12000 if --trials is not given")
     parser.add_argument("--trials", type=whole, metavar="N", help="evaluations, in place of seconds")
-    parser.add_argument("--dataset", default=Lookup.dataset, help="of the score that is searched by [%(default)s]")
-    parser.add_argument("--epochs", type=whole, default=Lookup.epochs, help="of the training behind it [%(default)s]")
+    parser.add_argument("--dataset", help="of the score that is searched by [cifar10, or the only one of the table]")
+    parser.add_argument("--epochs", type=whole, help="of the training behind it [12, or the only number of the table]")
     parser.add_argument("--noise", type=number, default=0.0, help="deviation of what is added to it [%(default)s]")
     parser.add_argument("--limit", metavar="CONDITION", help="such as 'pixel3_latency_ms <= 5'")
     parser.add_argument("--out", type=place, metavar="DIR", help="where the CSV files and the plot go")

@@ -194,7 +194,10 @@ def build(data: Data) -> Config:
     if not isinstance(data["evaluator"], str):
         data.setdefault("objectives", data["evaluator"].metrics[0])
     if data.get("cost") is not None:
-        registry.own("cost", _checked(str, data["cost"], "cost"))
+        name = _checked(str, data["cost"], "cost")
+        if not registry.is_own("cost", name):
+            raise UsageError(f"cost={name!r} must be FILE.py:FUNCTION or MODULE:FUNCTION")
+        registry.own("cost", name)
     data["architecture"] = _architecture(data["space"], data.get("architecture"))
     if data.get("evaluator") == "zero-cost":
         data.setdefault("objectives", "minus_naswot")

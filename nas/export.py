@@ -17,12 +17,13 @@ from nas import checkpoint, commands
 from nas.config import build_space
 from nas.errors import UsageError, unwritable
 from nas.inference import Scaling, batch_logits, flatten, split, unflatten
+from nas.plain import from_json
 from nas.query import Run
 from nas.store import Store
 from nas.tasks import Resize
 from nas.tasks.base import check_names, numbered
 from nas.tasks.pixels import decode, fit, in_colour
-from spaces.base import Space, costs
+from spaces.base import Space, check_encoding, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
 BATCH = 32  # images in one call of the network: what they need at once bounds the memory
@@ -120,9 +121,12 @@ def export(store: Store, architecture: str, out: Path, run: Run | None = None, *
     files = store.artifacts(None if run is None else run.id, architecture, "weights")
     if not files:
         there = "" if run is None else f" in run={run.name!r}"
+        tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
+        why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
+        words = f"retrain {architecture}{' --task TASK' if tables else ''}"
         raise UsageError(
-            f"architecture={architecture!r} has not been trained by itself{there}: only the best of a search is "
-            f"(--finalists); {commands.ask(f'retrain {architecture}', store.url)} trains it"
+            f"architecture={architecture!r} has not been trained by itself{there}: {why}; "
+            f"{commands.ask(words, store.url)} trains it"
         )
     if not replace and any((out / name).exists() for name in (DESCRIPTION, WEIGHTS)):
         raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
@@ -148,7 +152,7 @@ def load(folder: str | Path) -> Exported:
     except OSError as error:
         raise UsageError(f"{folder / DESCRIPTION} cannot be read: {error.strerror}") from error
     # A file may nest its lists too deeply, or name numbers that no machine has.
-    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
     arrays, note = checkpoint.read(folder / WEIGHTS)
@@ -180,7 +184,7 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     """The description in a file, the space and the encoding that it names. Nothing is built."""
     if len(data) > MAX_DESCRIPTION_BYTES:
         raise ValueError(f"it is larger than {MAX_DESCRIPTION_BYTES} bytes")
-    description = json.loads(data)
+    description = from_json(data)
     if not isinstance(description, dict):
         raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
     if description["format"] != checkpoint.FORMAT:
@@ -195,13 +199,8 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
             raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
     _, channels, num_classes = _input(space)
 
-    encoding, sizes = description["encoding"], space.cardinalities
-    whole = isinstance(encoding, list) and all(type(choice) is int for choice in encoding)
-    if not whole or len(encoding) != len(sizes):
-        raise ValueError(f"encoding must be a list of {len(sizes)} whole numbers")
-    for i, (choice, size) in enumerate(zip(encoding, sizes, strict=True)):
-        if not 0 <= choice < size:
-            raise ValueError(f"encoding[{i}]={choice} must lie in 0..{size - 1}")
+    encoding = description["encoding"]
+    check_encoding(space, encoding)
     # Of pixels from 0 to 1, whose deviation is taken to be one grey level at least.
     for field, low in (("mean", 0.0), ("std", 0.001)):
         values = description[field]

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -24,10 +25,10 @@ def heard() -> Iterator[None]:
     """
     last = -AT_ONCE
 
-    def hear(which: int, _: Any) -> None:
+    def hear(which: int, frame: FrameType | None) -> None:
         nonlocal last
         _came.append("Ctrl-C" if which == signal.SIGINT else signal.Signals(which).name)
-        if time.monotonic() - last >= AT_ONCE and not _holds:
+        if time.monotonic() - last >= AT_ONCE and not _holds and not _is_lost(frame):
             last = time.monotonic()
             check()
 
@@ -38,6 +39,15 @@ def heard() -> Iterator[None]:
             yield
     finally:
         _came.clear()
+
+
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether an exception would be printed and lost here: in a destructor, or JAX's callback of the collector."""
+    while frame is not None:
+        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def check() -> None:

@@ -44,7 +44,18 @@ from nas.tasks import load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
-from spaces.base import Limits, Space, architecture_id, costs, fingerprint, identify, sample, shares_weights
+from predictors import kind_of
+from spaces.base import (
+    Limits,
+    Space,
+    architecture_id,
+    check_encoding,
+    costs,
+    fingerprint,
+    identify,
+    sample,
+    shares_weights,
+)
 from spaces.costs import with_cost
 from strategies.archive import draw_new
 from strategies.base import GradientStrategy
@@ -64,6 +75,8 @@ class Outcome:
     best: list[Row]  # of the search, by the objective
     finals: list[Row]  # trained from scratch: the best, then the baselines
     trained: str | None = None  # the first architecture of which there are weights
+    objectives: str = "error"  # all
+    on_table: bool = False  # nothing is trained: it was measured before
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         with Store(self.store) as store:
@@ -371,7 +384,8 @@ class _Job:
         best.sort(key=lambda row: row["architecture"] != trials[0].architecture)  # what was found comes first
         with_weights = {file.architecture for file in self.store.artifacts(self.run_.id, kind="weights")}
         trained = next((row["architecture"] for row in finals if row["architecture"] in with_weights), None)
-        return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals, trained)
+        more = {"objectives": self.settings.objectives, "on_table": self.subject.table is not None}
+        return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals, trained, **more)
 
     def _searched(self, state: loop.Search) -> list[Trial]:
         """The finished trials, best first."""
@@ -439,7 +453,8 @@ class _Job:
         if "saved_by" in card:
             return run.identity is not None and card["saved_by"] == run.identity
         # An older version did not note by which run a predictor was saved.
-        return predictor["name"] == self.settings.save_predictor and card.get("runs") == [run.name]
+        same = card.get("kind") == kind_of(self.learning.strategy.predictor) and card.get("runs") == [run.name]
+        return same and predictor["name"] == self.settings.save_predictor
 
     def _search(self, state: loop.Search) -> None:
         settings = self.settings
@@ -519,14 +534,15 @@ class _Job:
         budget = settings.epochs if settings.architecture is not None else 0
         trains = self.subject.table is None
         length = f"{budget} epochs" if budget else f"{settings.final.steps} steps"
-        self.reporter.show("Training from scratch", len(done), len(rows), f"{length} each" if trains else "")
+        stage = "Training from scratch" if trains else "Looking up the best"
+        self.reporter.show(stage, len(done), len(rows), f"{length} each" if trains else "")
         with self._executor(evaluator, min(settings.workers, len(waiting)), trial_seconds=0.0) as executor:
             for number in waiting:
                 executor.submit(Job(number, rows[number], budget, settings.seed))
             for count in range(len(waiting)):
                 report = executor.wait()
                 self._record_final(report, rows[report.number])
-                self.reporter.show("Training from scratch", len(done) + count + 1, len(rows), "")
+                self.reporter.show(stage, len(done) + count + 1, len(rows), "")
 
     def _baselines(self, finalists: Sequence[tuple[int, ...]], best: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Random architectures, none of which is trained anyway or there twice."""
@@ -680,10 +696,11 @@ def _new_trials(space: Space, name: str, number: int, entries: Sequence[loop.Ent
 
 def _check_row(run: Run, trial: Trial, space: Space) -> None:
     """Raises UsageError where what a store says of a trial is not an architecture of the space."""
-    sizes, row = space.cardinalities, trial.encoding
-    fits = isinstance(row, list) and len(row) == len(sizes) and all(type(choice) is int for choice in row)
-    if not fits or not all(0 <= choice < size for choice, size in zip(row, sizes, strict=True)):
-        raise UsageError(f"run={run.name!r} is damaged: trial {trial.number} is not an architecture of its space")
+    try:
+        check_encoding(space, trial.encoding)
+    except ValueError as error:
+        said = f"trial {trial.number} is not an architecture of its space: {error}"
+        raise UsageError(f"run={run.name!r} is damaged: {said}") from error
 
 
 def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:

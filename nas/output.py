@@ -1,9 +1,11 @@
 """Answers as text: a table for people, JSON and CSV for programs. Only the table rounds and leaves out."""
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -34,7 +36,8 @@ def write_what_can_be_written() -> None:
 
 def say(program: str, text: str) -> int:
     """Prints an answer; the exit status."""
-    failed = _written(text, sys.stdout)
+    closed = OSError(errno.EBADF, os.strerror(errno.EBADF))  # before Python began
+    failed = closed if sys.stdout is None and text else _written(text, sys.stdout)
     if failed is None or isinstance(failed, BrokenPipeError):  # whoever reads has seen enough
         return 0
     return complain(program, RunError(f"the answer cannot be written: {failed.strerror}"))
@@ -111,11 +114,14 @@ def outcome(found: "Outcome") -> str:
         said = "validation error in the search" if by == "error" else f"{by} (least is best)"
         text += f"\nBest architectures of {found.name}, by {said}:\n\n"
         columns = dict.fromkeys(("architecture", "trial", by, "error", "test_error", "macs", "params"))
-        text += render(found.best, columns, "table") + "\n"
+        left_out = ("description", "space", "encoding")  # `nas show` has them
+        rows = [{name: value for name, value in row.items() if name not in left_out} for row in found.best]
+        text += render(rows, columns, "table") + "\n"
         if found.best[0][by] > min(row[by] for row in found.best):
             text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
     if found.finals:
-        text += "Fully trained (`test_error` is measured once, after the last step):\n\n"
+        trained = "Fully trained (`test_error` is measured once, after the last step)"
+        text += f"{'After the longest training in the table' if found.on_table else trained}:\n\n"
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in found.finals]
         columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
         text += render(rows, columns, "table") + "\n"
@@ -127,8 +133,10 @@ def questions(found: "Outcome") -> list[str]:
     """What can be asked of the run, as the words after `nas`."""
     run, rows = shlex.quote(found.name), found.best or found.finals
     asked = [f"top {run} --limit 10"]
-    if found.best and rows[0].get("macs") is not None:
-        front = ",".join(dict.fromkeys((found.objective, "macs")))
+    front = found.objectives
+    if "," not in front and found.best and rows[0].get("macs") is not None and front != "macs":
+        front = f"{front},macs"
+    if found.best and "," in front:
         asked.append(f"pareto {run} --objectives {front}")
     if rows:
         asked.append(f"show {rows[0]['architecture']}")

@@ -6,11 +6,15 @@ which a short file can fill the memory or ask for any Python object.
 """
 
 import argparse
+import json
 import math
+import os
 import re
+import stat
 import types
 import typing
-from collections.abc import Hashable
+import zipfile
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +152,39 @@ def place(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("'' must be a path")
     return Path(text)
+
+
+def from_json(text: str | bytes) -> Any:
+    """What JSON that nobody trusts says. Raises ValueError, also where it is nested beyond reading."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def check_regular(field: str, path: str | Path) -> None:
+    """Raises UsageError for a device, pipe or folder: reading one may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise UsageError(f"{field} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{field} cannot be read: it is not a file")
+
+
+# A few compressed bytes can stand for any number: data are not so alike that more than these are taken on trust.
+MAX_RATIO, TRUSTED_BYTES = 200, 256 * 2**20
+
+
+def check_archive(field: str, entries: Sequence[zipfile.ZipInfo], most: int) -> None:
+    """Raises UsageError for members of a zip that hold more than can be read: no more than they say is ever read."""
+    size = sum(entry.file_size for entry in entries)
+    if len(entries) > 10_000 or size > most:
+        raise UsageError(f"{field} has {len(entries)} arrays of {size} bytes; allowed: 10000 of {most} in all")
+    for entry in entries:
+        if entry.file_size > max(TRUSTED_BYTES, MAX_RATIO * entry.compress_size):
+            said = f"{entry.file_size} bytes of {entry.compress_size} compressed ones"
+            raise UsageError(f"{field}: {entry.filename} holds {said}; allowed: {MAX_RATIO} times as many")
 
 
 def whole(text: str) -> int:

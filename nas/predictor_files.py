@@ -29,6 +29,7 @@ from nas import checkpoint
 from nas.compilation import in_order
 from nas.config import build_predictor, build_space
 from nas.errors import UsageError, unwritable
+from nas.plain import from_json, shown
 from nas.streams import WITHHELD, generator
 from predictors.base import Predictor
 from spaces.base import Encodings, Space, fingerprint
@@ -37,6 +38,8 @@ FORMAT = 1
 CARD, ARRAYS = "card.json", "predictor.safetensors"
 CHUNK = 16_384  # rows that are scored at once
 HELD_OUT = 0.2  # the share of rows by which quality is measured
+MOST_BYTES = 2**22  # of a card
+MOST_FITS = 100  # one after another
 FEWEST = 10  # rows of which some are held out
 FIELDS = {"kind": str, "settings": dict, "space": dict, "fingerprint": str, "rows": list, "digest": str}
 FIELDS |= {"task": str, "objective": str, "unit": str, "quality": dict, "versions": dict}
@@ -202,8 +205,11 @@ def load(folder: str | Path) -> Fitted:
     folder = Path(folder)
     _check_files(folder)
     try:
-        text = (folder / CARD).read_bytes()
-        card = json.loads(text)
+        with open(folder / CARD, "rb") as file:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
+            raise ValueError(f"it is longer than {MOST_BYTES} bytes")
+        card = from_json(text)
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder / CARD} cannot be read: {error}") from error
     _check_card(folder / CARD, card)
@@ -243,8 +249,9 @@ def _check_card(path: Path, card: Any) -> None:
     for name, kind in FIELDS.items():
         if not isinstance(card.get(name), kind):
             raise UsageError(f"{path}: {name}={card.get(name)!r} must be a {kind.__name__}")
-    if not card["rows"] or not all(isinstance(n, int) and 2 <= n <= 10**6 for n in card["rows"]):
-        raise UsageError(f"{path}: rows={card['rows']!r} must be numbers of at least 2")
+    fits = card["rows"]
+    if not 1 <= len(fits) <= MOST_FITS or not all(type(n) is int and 2 <= n <= 10**6 for n in fits):
+        raise UsageError(f"{path}: rows={shown(fits)} must be 1 to {MOST_FITS} numbers in 2..1000000")
 
 
 def _assembled(

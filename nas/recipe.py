@@ -73,15 +73,15 @@ class Recipe:
 class Lookup:
     """Which of a table's columns a search sees."""
 
-    dataset: str = "cifar10"
-    """The data that the architectures were trained on."""
-    epochs: int = 12
-    """How long they were trained for the score that a search sees."""
+    dataset: str | None = None
+    """The data that the architectures were trained on; by default cifar10, or the only data of the table."""
+    epochs: int | None = None
+    """How long they were trained for the score that a search sees; by default 12, or the only number of the table."""
     noise: float = 0.0
     """Standard deviation of what is added to the score; an architecture has its own in each run."""
 
     def __post_init__(self):
-        if self.epochs < 1:
+        if self.epochs is not None and self.epochs < 1:
             raise ValueError(f"epochs={self.epochs} must be at least 1")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise={self.noise} must be at least 0")

@@ -76,7 +76,7 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
         return _given[kind, short]
     if not given:
         raise UsageError(
-            f"{kind}={name!r} is code that this process was not told to run; name it first, as in "
+            f"{kind}={name!r} is code that this process was not told to run; name it: --{kind} path/to/{short}, or "
             f"nas.registry.own({kind!r}, 'path/to/{short}')"
         )
     try:

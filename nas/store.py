@@ -25,6 +25,7 @@ from nas import query
 from nas.errors import RunError, UsageError, unwritable
 from nas.lock import is_locked
 from nas.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
+from nas.plain import shown
 from nas.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
 
 BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
@@ -115,8 +116,8 @@ class Store:
             advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
             kind = RunError if FULL in advice else UsageError
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
-        except json.JSONDecodeError as error:
-            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({error})") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
 
     @contextlib.contextmanager
     def _transaction(self, write: bool = False) -> Iterator[sa.Connection]:
@@ -341,6 +342,8 @@ class Store:
         with self._transaction() as connection:
             rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).mappings().all()
             for trial, name, value in connection.execute(values.order_by(MEASUREMENT.c.name)):
+                if not isinstance(value, int | float | None):
+                    raise UsageError(f"store={self.url}: {name}={shown(value)} is no number; {ADVICE['malformed']}")
                 measurements.setdefault(trial, {})[name] = math.nan if value is None else value
         return [Trial(**row, measurements=measurements.get(row["id"], {})) for row in rows]
 

@@ -267,6 +267,18 @@ def every(space: Space) -> np.ndarray | None:
     return np.indices(space.cardinalities, np.int32).reshape(len(space.cardinalities), -1).T
 
 
+def check_encoding(space: Space, encoding: object) -> None:
+    """Raises ValueError for what is no encoding of the space: it may come from a file."""
+    sizes = space.cardinalities
+    if not isinstance(encoding, list | tuple) or len(encoding) != len(sizes):
+        raise ValueError(f"encoding must be a list of {len(sizes)} whole numbers")
+    for i, (choice, size) in enumerate(zip(encoding, sizes, strict=True)):
+        if type(choice) is not int:
+            raise ValueError(f"encoding must be a list of {len(sizes)} whole numbers")
+        if not 0 <= choice < size:
+            raise ValueError(f"encoding[{i}]={choice} must lie in 0..{size - 1}")
+
+
 def place_values(space: Space) -> np.ndarray:
     """What a choice of each decision counts in an encoding that is read as a number, the first digit most."""
     return np.cumprod([1, *space.cardinalities[:0:-1]])[::-1].astype(np.int32)

@@ -92,7 +92,10 @@ def test_the_best_of_a_run_as_json(url):
 def test_a_mistake_is_one_line_and_status_2(tmp_path):
     done = nas("runs", "--store", f"sqlite:///{tmp_path}/none.db")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"nas: error: store=sqlite:///{tmp_path}/none.db does not exist: a search makes it\n"
+    said = (
+        f"store=sqlite:///{tmp_path}/none.db does not exist in {tmp_path}: a search makes it, and --store names another"
+    )
+    assert done.stderr == f"nas: error: {said}\n"
     assert list(tmp_path.iterdir()) == []
 
 

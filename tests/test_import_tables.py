@@ -325,8 +325,27 @@ def encodings(row: int, value) -> np.ndarray:
         ({"header": header(format=2)}, "is of format 2; allowed: 1"),
         ({"header": header(space="nasbench20")}, "did you mean 'nasbench201'?"),
         ({"header": header(columns={"x": {"kind": "cost", "price": 3}})}, "header that is damaged"),
+        *(
+            (
+                {"header": header(columns={"params": {"kind": "cost", "unit": "", **odd}})},
+                "header that is damaged: column",
+            )
+            for odd in (
+                {"kind": "foo"},
+                {"kind": ["cost"]},
+                {"split": "x"},
+                {"epochs": "3"},
+                {"unit": 3},
+                {"dataset": [3]},
+            )
+        ),
+        ({"header": header(columns={})}, "has no columns"),
+        ({"header": header(source={})}, "its source is no text"),
+        ({"header": np.frombuffer(b"[" * 200_000, np.uint8)}, "it is nested too deeply"),
+        ({"encodings": np.zeros((40_000, 6), np.uint8)}, "has 40000 rows, where the space has 15625 architectures"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")  # what a file says may be of any type
 def test_a_damaged_table_is_one_line(imported, tmp_path, changes, said):
     assert said in complaint(read_table, change(imported, tmp_path, **changes))
 
@@ -336,6 +355,39 @@ def test_a_table_that_is_cut_short_is_one_line(imported, tmp_path, share):
     data = imported.read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: int(share * len(data))])
     assert "cannot be read" in complaint(read_table, str(tmp_path / "cut.npz"))
+
+
+def zipped(path: Path, member: bytes, **options) -> str:
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr("encodings.npy", member)
+        archive.writestr("header.npy", member)
+    return str(path)
+
+
+def npy(text: str, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + data
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        npy("{'descr': '<f4', (((\n"),
+        npy("{'descr':" + "-" * 9000),
+        npy("{'descr': '<f4', 'fortran_order': False}\n"),
+        b"",
+    ],
+)
+def test_members_that_are_no_arrays_are_one_line(tmp_path, member):
+    for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        assert "cannot be read" in complaint(read_table, zipped(tmp_path / "x.npz", member, compression=how))
+
+
+def test_a_member_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    text = "{'descr': '|u1', 'fortran_order': False, 'shape': (4000000000000, 6)}\n"
+    path = zipped(tmp_path / "x.npz", npy(text, b"1"), compression=zipfile.ZIP_DEFLATED)
+    assert "is cut short" in complaint(read_table, path)
+    zeros = zipped(tmp_path / "y.npz", npy("{}\n") + bytes(300 * 2**20), compression=zipfile.ZIP_DEFLATED)
+    assert "compressed ones; allowed: 200 times as many" in complaint(read_table, zeros)
 
 
 # Pickles

@@ -75,8 +75,8 @@ ALLOWED = {
     "nas.plain": ["nas.errors"],
     "nas.streams": [],
     "nas.devices": [],
-    "nas.tasks": ["nas.tasks", "nas.errors", "nas.registry", "nas.devices"],
-    "nas.checkpoint": ["nas.errors"],
+    "nas.tasks": ["nas.tasks", "nas.errors", "nas.plain", "nas.registry", "nas.devices"],
+    "nas.checkpoint": ["nas.errors", "nas.plain"],
 }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def written(path: Path, rows: list[list]) -> Path:
 
 
 def search(table: Path, *words: str) -> int:
-    flags = ["--table.dataset", "mine", "--table.epochs", "5", "--workers", "0", "--name", "it"]
+    flags = ["--workers", "0", "--name", "it"]  # there is one dataset in it, trained for one number of epochs
     return launch.main(["--space", SPACE, "--task", f"table:{table}", *flags, *words])
 
 
@@ -100,7 +101,9 @@ def test_a_table_of_one_space_is_not_searched_in_another(table, tmp_path, capsys
     assert search(table, "--space.layers", "2") == 2
     assert "has other fields, or other code, than when" in capsys.readouterr().err
     assert launch.main(["--space", "nasbench201", "--task", f"table:{table}"]) == 2
-    assert "is not that of" in capsys.readouterr().err
+    assert "space='nasbench201' is not that of" in capsys.readouterr().err
+    assert search(table, "--table.epochs", "6") == 2
+    assert "epochs=6 is not in" in capsys.readouterr().err
 
 
 def test_a_table_runs_no_code_that_nobody_named(table, monkeypatch):
@@ -109,7 +112,42 @@ def test_a_table_runs_no_code_that_nobody_named(table, monkeypatch):
         read_table(str(table))
 
 
+def test_what_nobody_timed_is_compared_by_trials(rows, tmp_path, capsys):
+    path = written(tmp_path / "untimed.csv", [["architecture", "mine_valid_error_e5"], *[row[:2] for row in rows]])
+    out = str(tmp_path / "untimed.npz")
+    assert cli.main(["table", "build", str(path), "--space", SPACE, "--out", out]) == 0
+    words = ["compare", "--space", SPACE, "--task", f"table:{out}", "--seeds", "4", "--strategies", "random"]
+    capsys.readouterr()
+    assert cli.main([*words, "--trials", "9", "--out", str(tmp_path / "plots")]) == 0
+    assert "mine_valid" in capsys.readouterr().out
+    assert cli.main(words) == 2
+    assert "has no column 'mine_seconds_e5'; --trials is the budget that needs none" in capsys.readouterr().err
+
+
+def test_an_export_of_what_only_a_table_knows_says_what_can_be_done(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert search(table, "--strategy", "random", "--trials", "5") == 0
+    said = capsys.readouterr()
+    assert "After the longest training in the table" in said.out
+    assert "Training" not in said.err
+    with Store("sqlite:///nas.db") as store:
+        known = store.trials(store.run("it").id, "final")[0].architecture
+    assert cli.main(["export", known, "--out", "x"]) == 2
+    assert "a table has no weights; " in (said := capsys.readouterr().err)
+    assert f"nas retrain {known} --task TASK trains it" in said
+
+
 BAD = {
+    "a name of the archive": ([[*NAMES, "header"], [CELL, 0.1, 0.1, 1, 1, 1]], "and none of header, encodings, file"),
+    "a name of ours": ([[*NAMES, "unmeasured"], [CELL, 0.1, 0.1, 1, 1, 1]], "column 'unmeasured' must be letters"),
+    "a long name": ([[*NAMES, "a" * 10**5], [CELL, 0.1, 0.1, 1, 1, 1]], "must be letters, digits and underscores"),
+    "many columns": ([[*NAMES, *(f"a{i}" for i in range(2000))]], "has 2005 columns; allowed: 1000"),
+    "no error": ([NAMES, [CELL, "", "", 1, 1]], "has no error of any architecture"),
+    "too large": ([NAMES, [CELL, 0.1, 0.1, 1, "1e39"]], "latency_ms='1e39' must be a number up to 1e+30, or empty"),
+    "an odd number": ([NAMES, [CELL, 0.1, 0.1, "1_0", 1]], "mine_seconds_e5='1_0' must be a number"),
+    "a long cell": ([NAMES, ["|" * 10**5, 0.1, 0.1, 1, 1]], "is not of the space"),
+    "percent": ([NAMES, [CELL, 12.5, 0.1, 1, 1]], "line 2: mine_valid_error_e5=12.5 must be a share in 0..1"),
+    "no time": ([NAMES, [CELL, 0.1, 0.1, 0, 1]], "line 2: mine_seconds_e5=0 must be above 0"),
     "no rows": ([NAMES], "has no rows"),
     "no architecture": ([NAMES[1:], [0.1, 0.1, 1, 1]], "the first line must name the columns, 'architecture'"),
     "a column twice": ([[*NAMES, "latency_ms"], [CELL, 0.1, 0.1, 1, 1, 1]], "'latency_ms' is there twice"),
@@ -122,7 +160,7 @@ BAD = {
     ),
     "no number": (
         [NAMES, [CELL, "low", 0.1, 1, 1]],
-        "line 2: mine_valid_error_e5='low' must be a finite number",
+        "line 2: mine_valid_error_e5='low' must be a number",
     ),
     "a name of blanks": ([[*NAMES, "a b"], [CELL, 0.1, 0.1, 1, 1, 1]], "column 'a b' must be letters"),
 }
@@ -133,8 +171,18 @@ def test_what_is_no_table_is_one_line(kind, tmp_path, capsys):
     lines, said = BAD[kind]
     path = written(tmp_path / "bad.csv", lines)
     assert cli.main(["table", "build", str(path), "--space", SPACE, "--out", str(tmp_path / "out.npz")]) == 2
-    assert said in capsys.readouterr().err
+    assert said in (found := capsys.readouterr().err)
+    assert len(found) < 1500
     assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("command", ["build", "show"])
+def test_what_never_ends_is_not_read(command, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", str(tmp_path / "pipe"), str(tmp_path)):
+        words = ["--space", SPACE, *(["--out", str(tmp_path / "out.npz")] if command == "build" else [])]
+        assert cli.main(["table", command, path, *words]) == 2
+        assert "cannot be read: it is not a file" in capsys.readouterr().err
 
 
 def test_a_space_too_large_to_list_is_refused(tmp_path):

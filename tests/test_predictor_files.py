@@ -128,7 +128,7 @@ REFUSED = {
     "settings": (lambda folder: change_card(folder, settings={"iterations": 0}), "iterations=0 must be at least 1"),
     "unknown setting": (lambda folder: change_card(folder, settings={"code": "x"}), "code"),
     "encoding": (lambda folder: change_card(folder, fingerprint="0" * 16), "another version of the encoding"),
-    "rows": (lambda folder: change_card(folder, rows=["40"]), "must be numbers of at least 2"),
+    "rows": (lambda folder: change_card(folder, rows=["40"]), "must be 1 to 100 numbers in 2..1000000"),
     "NaN": (
         lambda folder: rewrite(folder, lambda a: a | {".weights": a[".weights"] * np.float32("nan")}),
         "holds NaN or infinity",

@@ -745,10 +745,10 @@ def test_an_npz_is_not_read_where_a_few_bytes_stand_for_many(tmp_path, monkeypat
     np.savez_compressed(path, images=np.zeros((2000, 10, 10)), labels=np.arange(2000) % 2)
     name = f"npz:{path}"
     assert load(name).num_classes == 2
-    monkeypatch.setattr("nas.tasks.arrays.TRUSTED_BYTES", 10**5, raising=False)
+    monkeypatch.setattr("nas.plain.TRUSTED_BYTES", 10**5, raising=False)
     assert "images.npy holds 1600128 bytes of" in refusal(load, name)
-    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**6, raising=False)
-    assert f"npz={str(path)!r} takes 1616256 bytes; allowed: 1000000" in refusal(load, name)
+    monkeypatch.setattr("nas.tasks.arrays.MAX_BYTES", 10**6, raising=False)
+    assert f"npz={str(path)!r} has 2 arrays of 1616256 bytes; allowed: 10000 of 1000000" in refusal(load, name)
 
 
 def test_arrays_that_are_not_asked_for_are_not_read(tmp_path, monkeypatch):

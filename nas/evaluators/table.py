@@ -30,7 +30,7 @@ class TableEvaluator:
 
     @functools.cached_property
     def _columns(self) -> dict[str, np.ndarray]:
-        dataset, epochs = self.lookup.dataset, self.lookup.epochs
+        dataset, epochs = self.table.looked_up(self.lookup.dataset, self.lookup.epochs)
         if self.tests:
             epochs = self.table.most_epochs(dataset)
         columns = {"error": self.table.error(dataset, "valid", epochs)}

@@ -21,7 +21,7 @@ def refusal(path: Path, create: bool) -> str | None:
     except FileNotFoundError:
         if not path.parent.is_dir():
             return f"cannot exist: there is no directory {path.parent}"
-        return None if create else "does not exist: a search makes it"
+        return None if create else f"does not exist in {path.parent}: a search makes it, and --store names another"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if not header:

@@ -12,12 +12,15 @@ from nas.tables.table import write_table as write_table
 from spaces.base import fingerprint
 
 
-def read_table(path: str) -> Table:
-    """The table in a file, of our format or of one that is recognised. Raises UsageError, saying what is wrong."""
+def read_table(path: str, space_name: str | None = None) -> Table:
+    """The table in a file, of our format or of one that is recognised. Raises UsageError, saying what is wrong, also
+    where it is not of the space that is named."""
     from nas.tables import nb201, table
 
     arrays = table.open_arrays(path)
-    return nb201.read(path, arrays) if nb201.recognises(arrays) else table.read(path, arrays)
+    if nb201.recognises(arrays):
+        return nb201.read(path, arrays)
+    return table.read(path, arrays, None if space_name is None else registry.portable(space_name))
 
 
 def table_of(task: str, space_name: str, space: Any = None) -> Table | None:
@@ -28,7 +31,7 @@ def table_of(task: str, space_name: str, space: Any = None) -> Table | None:
     kind, _, place = task.partition(":")
     if kind != "table" or not place:
         return None
-    table = read_table(os.path.expanduser(place))
+    table = read_table(os.path.expanduser(place), space_name)
     if table.space_name != registry.portable(space_name):
         raise UsageError(f"space={space_name!r} is not that of {task!r}, which is {table.space_name!r}")
     if table.space_fields is not None and space is not None and fingerprint(table.space) != fingerprint(space):

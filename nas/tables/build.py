@@ -2,6 +2,8 @@
 
 import csv
 import re
+from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ import numpy as np
 from nas import registry
 from nas.config import build_space
 from nas.errors import UsageError
+from nas.plain import check_regular, number, shown
 from nas.predictor_files import described
-from nas.tables.table import Column, Table
+from nas.tables.table import UNMEASURED, Column, Table
 from spaces.base import Space, every, place_values
 
 ARCHITECTURE = "architecture"
 ERROR = re.compile(r"(?P<dataset>\w+)_(?P<split>valid|test)_error_e(?P<epochs>[1-9][0-9]{0,5})")
 SECONDS = re.compile(r"(?P<dataset>\w+)_seconds_e(?P<epochs>[1-9][0-9]{0,5})")
-MOST_BYTES = 2**28  # of a file
+MOST_BYTES, MOST_COLUMNS = 2**28, 1000  # of a file
+MOST = 1e30  # which float32 holds
+RESERVED = ("header", "encodings", "file", "allow_pickle", UNMEASURED)  # of the archive, and of what is made of it
 UNITS = {"params": "parameters", "macs": "multiply-adds", "flops": "operations"}
 
 
@@ -42,13 +47,16 @@ def build(path: Path, space_name: str, source: str) -> Table:
     for line, text, cells in lines:
         index = _index(space, path, line, text)
         if index in first:
-            raise UsageError(f"{path}, line {line}: architecture={text!r} is that of line {first[index]}")
+            raise UsageError(f"{path}, line {line}: architecture={shown(repr(text))} is that of line {first[index]}")
         first[index] = line
         for name, cell in zip(names, cells, strict=True):
             values[name][index] = _number(path, line, name, cell)
     if not first:
         raise UsageError(f"{path} has no rows")
-    return Table(str(path), registry.portable(space_name), source, columns, values, _fields(space_name, space))
+    table = Table(str(path), registry.portable(space_name), source, columns, values, _fields(space_name, space))
+    if not table.measured.any():
+        raise UsageError(f"{path} has no error of any architecture")
+    return table
 
 
 def _fields(name: str, space: Any) -> dict[str, Any] | None:
@@ -61,6 +69,7 @@ def _fields(name: str, space: Any) -> dict[str, Any] | None:
 def _read(path: Path) -> tuple[list[str], Iterator[tuple[int, str, list[str]]]]:
     """The names of the columns, and of each row its line, its architecture and the cells of these columns."""
     try:
+        check_regular(f"{path}", path)
         if path.stat().st_size > MOST_BYTES:
             raise UsageError(f"{path} has {path.stat().st_size} bytes; allowed: at most {MOST_BYTES}")
         reader = csv.reader(path.read_text(encoding="utf-8-sig").splitlines())
@@ -69,9 +78,11 @@ def _read(path: Path) -> tuple[list[str], Iterator[tuple[int, str, list[str]]]]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    twice = [name for name in header if header.count(name) > 1]
+    if len(header) > MOST_COLUMNS:
+        raise UsageError(f"{path} has {len(header)} columns; allowed: {MOST_COLUMNS}")
+    twice = [name for name, count in Counter(header).items() if count > 1]
     if ARCHITECTURE not in header or twice or not all(header):
-        said = f"{twice[0]!r} is there twice" if twice else f"it has {', '.join(map(repr, header))}"
+        said = f"{twice[0]!r} is there twice" if twice else f"it has {shown(', '.join(map(repr, header)))}"
         raise UsageError(f"{path}: the first line must name the columns, {ARCHITECTURE!r} among them: {said}")
     where = header.index(ARCHITECTURE)
     names = header[:where] + header[where + 1 :]
@@ -98,8 +109,10 @@ def _column(path: Path, name: str) -> Column:
         return Column("error", "share", match["dataset"], split, int(match["epochs"]))
     if match := SECONDS.fullmatch(name):
         return Column("seconds", "s", match["dataset"], None, int(match["epochs"]))
-    if not re.fullmatch(r"[a-z_]\w*", name, re.ASCII | re.IGNORECASE):
-        raise UsageError(f"{path}: column {name!r} must be letters, digits and underscores, not beginning with a digit")
+    if not re.fullmatch(r"[a-z_]\w{0,99}", name, re.ASCII | re.IGNORECASE) or name in RESERVED:
+        allowed = "letters, digits and underscores, not beginning with a digit, at most 100"
+        allowed += f", and none of {', '.join(RESERVED)}"
+        raise UsageError(f"{path}: column {shown(repr(name))} must be {allowed}")
     return Column("cost", "ms" if name.endswith("_ms") else UNITS.get(name, ""))
 
 
@@ -108,16 +121,22 @@ def _index(space: Space, path: Path, line: int, text: str) -> int:
     try:
         row = np.asarray(space.parse(text), np.int32)
     except Exception as error:  # of a space of the user's own
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{path}, line {line}: architecture={text!r} is not of the space: {said}") from error
+        said = shown(" ".join(str(error).split()) or type(error).__name__)
+        raise UsageError(
+            f"{path}, line {line}: architecture={shown(repr(text))} is not of the space: {said}"
+        ) from error
     return int(np.asarray(space.canonical(jnp.asarray(row)[None]))[0] @ place_values(space))
 
 
 def _number(path: Path, line: int, name: str, cell: str) -> float:
     try:
-        value = float(cell) if cell.strip() else float("nan")
-    except ValueError:
+        value = number(cell.strip()) if cell.strip() else float("nan")
+    except ArgumentTypeError:
         value = float("inf")
-    if np.isinf(value):
-        raise UsageError(f"{path}, line {line}: {name}={cell!r} must be a finite number, or empty")
+    if abs(value) > MOST:
+        raise UsageError(f"{path}, line {line}: {name}={shown(repr(cell))} must be a number up to {MOST:g}, or empty")
+    if ERROR.fullmatch(name) and not (np.isnan(value) or 0 <= value <= 1):
+        raise UsageError(f"{path}, line {line}: {name}={cell} must be a share in 0..1, not percent")
+    if SECONDS.fullmatch(name) and value <= 0:
+        raise UsageError(f"{path}, line {line}: {name}={cell} must be above 0")
     return value

@@ -77,7 +77,7 @@ def _parser() -> Parser:
     own = commands.add_parser("build", help=text, description=text, allow_abbrev=False)
     own.set_defaults(answer=_build)
     names = "the columns architecture (in the notation of the space), DATASET_valid_error_eEPOCHS, and where measured "
-    names += "DATASET_test_error_eEPOCHS, DATASET_seconds_eEPOCHS, and costs by any other name"
+    names += "DATASET_test_error_eEPOCHS, DATASET_seconds_eEPOCHS, and costs by any other name; errors are shares"
     own.add_argument("csv", metavar="FILE", type=place, help=names)
     own.add_argument("--space", required=True, help="NAME, FILE.py:CLASS or MODULE:CLASS")
     own.add_argument("--out", metavar="FILE", type=place, required=True, help="the table to write, an npz")

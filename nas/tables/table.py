@@ -19,22 +19,29 @@ import dataclasses
 import functools
 import hashlib
 import json
+import lzma
 import math
+import tokenize
+import typing
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from nas.errors import UsageError, unknown, unwritable
+from nas.plain import check_archive, check_regular, from_json, shown
 from spaces import SPACES, presets
 from spaces.base import Encodings, Limits, Space, every, indices, place_values
 
 FORMAT = 1
+MOST_HEADER, MOST_BYTES = 2**22, 2**34  # of the header, and of all
+UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError)
+UNREADABLE += (RuntimeError, MemoryError, SyntaxError, tokenize.TokenError)
 UNMEASURED = "unmeasured"  # a cost
 
 
@@ -47,6 +54,18 @@ class Column:
     dataset: str | None = None
     split: Literal["valid", "test"] | None = None
     epochs: int | None = None
+
+
+def checked(name: str, column: Column) -> Column:
+    """Raises ValueError where what describes a column is of another type than it must be."""
+    kinds = get_args(typing.get_type_hints(Column)["kind"])
+    texts = [column.unit, *([] if column.dataset is None else [column.dataset])]
+    whole = column.epochs is None or (type(column.epochs) is int and 1 <= column.epochs <= 10**6)
+    if column.kind not in kinds or column.split not in (None, "valid", "test") or not whole:
+        raise ValueError(f"column {name!r} is {shown(column)}, whose kind, split or epochs cannot be")
+    if not all(isinstance(text, str) for text in (name, *texts)):
+        raise ValueError(f"column {name!r} is {shown(column)}, whose unit and dataset must be texts")
+    return column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,14 +104,23 @@ class Table:
             raise UsageError(f"table={self.path!r}: column {name!r} has {gaps} rows without a number")
         return self.values[name]
 
-    def error(self, dataset: str, split: str, epochs: int) -> np.ndarray:
-        """The errors of a dataset's part after so many epochs of training."""
-        known = sorted({c.dataset for c in self.columns.values() if c.kind == "error" and c.dataset})
+    def looked_up(self, dataset: str | None, epochs: int | None) -> tuple[str, int]:
+        """The dataset and the epochs of the score that a search sees: those that are asked for, by default what alone
+        the table has, or cifar10 and 12. Raises UsageError for what it has not."""
+        errors = [c for c in self.columns.values() if c.kind == "error"]
+        known = sorted({c.dataset for c in errors if c.dataset})
+        dataset = dataset or (known[0] if len(known) == 1 else "cifar10")
         if dataset not in known:
             raise unknown(f"table={self.path!r}: dataset", dataset, known)
-        allowed = sorted({c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset})
+        allowed = sorted({c.epochs or 0 for c in errors if c.dataset == dataset})
+        epochs = epochs or (allowed[0] if len(allowed) == 1 else 12)
         if epochs not in allowed:
             raise UsageError(f"epochs={epochs} is not in table={self.path!r}; allowed: {', '.join(map(str, allowed))}")
+        return dataset, epochs
+
+    def error(self, dataset: str, split: str, epochs: int) -> np.ndarray:
+        """The errors of a dataset's part after so many epochs of training."""
+        dataset, epochs = self.looked_up(dataset, epochs)
         return self.column(f"{dataset}_{split}_error_e{epochs}")
 
     def most_epochs(self, dataset: str) -> int:
@@ -183,20 +211,21 @@ def ranked(values: np.ndarray) -> np.ndarray:
 def open_arrays(path: str) -> dict[str, np.ndarray]:
     """The members of an npz: memory-mapped where they are stored, read where they are compressed. Never unpickled."""
     arrays = {}
+    check_regular(f"table={path!r}", path)
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+            check_archive(f"table={path!r}", archive.infolist(), MOST_BYTES)
             for info in archive.infolist():
                 with archive.open(info) as member:
                     arrays[info.filename.removesuffix(".npy")] = _open_member(path, file, info, member)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        said = getattr(error, "strerror", None) or " ".join(str(error).split())
+    # What zipfile and NumPy raise for damaged archives, and for headers that are no Python.
+    except UNREADABLE as error:
+        said = getattr(error, "strerror", None) or shown(" ".join(str(error).split()) or type(error).__name__)
         raise UsageError(f"table={path!r} cannot be read: {said}") from error
     return arrays
 
 
 def _open_member(path: str, file: Any, info: zipfile.ZipInfo, member: Any) -> np.ndarray:
-    if info.compress_type != zipfile.ZIP_STORED:
-        return np.lib.format.read_array(member, allow_pickle=False)
     version = np.lib.format.read_magic(member)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
@@ -205,28 +234,40 @@ def _open_member(path: str, file: Any, info: zipfile.ZipInfo, member: Any) -> np
     if dtype.hasobject:
         raise ValueError(f"{info.filename} holds pickled objects, which are not read")
     header = member.tell()
+    size = math.prod(shape) * dtype.itemsize
+    if size > info.file_size - header:
+        raise ValueError(f"{info.filename} is cut short")
+    if info.compress_type != zipfile.ZIP_STORED:
+        return np.frombuffer(member.read(size), dtype).reshape(shape, order="F" if fortran else "C")
     file.seek(info.header_offset + 26)
     name_size, extra_size = np.frombuffer(file.read(4), "<u2")
     offset = info.header_offset + 30 + int(name_size) + int(extra_size) + header
     if not math.prod(shape):
         return np.empty(shape, dtype)
-    if offset + math.prod(shape) * dtype.itemsize > Path(path).stat().st_size:
+    if offset + size > Path(path).stat().st_size:
         raise ValueError(f"{info.filename} is cut short")
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def read(path: str, arrays: dict[str, np.ndarray]) -> Table:
+def read(path: str, arrays: dict[str, np.ndarray], expected: str | None = None) -> Table:
+    """Raises UsageError for what is no table, or one of another space than is expected."""
     if "header" not in arrays or "encodings" not in arrays:
         raise UsageError(f"table={path!r} is not a table: it has no member 'header' or no 'encodings'")
     try:
-        header = json.loads(bytes(np.asarray(arrays["header"], np.uint8)).decode())
-        columns = {name: Column(**fields) for name, fields in header["columns"].items()}
+        if arrays["header"].size > MOST_HEADER:
+            raise ValueError(f"it is longer than {MOST_HEADER} bytes")
+        header = from_json(bytes(np.asarray(arrays["header"], np.uint8)).decode())
+        columns = {name: checked(name, Column(**fields)) for name, fields in header["columns"].items()}
         version, source = header["format"], header["source"]
         space: Any = header["space"]
         fields = dict(space) if isinstance(space, dict) else None
         space_name: Any = space if fields is None else fields.pop("name")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"table={path!r} has a header that is damaged: {error}") from error
+    if expected is not None and space_name != expected:
+        raise UsageError(f"space={expected!r} is not that of table={path!r}, which is {space_name!r}")
+    if not isinstance(source, str):
+        raise UsageError(f"table={path!r} has a header that is damaged: its source is no text")
     if version != FORMAT:
         raise UsageError(f"table={path!r} is of format {version}; allowed: {FORMAT}")
     for name in columns:
@@ -249,6 +290,8 @@ def make_table(
     if not isinstance(space_name, str) or (space_fields is None and space_name not in SPACES):
         raise unknown(f"table={path!r}: space", space_name, SPACES)
     order = _order(path, _space_of(space_name, space_fields), encodings)
+    if not columns:
+        raise UsageError(f"table={path!r} has no columns")
     sorted_values = {}
     for name, column in values.items():
         if column.shape != (len(order),):
@@ -274,10 +317,12 @@ def _space_of(name: str, fields: Mapping[str, Any] | None) -> Space:
 
 
 def _order(path: str, space: Space, encodings: np.ndarray) -> np.ndarray:
-    sizes = np.array(space.cardinalities)
+    sizes, total = np.array(space.cardinalities), math.prod(space.cardinalities)
     if encodings.ndim != 2 or encodings.shape[1] != len(sizes) or encodings.dtype.kind not in "iu":
         shape = f"{encodings.dtype} {list(encodings.shape)}"
         raise UsageError(f"table={path!r}: encodings={shape} must be integers [n, {len(sizes)}]")
+    if len(encodings) > 2 * total:  # that many rows are copied
+        raise UsageError(f"table={path!r} has {len(encodings)} rows, where the space has {total} architectures")
     rows = np.asarray(encodings, np.int64)
     outside = ((rows < 0) | (rows >= sizes)).any(1)
     if outside.any():

@@ -6,13 +6,12 @@ import zlib
 import numpy as np
 
 from nas.errors import UsageError
+from nas.plain import check_archive
 from nas.tasks.base import Arrays, Raw, count_classes
-from nas.tasks.pixels import check_bytes
+from nas.tasks.pixels import MAX_BYTES
 
 KEYS = "images and labels, or train_images and train_labels, and where given valid_*, test_* and classes"
 NAMES = {f"{part}{kind}" for part in ("", "train_", "valid_", "test_") for kind in ("images", "labels")} | {"classes"}
-# A few compressed bytes can stand for any number: images are not so alike that more than these are taken on trust.
-MAX_RATIO, TRUSTED_BYTES = 200, 256 * 2**20
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -25,7 +24,8 @@ def read_npz(place: str) -> Raw:
                 raise UsageError(f"npz={place!r} is a single array; allowed: a .npz archive of {KEYS}")
             names = archive.files
             assert archive.zip is not None  # it is open
-            _check_sizes(f"npz={place!r}", archive.zip)
+            wanted = [entry for entry in archive.zip.infolist() if entry.filename.removesuffix(".npy") in NAMES]
+            check_archive(f"npz={place!r}", wanted, MAX_BYTES)
             found = {key: archive[key] for key in names if key in NAMES}
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -55,15 +55,3 @@ def read_npz(place: str) -> Raw:
         kind = f"{classes.dtype} {list(classes.shape)}"
         raise UsageError(f"npz={place!r}: classes={kind} must be texts [{num_classes}], one for each label")
     return Raw(train, num_classes, valid, test, tuple(classes.tolist()))
-
-
-def _check_sizes(field: str, archive: zipfile.ZipFile) -> None:
-    """Raises for arrays that are too large to be read. No more than these sizes is ever read from an archive."""
-    wanted = [entry for entry in archive.infolist() if entry.filename.removesuffix(".npy") in NAMES]
-    check_bytes(field, sum(entry.file_size for entry in wanted))
-    for entry in wanted:
-        if entry.file_size > max(TRUSTED_BYTES, MAX_RATIO * entry.compress_size):
-            said = (
-                f"{entry.file_size} bytes of {entry.compress_size} compressed ones; allowed: {MAX_RATIO} times as many"
-            )
-            raise UsageError(f"{field}: {entry.filename} holds {said}")
