@@ -34,6 +34,7 @@ from nas.devices import everywhere
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.inference import split
 from nas.recipe import Recipe
+from nas.tasks.kinds.classification import Classification
 from nas.train import Program
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
@@ -178,7 +179,7 @@ def child(data: str, rounds: int) -> None:
     def steps(strategy: Differentiable) -> Iterator[tuple[float, float]]:
         """The loss of each step, and its seconds."""
         rule = Rule(strategy, SPACE, ())
-        program = Program(graph, recipe, 10, SCALING, shared=strategy.along_paths)
+        program = Program(graph, recipe, Classification(10), SCALING, shared=strategy.along_paths)
         state, key = everywhere(begin(rule, program, weights, given_logits(arrays), 1)), jax.random.key(0)
         for i in itertools.count():
             start = time.perf_counter()
@@ -197,7 +198,7 @@ def child(data: str, rounds: int) -> None:
     answer["losses"], answer["seconds"] = zip(*found, strict=True)
     answer["gumbel"] = sampled
     answer["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    program = Program(graph, recipe, 10, SCALING, shared=False)
+    program = Program(graph, recipe, Classification(10), SCALING, shared=False)
     logits = given_logits(arrays)
     mixture, pull = jax.vjp(jax.nn.softmax, logits.ops)
     loss, (_, by_mixture) = gradients(program, (WEIGHTS, MIXTURE), weights, mixture, valid)

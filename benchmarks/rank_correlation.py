@@ -40,7 +40,7 @@ from nas.evaluators.base import Evaluator, Job
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.train import TrainEvaluator
 from nas.executors import Executor, InProcess
-from nas.inference import calibrate, error, flatten, on_path, split, unflatten
+from nas.inference import calibrate, flatten, measure, on_path, split, unflatten
 from nas.job import bind, load_task
 from nas.sampling import uniform_paths
 from nas.streams import stream
@@ -198,7 +198,7 @@ class _Tables:
         path = jnp.asarray(encoding, jnp.int32)
         weights, statistics = on_path(self.weights, path), unflatten(self.statistics, rows)
         valid = self.task.valid
-        return error(self.graph, weights, statistics, valid, self.task, path, batch=batch, precision="float32")
+        return measure(self.graph, weights, statistics, valid, self.task, path, batch=batch, precision="float32")
 
 
 def stand_alone(evaluator: Evaluator, encodings: Sequence[Encoding], seeds: int, workers: int) -> list[list[float]]:

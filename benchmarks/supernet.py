@@ -187,7 +187,7 @@ class Ours:
         self._evaluator = SupernetEvaluator(
             self.space, flatten(self.weights), task, options.images, batch_size=options.batch
         )
-        self._program = Program(self.graph, RECIPE, CLASSES, (task.mean, task.std), shared=True)
+        self._program = Program(self.graph, RECIPE, task.kind, (task.mean, task.std), shared=True)
         self._data = (jnp.asarray(task.train.images), jnp.asarray(task.train.labels))
         self.state = everywhere(self._program.begin(self.weights))
         self._on_device = jax.tree.map(jnp.asarray, self.statistics)

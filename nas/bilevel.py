@@ -23,7 +23,7 @@ from nas.devices import everywhere
 from nas.discretise import discretise
 from nas.errors import RunError
 from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient, weight_step
-from nas.inference import error, flatten, split
+from nas.inference import flatten, measure, split
 from nas.interrupts import check
 from nas.recipe import Recipe
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
@@ -93,7 +93,7 @@ def search(
     rates = learning_rates(recipe.with_steps(steps))
     options: dict[str, Any] = {"partial": strategy.partial} if strategy.partial > 1 else {}
     graph, weights, statistics = split(space.supernet(stream(seed, INITIAL), **options))
-    program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=strategy.along_paths)
+    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=strategy.along_paths)
     key_logits, key_noise, key_train, key_valid = jr.split(stream(seed, SEARCH), 4)
     key_images, key_direction = jr.split(stream(seed, CURVATURE))
     logits = strategy.init(key_logits, space.mixing())
@@ -223,7 +223,7 @@ def logits_step(rule: Rule, logits: Any, optimiser: Any, by_mixture: Array, key:
 
 
 def _measured(rule: Rule, program: Program, task: Task, state: SearchState, statistics, epoch: int, seconds: float):
-    """`error` is the validation error of the search network with the mixture that the logits stand for."""
+    """The metric is that of the search network in validation, with the mixture that the logits stand for."""
     mixing, strategy = rule.space.mixing(), rule.strategy
     weights = np.asarray(strategy.weights(state.logits, mixing))
     row = discretise(rule.space, weights, rule.limits, strategy.max_skips)
@@ -231,7 +231,8 @@ def _measured(rule: Rule, program: Program, task: Task, state: SearchState, stat
     tracked = strategy.tracked(state.logits, mixing)
     if strategy.along_paths:
         tracked = OneHot(tracked)
-    metrics = {"error": error(program.graph, state.train.weights, statistics, task.valid, task, tracked, **how)}
+    value = measure(program.graph, state.train.weights, statistics, task.valid, task, tracked, **how)
+    metrics = {task.kind.metric: value}
     if strategy.stop_growth:
         metrics["curvature"] = float(state.curvature[epoch])
     return Epoch(epoch, row, metrics, seconds)

@@ -74,15 +74,19 @@ def _top(store: "Store", options: argparse.Namespace) -> str:
 
 
 def _pareto(store: "Store", options: argparse.Namespace) -> str:
-    objectives = [name.strip() for name in options.objectives.split(",")]
+    objectives = _names(options.objectives)
     rows = store.pareto(options.run, objectives)
-    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives or ())
 
 
 def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
-    objectives = [name.strip() for name in options.objectives.split(",")]
+    objectives = _names(options.objectives)
     row = store.hypervolume(options.run, objectives, _numbers("reference", options.reference))
     return _rendered([row], row, options)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _numbers(field: str, text: str | None) -> list[float] | None:
@@ -267,12 +271,12 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
     pareto.add_argument("run", metavar="RUN", help=run_help)
     pareto.add_argument(
-        "--objectives", metavar="METRIC,...", default="error,macs", help="minimised (default: %(default)s)"
+        "--objectives", metavar="METRIC,...", help="minimised (default: the run's first objective and macs)"
     )
 
     volume = command("hypervolume", _hypervolume, "How much of the space of objectives a run dominates.")
     volume.add_argument("run", metavar="RUN", help=run_help)
-    volume.add_argument("--objectives", metavar="METRIC,...", default="error,macs", help="(default: %(default)s)")
+    volume.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
     volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
 
     commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)

@@ -20,8 +20,7 @@ from nas.inference import Scaling, batch_logits, flatten, split, unflatten
 from nas.plain import from_json
 from nas.query import Run
 from nas.store import Store
-from nas.tasks import Resize
-from nas.tasks.base import check_names, numbered
+from nas.tasks import Resize, kinds
 from nas.tasks.pixels import decode, fit, in_colour
 from spaces.base import Space, check_encoding, costs
 
@@ -44,22 +43,23 @@ class Exported:
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
         self.description, self.space, self.network = description, space, network
         self.scaling: Scaling = tuple(description["mean"]), tuple(description["std"])
-        self.classes = tuple(description.get("classes") or numbered(_input(space)[2]))
+        self.kind = _kind(description, space)
+        self.classes = self.kind.named("classes", description.get("classes") or ())
         self.resize: Resize | None = description.get("resize")
         self._graph, self._weights, self._statistics = split(network)
 
     def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n num_classes"]:
-        """Logits of images as they were in training: 0..255, of the same size and channels. Any number of images takes
-        the memory of one batch. Raises UsageError for other arrays."""
+        """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
+        channels. Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
         images = self._checked(images)
-        logits = np.empty((len(images), len(self.classes)), np.float32)
+        logits = np.empty((len(images), self.kind.outputs), np.float32)
         for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             # The last batch is filled up with black: one shape is one program.
             filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
             found = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
             logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
-        return logits
+        return self.kind.answers(logits)
 
     def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
         """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
@@ -95,6 +95,8 @@ class Exported:
 
     def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
         """The name of the most probable class of each image, which are those of `predict`."""
+        if not self.classes:
+            raise UsageError("this network gives numbers and knows no classes: predict(images) gives them")
         return [self.classes[label] for label in self.predict(images).argmax(1)]
 
     def _checked(self, images: Any) -> np.ndarray:
@@ -207,14 +209,24 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
         numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
         if not numbers or len(values) != channels or not all(low <= one <= 1 for one in values):
             raise ValueError(f"{field} must be a list of {channels} numbers in {low:g}..1, one for each channel")
+    kind = _kind(description, space)
+    if kind.outputs != num_classes:
+        raise ValueError(f"kind={description['kind']!r} has {kind.outputs} outputs, and the space {num_classes}")
     if description.get("classes") is not None:
         if not isinstance(description["classes"], list):
             raise ValueError(f"classes must be a list of {num_classes} names")
-        check_names("classes", description["classes"], num_classes)
+        if not description["classes"] and kind.named("classes", ()):
+            raise ValueError(f"classes=0 names must be {num_classes}, one for each label")
+        kind.named("classes", description["classes"])
     how = description.get("resize")
     if how is not None and how not in get_args(Resize):
         raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")
     return description, space, encoding
+
+
+def _kind(description: dict[str, Any], space: Space) -> Any:
+    """The kind of task that a network was trained for. Older exports do not say: they classify."""
+    return kinds.from_data(description.get("kind", {"name": "classification", "num_classes": _input(space)[2]}))
 
 
 def _is_photo(array: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas import bilevel, checkpoint
+from nas import bilevel, checkpoint, output
 from nas.config import Config
 from nas.errors import UsageError
 from nas.query import NewTrial, Run, Trial
@@ -26,8 +26,8 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     mixing = space.mixing()
     if strategy.partial > 1 and not mixing.partial:
         raise UsageError(f"strategy.partial={strategy.partial} must be 1 in this space")
-    if settings.objectives != "error":
-        raise UsageError(f"objectives={settings.objectives!r} must be error: set limits on other costs")
+    if settings.objectives != task.kind.metric:
+        raise UsageError(f"objectives={settings.objectives!r} must be {task.kind.metric}: set limits on other costs")
     region(space, settings.limits)
     priced = [name for name, _ in settings.limits if name not in mixing.costs]
     if priced:
@@ -45,7 +45,7 @@ def search(
 ) -> list[Trial]:
     """The finished trials, first the one of the architecture that was found, then the later ones before the earlier."""
     saved = folder / "search.safetensors"
-    best = [float("inf")]
+    best, metric = [float("inf")], task.kind.metric
     known = {trial.number for trial in store.trials(run.id)}
 
     def on_epoch(epoch: bilevel.Epoch) -> None:
@@ -55,11 +55,11 @@ def search(
             known.add(epoch.number)
         metrics = {**epoch.metrics, **architecture.costs}
         store.finish_trial(run.id, epoch.number, metrics=metrics, error=None, seconds=epoch.seconds)
-        best[0] = epoch.metrics["error"]
+        best[0] = epoch.metrics[metric]
 
     def on_step(step: int, steps: int, loss: float) -> None:
         epoch = min(step * settings.epochs // steps + 1, settings.epochs)
-        tracked = f", error {best[0]:.2%}" if best[0] <= 1 else ""
+        tracked = f", {metric} {output.number(metric, best[0])}" if best[0] < float("inf") else ""
         doing = "compiling" if math.isnan(loss) else f"loss {loss:.3f}{tracked}"
         progress("Searching", step, steps, f"epoch {epoch} of {settings.epochs}, {doing}")
 

@@ -1,4 +1,4 @@
-"""A network as a function of its weights: the forward pass, calibration of normalisation statistics, error counts.
+"""A network as a function of its weights: the forward pass, calibration of normalisation statistics, and the metric.
 
 Statistics are an argument. A candidate's are measured on training images and used for its own evaluation only;
 nothing is ever written back to the shared weights (Guo et al., 2019, section 3.3; Wu & Johnson, "Rethinking Batch
@@ -90,10 +90,11 @@ batch_logits = _repeatable(_logits)
 
 
 @_repeatable
-def _batch_errors(graph, scaling, precision, weights, statistics, images, labels, path, indices, counted) -> Array:
-    """How many of the images at these indices are misclassified, of those that are counted."""
-    logits = _logits(graph, scaling, precision, weights, statistics, images[indices], path)
-    return ((logits.argmax(1) != labels[indices]) & counted).sum()
+def _batch_misses(graph, scaling, how, weights, statistics, images, labels, path, indices, counted) -> Array:
+    """The sum of the misses of the images at these indices, of those that are counted."""
+    precision, kind = how
+    outputs = _logits(graph, scaling, precision, weights, statistics, images[indices], path)
+    return jnp.where(counted, kind.misses(outputs, labels[indices]), 0).sum()
 
 
 @jax.jit
@@ -112,17 +113,17 @@ def calibrate(graph, weights, statistics, images: Any, task: Task, path, *, batc
     )
 
 
-def error(graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str) -> float:
-    """The share of images that are misclassified, in [0, 1]. They lie on the device, and are counted there."""
+def measure(graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str) -> float:
+    """The metric of the task on these images. They lie on the device, and what is missed is summed there."""
     batch = min(batch, len(data))
     scaling = (task.mean, task.std)
-    wrong = []
+    misses = []
     for i in range(0, len(data), batch):
         # The last batch is moved back, not padded or cut: one shape is one program.
         indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
         inputs = (weights, statistics, *data.on_device, path, indices, indices >= i)
-        wrong.append(_batch_errors(graph, scaling, precision, *inputs))
-    return sum(map(int, jax.device_get(wrong))) / len(data)
+        misses.append(_batch_misses(graph, scaling, (precision, task.kind), *inputs))
+    return task.kind.value(sum(map(float, jax.device_get(misses))) / len(data))
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

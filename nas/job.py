@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas import checkpoint, commands, config, gradient_job, loop, predictor_jobs, registry
+from nas import checkpoint, commands, config, gradient_job, loop, output, predictor_jobs, registry
 from nas.compilation import quick_start
 from nas.config import Config, Data
 from nas.errors import Interrupted, RunError, UsageError, unknown
@@ -40,7 +40,7 @@ from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store
 from nas.streams import BASELINE, PATHS, SAMPLE, SEARCH, WEIGHTS, stream
 from nas.tables import Table, table_of
-from nas.tasks import load
+from nas.tasks import kinds, load
 from nas.tasks.augment import Augment, check_fits
 from nas.tasks.base import Task
 from nas.train import fit
@@ -76,6 +76,7 @@ class Outcome:
     finals: list[Row]  # trained from scratch: the best, then the baselines
     trained: str | None = None  # the first architecture of which there are weights
     objectives: str = "error"  # all
+    metric: str = "error"  # of the task
     on_table: bool = False  # nothing is trained: it was measured before
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
@@ -105,6 +106,9 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         _check_name(url, settings.name)
     _check_own(given, settings)
     subject = load_subject(settings, config.names(given)["space"])
+    if "objectives" not in given and settings.objectives == Config.objectives:
+        settings = dataclasses.replace(settings, objectives=subject.metric)
+    _check_objectives(settings, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
     learning = Learning.of(settings, subject.named, resume)
@@ -200,6 +204,7 @@ def _begun(
             config={
                 "given": kept,
                 "task": subject.fingerprint(),
+                "metric": subject.metric,
                 "space": fingerprint(subject.named),
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
@@ -258,6 +263,11 @@ class Subject:
     def fingerprint(self) -> str:
         return (self.table or self.images).fingerprint()
 
+    @property
+    def metric(self) -> str:
+        """What the task has minimised, such as error."""
+        return "error" if self.task is None else self.task.kind.metric
+
     def limits(self, settings: Config) -> Limits:
         """Those of the user, and what the table has measured."""
         return settings.limits + (() if self.table is None else self.table.limits)
@@ -276,12 +286,10 @@ def load_subject(settings: Config, space_name: str) -> Subject:
             raise UsageError(f"{field} needs images: the table of task={settings.task!r} says what is measured")
         space = table.searchable()
         subject = Subject(space, table.space, None, table)
-        _check_objectives(settings, space)
         table_evaluator(settings, table).check()
         return subject
     task = load_task(settings)
     space = _priced(settings, bind(settings.space, task))
-    _check_objectives(settings, space)
     check_recipe(space, settings.final)
     for field in ("drop_path", "auxiliary"):
         if getattr(settings.training, field):
@@ -305,9 +313,10 @@ def _priced(settings: Config, space: Space) -> Space:
     return priced
 
 
-def _check_objectives(settings: Config, space: Space) -> None:
+def _check_objectives(settings: Config, subject: Subject) -> None:
+    space = subject.space
     costs = space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))
-    known, field = ["error", *costs], "objectives"
+    known, field = [subject.metric, *costs], "objectives"
     if settings.evaluator == "zero-cost":
         known, field = [*METRICS, *costs], "evaluator='zero-cost': objectives"
     elif not isinstance(settings.evaluator, str):
@@ -384,7 +393,8 @@ class _Job:
         best.sort(key=lambda row: row["architecture"] != trials[0].architecture)  # what was found comes first
         with_weights = {file.architecture for file in self.store.artifacts(self.run_.id, kind="weights")}
         trained = next((row["architecture"] for row in finals if row["architecture"] in with_weights), None)
-        more = {"objectives": self.settings.objectives, "on_table": self.subject.table is not None}
+        subject = self.subject
+        more = {"objectives": self.settings.objectives, "metric": subject.metric, "on_table": subject.table is not None}
         return Outcome(self.run_.name, self.store.url, self.settings.objective, best[:5], finals, trained, **more)
 
     def _searched(self, state: loop.Search) -> list[Trial]:
@@ -464,7 +474,7 @@ class _Job:
         def on_report(number: int, objectives: tuple[float, ...]) -> None:
             nonlocal best, count
             best, count = float(np.fmin(best, objectives[0])), count + 1
-            value = f"{best:.2%}" if settings.objective == "error" else f"{best:.4g}"
+            value = output.number(settings.objective, best)
             self.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
 
         if not log.complete(state):
@@ -566,7 +576,8 @@ class _Job:
         architecture = architecture_id(self.subject.named, np.asarray(encoding))
         if report.evaluation is not None:
             metrics = dict(report.evaluation.metrics)
-            metrics["standalone_error"] = metrics.pop("error")  # `error` is the signal of the search
+            metric = self.subject.metric
+            metrics[f"standalone_{metric}"] = metrics.pop(metric)  # by itself it is the signal of the search
             if report.evaluation.arrays:
                 path = self.folder / f"{architecture}.safetensors"
                 checkpoint.write(path, report.evaluation.arrays, self._description(encoding, metrics))
@@ -594,6 +605,7 @@ class _Job:
             "task": self.run_.task,
             "mean": list(self.subject.images.mean),
             "std": list(self.subject.images.std),
+            "kind": kinds.described(self.subject.images.kind),
             "classes": list(self.subject.images.classes),
             "resize": self.subject.images.resize,
             "metrics": metrics,

@@ -24,7 +24,18 @@ FILES = ("run", "kind", "path", "sha256")
 COUNTS = ("macs", "params", "flops")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
-DISPENSABLE = ("sha256", "seed", "budget", "space", "description", "strategy", "task", "started", "seconds")
+DISPENSABLE = (
+    "sha256",
+    "seed",
+    "budget",
+    "space",
+    "description",
+    "strategy",
+    "task",
+    "objective",
+    "started",
+    "seconds",
+)
 
 
 def write_what_can_be_written() -> None:
@@ -100,7 +111,7 @@ def render_architecture(shown: Row, form: str, width: int | None = None) -> str:
     if form == "csv":
         return _csv([{"architecture": shown["id"]} | row for row in shown["scores"]], ("architecture", *SCORES))
     facts = ("id", "space", "description", "encoding")
-    text = "".join(f"{name:12} {_cell(name, shown[name])}\n" for name in facts)
+    text = "".join(f"{name:12} {number(name, shown[name])}\n" for name in facts)
     text += "\n" + _table(shown["scores"], SCORES, width)
     if shown["artifacts"]:
         text += "\n" + _table(shown["artifacts"], FILES, width)
@@ -113,17 +124,17 @@ def outcome(found: "Outcome") -> str:
     if found.best:
         said = "validation error in the search" if by == "error" else f"{by} (least is best)"
         text += f"\nBest architectures of {found.name}, by {said}:\n\n"
-        columns = dict.fromkeys(("architecture", "trial", by, "error", "test_error", "macs", "params"))
+        columns = dict.fromkeys(("architecture", "trial", by, found.metric, f"test_{found.metric}", "macs", "params"))
         left_out = ("description", "space", "encoding")  # `nas show` has them
         rows = [{name: value for name, value in row.items() if name not in left_out} for row in found.best]
         text += render(rows, columns, "table") + "\n"
         if found.best[0][by] > min(row[by] for row in found.best):
             text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
     if found.finals:
-        trained = "Fully trained (`test_error` is measured once, after the last step)"
+        trained = f"Fully trained (`test_{found.metric}` is measured once, after the last step)"
         text += f"{'After the longest training in the table' if found.on_table else trained}:\n\n"
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in found.finals]
-        columns = ("role", "architecture", "standalone_error", "test_error", "macs", "params")
+        columns = ("role", "architecture", f"standalone_{found.metric}", f"test_{found.metric}", "macs", "params")
         text += render(rows, columns, "table") + "\n"
     asked = "".join(f"  {commands.ask(words, found.store)}\n" for words in questions(found))
     return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
@@ -179,9 +190,9 @@ def _table(
     if not rows:
         return "nothing to show\n"
     # The encoding says what the description says; a column without a single value only takes room.
+    measures = {"value": "name", "best": "objective"}  # what these are of, another column says
     texts = {
-        # A score's value is written as what it measures.
-        column: [_cell(row["name"] if column == "value" else column, row.get(column)) for row in rows]
+        column: [number(str(row.get(measures.get(column, ""), column)), row.get(column)) for row in rows]
         for column in columns
         if column != "encoding" and any(row.get(column) is not None for row in rows)
     }
@@ -224,14 +235,15 @@ def _fit(widths: dict[str, int], width: int, droppable: Iterable[str]) -> dict[s
     return kept
 
 
-def _cell(name: str, value: Any) -> str:
+def number(name: str, value: Any) -> str:
+    """A number as people read it, by what it measures."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, list):
         return " ".join(map(str, value))
     if isinstance(value, str) or not math.isfinite(value):
         return str(value)
-    if name == "best" or name.endswith("error"):
+    if name.endswith("error"):
         return f"{100 * value:.2f} %"
     if name in COUNTS:
         for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -29,7 +29,7 @@ METRICS = (
 PUBLISHED = re.compile(r"[\w.-]+:[^\s/]")  # SPACE:NAME; a description has a blank after its colon
 RETRAIN = "retrain"  # the strategy of a run that trains one given architecture, and has no search
 LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
-RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "best", "started")
+RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "objective", "best", "started")
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -77,10 +77,15 @@ class Run:
     def objective(self) -> str:
         """The first of what it minimises."""
         if self.strategy == RETRAIN:
-            return "standalone_error"
+            return f"standalone_{self.metric}"
         given = self.config.get("given")
         names = given.get("objectives", "error") if isinstance(given, dict) else "error"
         return str(names).split(",")[0]
+
+    @property
+    def metric(self) -> str:
+        """Of its task, such as error: what finals have as `standalone_error` and `test_error`."""
+        return str(self.config.get("metric", "error"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -366,36 +366,44 @@ class Store:
         return Predictor(**rows[query.pick("predictor", name, rows, f"store={self.url}")])
 
     def runs(self) -> list[Row]:
-        """One row a run, oldest first: how many trials of the search finished, and their lowest error; of a retraining
-        those of the training."""
-        retrains = RUN.c.strategy == query.RETRAIN
-        kind, name = (sa.case((retrains, a), else_=b) for a, b in (("final", "search"), ("standalone_error", "error")))
+        """One row a run, oldest first: how many trials of the search finished, and the least of its first objective; of
+        a retraining those of the training."""
+        runs = [self._alive(run) for run in self.all_runs()]
+        kind = sa.case((RUN.c.strategy == query.RETRAIN, "final"), else_="search")
         finished = (TRIAL.c.run_id == RUN.c.id) & (TRIAL.c.kind == kind) & (TRIAL.c.state == "finished")
-        error = (MEASUREMENT.c.trial_id == TRIAL.c.id) & (MEASUREMENT.c.name == name)
-        columns = {name: RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c}
-        columns |= {"trials": sa.func.count(TRIAL.c.id), "best": sa.func.min(MEASUREMENT.c.value)}
-        joined = sa.outerjoin(RUN, TRIAL, finished).outerjoin(MEASUREMENT, error)
-        rows = self._rows(
-            sa.select(*(columns[name].label(name) for name in query.RUN_COLUMNS))
-            .select_from(joined)
-            .group_by(RUN.c.id, *(RUN.c[name] for name in query.RUN_COLUMNS if name in RUN.c))
-            .order_by(RUN.c.id)
-        )
-        status = {run.name: self._alive(run).status for run in self.all_runs()}
-        return [row | {"status": status.get(row["name"], row["status"])} for row in rows]
+        counted = sa.select(RUN.c.id, sa.func.count(TRIAL.c.id)).join(TRIAL, finished).group_by(RUN.c.id)
+        lowest = sa.select(RUN.c.id, MEASUREMENT.c.name, sa.func.min(MEASUREMENT.c.value)).join(TRIAL, finished)
+        lowest = lowest.join(MEASUREMENT, MEASUREMENT.c.trial_id == TRIAL.c.id).group_by(RUN.c.id, MEASUREMENT.c.name)
+        with self._transaction() as connection:
+            trials = {run: count for run, count in connection.execute(counted)}
+            best = {(run, name): value for run, name, value in connection.execute(lowest)}
+        found = {
+            run.id: {
+                "trials": trials.get(run.id, 0),
+                "objective": run.objective,
+                "best": best.get((run.id, run.objective)),
+            }
+            for run in runs
+        }
+        return [{name: {**vars(run), **found[run.id]}[name] for name in query.RUN_COLUMNS} for run in runs]
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
         return query.top(self._query_rows(run), self.run(run).objective if by is None else by, limit, where)
 
-    def pareto(self, run: str, objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
-        return query.pareto(self._query_rows(run), objectives)
+    def pareto(self, run: str, objectives: Iterable[str] | None = None) -> list[Row]:
+        """By default of the run's first objective and the multiply-adds."""
+        return query.pareto(self._query_rows(run), self._objectives(run, objectives))
+
+    def _objectives(self, run: str, given: Iterable[str] | None) -> list[str]:
+        return [self.run(run).objective, "macs"] if given is None else list(given)
 
     def hypervolume(
-        self, run: str, objectives: Iterable[str] = ("error", "macs"), reference: Sequence[float] | None = None
+        self, run: str, objectives: Iterable[str] | None = None, reference: Sequence[float] | None = None
     ) -> Row:
         """Of the run's front, up to a reference point: by default the worst of each objective in the run."""
-        return query.front_volume(self.run(run).name, self._query_rows(run), list(objectives), reference)
+        names = self._objectives(run, objectives)
+        return query.front_volume(self.run(run).name, self._query_rows(run), names, reference)
 
     def _query_rows(self, run: str) -> list[Row]:
         run_id = self.run(run).id

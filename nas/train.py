@@ -28,7 +28,7 @@ from nas.inference import PRECISIONS, Graph, Scaling, flatten, forward, unflatte
 from nas.interrupts import check
 from nas.recipe import Recipe
 from nas.streams import OWN_TRAINING, TRAINING, generator, stream
-from nas.tasks.augment import Augment, augment, cross_entropy, normalise, smooth
+from nas.tasks.augment import Augment, augment, normalise
 from nas.tasks.base import Split, Task
 from spaces.single_path import decay_mask, put, select
 
@@ -73,7 +73,7 @@ class Program:
 
     graph: Graph
     recipe: Recipe
-    num_classes: int
+    kind: Any  # of the task: see `nas.tasks.kinds`
     scaling: Scaling
     shared: bool  # whether the weights hold all choices, of which each step trains those on its path
 
@@ -120,23 +120,23 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
     images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
-    labels = smooth(jax.nn.one_hot(data[1][indices], program.num_classes), recipe.label_smoothing)
+    targets = program.kind.targets(data[1][indices], recipe.label_smoothing)
     how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
-    images, labels = augment(how, images, labels, key_augment)
+    images, targets = augment(how, images, targets, key_augment)
     images = images.astype(PRECISIONS[recipe.precision])
 
     def loss(weights, path) -> Array:
         logits, _ = forward(program.graph, weights, statistics, images, path, train=True, key=key_dropout)
-        return cross_entropy(logits, labels)
+        return program.kind.loss(logits, targets)
 
     def loss_in_cells(weights, path) -> Array:
         network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
         dropped = drop if recipe.drop_path else None
         logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=dropped)
-        value = cross_entropy(logits.astype(jnp.float32), labels)
+        value = program.kind.loss(logits.astype(jnp.float32), targets)
         if extra is None:
             return value
-        return value + recipe.auxiliary * cross_entropy(extra.astype(jnp.float32), labels)
+        return value + recipe.auxiliary * program.kind.loss(extra.astype(jnp.float32), targets)
 
     return loss_in_cells if recipe.drop_path or recipe.auxiliary else loss
 
@@ -186,7 +186,7 @@ def fit(
     now and then.
     """
     data = task.train if data is None else data
-    program = Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=paths is not None)
+    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None)
     state, start = program.begin(weights), 0
     if saved is not None:
         steps = np.asarray(path if paths is None else paths)

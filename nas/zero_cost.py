@@ -32,7 +32,7 @@ from nas.compilation import same_bits
 from nas.inference import Graph, forward, on_path, split
 from nas.patterns import agreements
 from nas.streams import UNTRAINED, generator, stream
-from nas.tasks.augment import cross_entropy, normalise
+from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from spaces.base import Space
 from spaces.single_path import initial_statistics, total
@@ -71,7 +71,7 @@ def network_scores(
 ) -> dict[str, float]:
     """The scores of a network with the weights that it has: those on the path, or of a pruned network without one."""
     images = normalise(jnp.asarray(data.images), task.mean, task.std)
-    seen = _seen()(graph, weights, statistics, path, images, data.labels)
+    seen = _seen()((graph, task.kind), weights, statistics, path, images, data.labels)
     with jax.enable_x64(True):
         synflow = _synflow()(graph, weights, statistics, path, np.ones((1, *images.shape[1:])))
     return {
@@ -116,15 +116,15 @@ def _program(function: Callable[..., Any]) -> Callable[[], Any]:
 
 
 @_program
-def _seen(graph: Graph, weights, statistics, path, images, labels) -> dict[str, Array]:
-    """What a batch of images shows."""
+def _seen(what: tuple[Graph, Any], weights, statistics, path, images, labels) -> dict[str, Array]:
+    """What a batch of images shows, of a network and a kind of task."""
+    graph, kind = what
 
     def answer(weights: nnx.State, images: Array) -> Array:
         return forward(graph, weights, statistics, images, path, train=True)[0]
 
     def loss(weights: nnx.State) -> Array:
-        logits = answer(weights, images)
-        return cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[1]))
+        return kind.loss(answer(weights, images), kind.targets(labels, 0.0))
 
     gradient = jax.grad(loss)(weights)
     # Not as one backward program for both: on a CPU the weights' gradients cost several times those of the images.

@@ -13,14 +13,13 @@ from nas.tasks.augment import (
     Augment,
     augment,
     check_fits,
-    cross_entropy,
     cutout,
     mixup,
     normalise,
     random_crop,
     random_flip,
-    smooth,
 )
+from nas.tasks.kinds.classification import cross_entropy, smooth
 
 N, SIZE = 8, 6
 IMAGES = 1 + jr.uniform(jr.key(1), (N, SIZE, SIZE, 3))  # nowhere zero

@@ -23,6 +23,7 @@ from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hype
 from nas.inference import flatten, split
 from nas.progress import Silent
 from nas.recipe import Recipe
+from nas.tasks.kinds.classification import Classification
 from nas.train import Program, TrainState, descend, learning_rates
 from spaces import cell_ops
 from spaces.base import Mixable, feasible, smallest
@@ -160,7 +161,7 @@ def test_momentum_is_that_of_pytorch(nesterov):
 
 def program_of(recipe: Recipe) -> Program:
     graph, _, _ = split(MINI.supernet(jr.key(0)))
-    return Program(graph, recipe, 3, ((0.0,), (1.0,)), shared=False)
+    return Program(graph, recipe, Classification(3), ((0.0,), (1.0,)), shared=False)
 
 
 WRONG = {
@@ -236,7 +237,7 @@ class Toy(nnx.Module):
 def toy():
     graph, weights, statistics = split(Toy(jr.key(0)))
     recipe = Recipe(batch_size=8, weight_decay=0.1, crop=0)
-    program = Program(graph, recipe, 4, ((0.5,), (0.3,)), shared=False)
+    program = Program(graph, recipe, Classification(4), ((0.5,), (0.3,)), shared=False)
     draw = np.random.default_rng(0)
     data = jnp.asarray(draw.integers(0, 255, (16, 2, 2, 1)), jnp.uint8), jnp.asarray(draw.integers(0, 4, 16))
     train, valid = (Batch(statistics, data, np.arange(8) + start, jr.key(1), 0) for start in (0, 8))
@@ -278,7 +279,8 @@ def test_without_a_step_the_second_order_is_the_first(toy, order):
 @pytest.mark.parametrize("space", [MINI, pytest.param(SMALL, marks=pytest.mark.slow)], ids=["nasbench201", "darts"])
 def test_one_hot_mixtures_have_the_gradient_of_the_sampled_operations(task, space):
     graph, weights, statistics = split(space.supernet(jr.key(0)))
-    program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
+    recipe = dataclasses.replace(RECIPE, batch_size=16)
+    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=False)
     data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
     batch, mixing = Batch(statistics, data, np.arange(16), jr.key(1), 0), space.mixing()
     mixture = gumbel_darts().mixture(some_logits(space), mixing, jr.key(2), 0.5)
@@ -461,7 +463,8 @@ def smooth(monkeypatch):
 @pytest.mark.usefixtures("smooth")
 def test_differences_agree_with_the_exact_second_order_in_cells(task):
     graph, weights, statistics = split(SMALL.supernet(jr.key(0)))
-    program = Program(graph, dataclasses.replace(RECIPE, batch_size=16), 3, (task.mean, task.std), shared=False)
+    recipe = dataclasses.replace(RECIPE, batch_size=16)
+    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=False)
     data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
     train, valid = (Batch(statistics, data, np.arange(16) + start, jr.key(1), 0) for start in (0, 16))
     state = TrainState(weights, program.optimiser().init(weights))

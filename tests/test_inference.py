@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nas import inference
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.inference import calibrate, error, flatten, on_path, split, unflatten
+from nas.inference import calibrate, flatten, measure, on_path, split, unflatten
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 
@@ -111,8 +111,8 @@ def test_every_image_is_counted_once_whatever_the_batch(task, n, batch, seed):
     sizes: set[int] = set()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inference, "_logits", says_its_first_pixel)
-        patch.setattr(inference, "_batch_errors", inference._batch_errors.__wrapped__)
-        found = error(None, None, None, Split(images, labels), task, (), batch=batch, precision="float32")
+        patch.setattr(inference, "_batch_misses", inference._batch_misses.__wrapped__)
+        found = measure(None, None, None, Split(images, labels), task, (), batch=batch, precision="float32")
     assert found == (images[:, 0, 0, 0] != labels).sum() / n
     assert len(sizes) == 1  # each size of batch would be another program
 
@@ -124,7 +124,7 @@ def test_the_error_is_that_of_the_logits(evaluator):
     how = {"batch": BATCH, "precision": "float32"}
     weights = on_path(weights, path)
     statistics = calibrate(graph, weights, statistics, evaluator._calibration, task, path, **how)
-    found = error(graph, weights, statistics, task.valid, task, path, **how)
+    found = measure(graph, weights, statistics, task.valid, task, path, **how)
     images = normalise(jnp.asarray(task.valid.images), task.mean, task.std)
     logits, _ = inference.forward(graph, weights, statistics, images, path, train=False)
     assert found == (np.asarray(logits).argmax(1) != task.valid.labels).mean()

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 
 from nas.inference import forward, split
-from nas.tasks.augment import cross_entropy
+from nas.tasks.kinds.classification import cross_entropy
 from nas.train import Program, TrainState, batch_indices, train_step
 from spaces.layers import EPSILON, BatchNorm, normalise_by_batch
 from spaces.shufflenet import prune
@@ -142,7 +142,7 @@ def nonzero(tree) -> np.ndarray:
 def steps(supernet, task):
     """The states before training, after a step on one path, and after another on a path that shares none of it."""
     graph, weights, statistics = supernet
-    program = Program(graph, RECIPE, task.num_classes, (task.mean, task.std), shared=True)
+    program = Program(graph, RECIPE, task.kind, (task.mean, task.std), shared=True)
     states = [TrainState(jax.tree.map(jnp.array, weights), program.optimiser().init(weights))]
     data = jnp.asarray(task.train.images), jnp.asarray(task.train.labels)
     statistics = jax.tree.map(jnp.asarray, statistics)

@@ -264,7 +264,7 @@ def test_short_trainings_have_a_learning_rate(schedule, steps, warmup):
 
 
 def program(recipe: Recipe, graph, task) -> Program:
-    return Program(graph, recipe, task.num_classes, (task.mean, task.std), shared=False)
+    return Program(graph, recipe, task.kind, (task.mean, task.std), shared=False)
 
 
 def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task):

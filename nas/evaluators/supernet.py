@@ -12,7 +12,7 @@ import numpy as np
 
 from nas.devices import everywhere
 from nas.evaluators.base import Evaluation
-from nas.inference import calibrate, error, on_path, split, unflatten
+from nas.inference import calibrate, measure, on_path, split, unflatten
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
 from spaces.base import Space, costs
@@ -42,11 +42,12 @@ class SupernetEvaluator:
         return everywhere(self.task.train.images[np.sort(chosen)])
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
-        """`error` on the validation split, and the costs of the architecture. Neither budget nor seed matters."""
+        """The metric of the task on the validation split, and the costs. Neither budget nor seed matters."""
         graph, shared, statistics = self._network
         path = jnp.asarray(encoding, jnp.int32)
         weights = on_path(shared, path)
         how = {"batch": self.batch_size, "precision": self.precision}
         statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
-        wrong = error(graph, weights, statistics, self.task.valid, self.task, path, **how)
-        return Evaluation({"error": wrong, **costs(self.space, encoding)})
+        value = measure(graph, weights, statistics, self.task.valid, self.task, path, **how)
+        metric = self.task.kind.metric
+        return Evaluation({metric: value, **costs(self.space, encoding)}, objective=metric)

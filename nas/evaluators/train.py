@@ -13,7 +13,7 @@ from flax import nnx
 
 from nas.errors import UsageError
 from nas.evaluators.base import Evaluation
-from nas.inference import calibrate, error, flatten, split, unflatten
+from nas.inference import calibrate, flatten, measure, split, unflatten
 from nas.recipe import Recipe
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
@@ -48,7 +48,8 @@ class TrainEvaluator:
         seed: int,
         on_step: Callable[[int, float], None] = lambda step, loss: None,
     ) -> Evaluation:
-        """`error` (validation) and the costs; with `tests` also `test_error`, and the weights and statistics."""
+        """The metric of the task (validation) and the costs; with `tests` also that of test, and the weights and
+        statistics."""
         recipe = self.recipe
         if budget:
             epoch = -(-len(self.task.train.labels) // recipe.batch_size)
@@ -81,15 +82,16 @@ class TrainEvaluator:
         how = {"batch": self.batch_size, "precision": recipe.precision}
         images = self.task.train.images[: self.calibration_images]
         statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)
+        metric = self.task.kind.metric
         metrics = {
-            "error": error(graph, weights, statistics, self.task.valid, self.task, path, **how),
+            metric: measure(graph, weights, statistics, self.task.valid, self.task, path, **how),
             **costs(self.space, encoding),
         }
         if not self.tests:
-            return Evaluation(metrics)
-        metrics["test_error"] = error(graph, weights, statistics, self.task.test, self.task, path, **how)
+            return Evaluation(metrics, objective=metric)
+        metrics[f"test_{metric}"] = measure(graph, weights, statistics, self.task.test, self.task, path, **how)
         jax.block_until_ready(weights)
-        return Evaluation(metrics, {**flatten(weights), **flatten(statistics)})
+        return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
 
     def _built(self, row: np.ndarray, key: jax.Array) -> nnx.Module:
         build: Any = self.space.build

@@ -122,15 +122,3 @@ def mixup(
         return share * values + (1 - share) * values[partner]
 
     return mixed(images), mixed(labels)
-
-
-def smooth(labels: Float[Array, "n k"], amount: float) -> Float[Array, "n k"]:
-    """`amount` of the mass goes to all classes alike (Szegedy et al., 2015. https://arxiv.org/abs/1512.00567)."""
-    if not 0 <= amount <= 1:
-        raise UsageError(f"label_smoothing={amount!r} must lie in 0..1")
-    return (1 - amount) * labels + amount / labels.shape[1]
-
-
-def cross_entropy(logits: Float[Array, "n k"], labels: Float[Array, "n k"]) -> Float[Array, ""]:
-    """The mean over the batch, in single precision whatever the logits are."""
-    return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1))

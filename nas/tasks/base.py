@@ -5,7 +5,7 @@ The parts depend on the data and on the split seed, never on the seed of a searc
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -14,6 +14,7 @@ import numpy as np
 from nas import registry
 from nas.errors import UsageError
 from nas.tasks import Resize
+from nas.tasks.kinds import kind_of
 from nas.tasks.pixels import as_uint8, resizing
 from nas.tasks.pixels import resize as resized
 
@@ -21,15 +22,15 @@ from nas.tasks.pixels import resize as resized
 @dataclass(frozen=True, eq=False)
 class Split:
     images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int32 [n]
+    labels: np.ndarray  # int32 [n], or float32 [n] where they are numbers
 
     def __post_init__(self):
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4:
             kind = f"{images.dtype} {list(images.shape)}"
             raise UsageError(f"images={kind} must be uint8 [n, height, width, channels]")
-        if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
-            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be int32 [{len(images)}]")
+        if labels.dtype not in (np.int32, np.float32) or labels.shape != images.shape[:1]:
+            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be int32 or float32 [{len(images)}]")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +52,7 @@ class Task:
     train: Split
     valid: Split
     test: Split
-    num_classes: int
+    kind: Any  # what is asked of a network: see `nas.tasks.kinds`
     mean: tuple[float, ...]  # of train, per channel, with 255 as 1
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()  # their names by label; without any they are "0", "1", ...
@@ -59,9 +60,12 @@ class Task:
     note: str | None = None  # what was done to the images and a user should know, in one line
 
     def __post_init__(self):
-        names = tuple(self.classes) or numbered(self.num_classes)
-        check_names(f"task={self.name!r}: classes", names, self.num_classes)
-        object.__setattr__(self, "classes", names)
+        object.__setattr__(self, "classes", self.kind.named(f"task={self.name!r}: classes", self.classes))
+
+    @property
+    def num_classes(self) -> int:
+        """How many numbers a network gives for an image, as spaces call it: of classes, one each."""
+        return self.kind.outputs
 
     @property
     def image_size(self) -> int:
@@ -88,23 +92,6 @@ def digest_of(begin: object, arrays: Iterable[np.ndarray]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}".encode())
         digest.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
     return digest.hexdigest()
-
-
-def numbered(n: int) -> tuple[str, ...]:
-    """The names of classes that have none."""
-    return tuple(str(label) for label in range(n))
-
-
-def check_names(field: str, names: Sequence[object], n: int) -> None:
-    """Raises unless these are different names, one for each of `n` classes."""
-    if len(names) != n:
-        raise UsageError(f"{field}={len(names)} names must be {n}, one for each label")
-    odd = next((name for name in names if not isinstance(name, str) or not name), None)
-    if odd is not None:
-        raise UsageError(f"{field}: {odd!r} must be a text that is not empty")
-    if len(set(names)) < n:
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UsageError(f"{field}: {twice!r} stands for two labels; names must differ")
 
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images and labels, unchecked, as a file holds them
@@ -182,8 +169,10 @@ def split(
     """
     check_options(seed, max_images, image_size, resize)
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
-    whole = {part: _checked(f"task={name!r}: {part}", *arrays, num_classes) for part, arrays in given.items() if arrays}
-    _check_classes(name, whole["train"].labels, num_classes, needed=1 if len(whole) == 3 else 2)
+    kind = kind_of(f"task={name!r}: train", np.asarray(labels), num_classes)
+    whole = {part: _checked(f"task={name!r}: {part}", *arrays, kind) for part, arrays in given.items() if arrays}
+    kind.check_enough(f"task={name!r}", whole["train"].labels, 1 if len(whole) == 3 else 2)
+    strata = {part: kind.strata(arrays.labels) for part, arrays in whole.items()}
     shapes = {part: list(arrays.images.shape[1:]) for part, arrays in whole.items()}
     for part, shape in shapes.items():
         if shape != shapes["train"]:
@@ -191,22 +180,23 @@ def split(
 
     rng = np.random.default_rng(seed)
     train = whole["train"]
-    order = _spread(train.labels, rng, lead=0.5)
-    chosen: dict[str, tuple[Split, np.ndarray]] = {}
+    order = _spread(strata["train"], rng, lead=0.5)
+    chosen: dict[str, tuple[str, np.ndarray]] = {}  # of which part as it was given, and which of its images
     for part, share in (("test", 0.2), ("valid", 0.1 if test else 0.2)):
         if part in whole:
-            chosen[part] = whole[part], np.arange(len(whole[part]))
+            chosen[part] = part, np.arange(len(whole[part]))
         else:
             n = max(1, round(share * len(train)))
-            chosen[part], order = (train, order[:n]), order[n:]
-    chosen["train"] = train, order
+            chosen[part], order = ("train", order[:n]), order[n:]
+    chosen["train"] = "train", order
 
-    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, num_classes)
+    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, kind.outputs)
     height, width = shapes["train"][:2]
     size = image_size or (max if resize == "pad" else min)(height, width)
     parts: dict[str, Split] = {}
-    for part, (arrays, index) in chosen.items():
-        index = index[_spread(arrays.labels[index], rng, lead=0)][: sizes[part]]
+    for part, (source, index) in chosen.items():
+        arrays = whole[source]
+        index = index[_spread(strata[source][index], rng, lead=0)][: sizes[part]]
         pixels = resized(arrays.images[index], size, resize)
         parts[part] = Split(pixels, arrays.labels[index])
         parts[part].images.setflags(write=False)
@@ -214,7 +204,7 @@ def split(
     mean, std = _moments(parts["train"].images)
     note = resizing(name, found or {(width, height): sum(map(len, parts.values()))}, size, resize)
     how = None if note is None else resize
-    return Task(name, **parts, num_classes=num_classes, mean=mean, std=std, classes=classes, resize=how, note=note)
+    return Task(name, **parts, kind=kind, mean=mean, std=std, classes=classes, resize=how, note=note)
 
 
 def check_options(seed: int, max_images: int | None, image_size: int | None, resize: str) -> None:
@@ -234,7 +224,7 @@ def check_options(seed: int, max_images: int | None, image_size: int | None, res
             raise UsageError(f"{field}={value!r} must be a whole number, {allowed}")
 
 
-def _checked(field: str, images: np.ndarray, labels: np.ndarray, num_classes: int) -> Split:
+def _checked(field: str, images: np.ndarray, labels: np.ndarray, kind: Any) -> Split:
     images, labels = np.asarray(images), np.asarray(labels)
     shape = list(images.shape)
     if images.ndim == 3:
@@ -244,23 +234,7 @@ def _checked(field: str, images: np.ndarray, labels: np.ndarray, num_classes: in
         raise UsageError(f"{field}.images={shape} must be {allowed}")
     if labels.shape != images.shape[:1]:
         raise UsageError(f"{field}.labels={list(labels.shape)} must be [{len(images)}], one label an image")
-    if labels.dtype.kind not in "iu":
-        raise UsageError(f"{field}.labels has dtype {labels.dtype}; allowed: integers")
-    outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(outside):
-        i = outside[0]
-        raise UsageError(f"{field}.labels[{i}]={labels[i]} must lie in 0..{num_classes - 1}")
-    return Split(as_uint8(f"{field}.images", images), labels.astype(np.int32))
-
-
-def _check_classes(name: str, labels: np.ndarray, num_classes: int, needed: int) -> None:
-    if not 2 <= num_classes <= len(labels):
-        allowed = f"2..{len(labels)}, the number of training images"
-        raise UsageError(f"task={name!r}: num_classes={num_classes} must lie in {allowed}")
-    counts = np.bincount(labels, minlength=num_classes)
-    if counts.min() < needed:
-        rare = int(counts.argmin())
-        raise UsageError(f"task={name!r}: class {rare} has {counts[rare]} training images, {needed} are needed")
+    return Split(as_uint8(f"{field}.images", images), kind.checked(field, labels))
 
 
 def _spread(labels: np.ndarray, rng: np.random.Generator, lead: float) -> np.ndarray:

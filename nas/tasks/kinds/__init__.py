@@ -1,0 +1,106 @@
+"""What a task asks of a network: a file a kind, which is known by being in this folder.
+
+The labels of the data say of which kind a task is. Everything that depends on it is here: what a network gives for an
+image, what it is trained towards and by which loss, and the metric that a search minimises.
+"""
+
+import dataclasses
+import functools
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from nas.errors import UsageError, unknown
+
+
+@runtime_checkable
+class Kind(Protocol):
+    """A frozen dataclass: compiled programs are looked up by it."""
+
+    metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
+    allowed: ClassVar[str]  # the labels that it takes, in words
+
+    @classmethod
+    def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Kind | None":
+        """The kind of these training labels; None where they are of another kind. Raises UsageError."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a network gives for an image."""
+        ...
+
+    def checked(self, field: str, labels: np.ndarray) -> np.ndarray:
+        """The labels in the type in which they are kept. Raises UsageError for what are none."""
+        ...
+
+    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+        """Raises UsageError for training labels that are too few: each class, where there are such, `needed` times."""
+        ...
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        """A whole number from 0 for each image: parts of the data have images of all in proportion."""
+        ...
+
+    def named(self, field: str, classes: Sequence[object]) -> tuple[str, ...]:
+        """The names of the classes, where there are such. Raises UsageError."""
+        ...
+
+    def targets(self, labels: Array, smoothing: float) -> Float[Array, "n outputs"]:
+        """What a network is trained towards."""
+        ...
+
+    def loss(self, outputs: Float[Array, "n outputs"], targets: Float[Array, "n outputs"]) -> Float[Array, ""]:
+        """In single precision, the mean over the batch."""
+        ...
+
+    def misses(self, outputs: Float[Array, "n outputs"], labels: Array) -> Float[Array, "n"]:
+        """How far each image's answer is off."""
+        ...
+
+    def value(self, mean: float) -> float:
+        """The metric, of the mean of all misses."""
+        ...
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """The outputs of an exported network in the units of the labels."""
+        ...
+
+
+@functools.cache
+def kinds() -> dict[str, Any]:
+    """By the names of their files."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {name: importlib.import_module(f"{__name__}.{name}").KIND for name in names}
+
+
+def kind_of(field: str, labels: np.ndarray, outputs: int) -> Any:
+    """The kind of task that training labels are of. Raises UsageError."""
+    for kind in kinds().values():
+        if (found := kind.of(field, labels, outputs)) is not None:
+            return found
+    allowed = " or ".join(kind.allowed for kind in kinds().values())
+    raise UsageError(f"{field}.labels has dtype {labels.dtype} and {labels.ndim} axes; allowed: {allowed}")
+
+
+def described(kind: Any) -> dict[str, Any]:
+    """As plain data, which `from_data` reads."""
+    (name,) = (name for name, each in kinds().items() if isinstance(kind, each))
+    return {"name": name, **{field.name: getattr(kind, field.name) for field in dataclasses.fields(kind)}}
+
+
+def from_data(data: Any) -> Any:
+    """Raises ValueError or UsageError for what describes none."""
+    fields = dict(data) if isinstance(data, dict) else {}
+    name = fields.pop("name", None)
+    if name not in kinds():
+        raise unknown("kind", name, kinds())
+    kind = kinds()[str(name)]
+    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    if set(fields) != set(known) or not all(type(value) in (int, float) for value in fields.values()):
+        raise ValueError(f"kind={name!r} must have the numbers {', '.join(known) or 'of none'}")
+    return kind(**fields)

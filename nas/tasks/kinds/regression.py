@@ -1,0 +1,85 @@
+"""Regression: a number for each image, the mean squared error, and its root over all images, in the unit of the labels.
+
+A network learns the labels with their mean and deviation in training as 0 and 1, whatever their unit is.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nas.errors import UsageError
+
+FEWEST = 10  # images, of which parts are made
+BINS = 10  # of equally many images, by which parts of the data are stratified
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+    mean: float
+    scale: float
+
+    metric: ClassVar[str] = "rmse"
+    allowed: ClassVar[str] = "floats [n]"
+
+    def __post_init__(self):
+        if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
+            raise ValueError(f"mean={self.mean} and scale={self.scale} must be finite, and scale above 0")
+
+    @classmethod
+    def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Regression | None":
+        del outputs
+        if labels.dtype.kind != "f":
+            return None
+        numbers = labels.astype(np.float64)
+        if not numbers.size or not np.isfinite(numbers).all() or not numbers.std() > 0:
+            raise UsageError(f"{field}.labels must be finite numbers that are not all the same")
+        return cls(float(numbers.mean()), float(numbers.std()))
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def checked(self, field: str, labels: np.ndarray) -> np.ndarray:
+        if labels.dtype.kind not in "iuf":
+            raise UsageError(f"{field}.labels has dtype {labels.dtype}; allowed: numbers")
+        outside = np.flatnonzero(~np.isfinite(labels.astype(np.float32)))
+        if len(outside):
+            raise UsageError(f"{field}.labels[{outside[0]}]={labels[outside[0]]} must be finite")
+        return labels.astype(np.float32)
+
+    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+        if len(labels) < FEWEST:
+            raise UsageError(f"{field} has {len(labels)} training images, {FEWEST} are needed")
+
+    def strata(self, labels: np.ndarray) -> np.ndarray:
+        ranks = labels.argsort(kind="stable").argsort(kind="stable")
+        return (ranks * min(BINS, max(1, len(labels) // 2)) // max(len(labels), 1)).astype(np.int32)
+
+    def named(self, field: str, classes: Sequence[object]) -> tuple[str, ...]:
+        if classes:
+            raise UsageError(f"{field}={list(classes)[:3]} must be none: the labels are numbers")
+        return ()
+
+    def targets(self, labels: Array, smoothing: float) -> Float[Array, "n 1"]:
+        del smoothing  # of classes
+        return ((labels - self.mean) / self.scale)[:, None].astype(jnp.float32)
+
+    def loss(self, outputs: Float[Array, "n 1"], targets: Float[Array, "n 1"]) -> Float[Array, ""]:
+        return jnp.mean((outputs.astype(jnp.float32) - targets) ** 2)
+
+    def misses(self, outputs: Float[Array, "n 1"], labels: Array) -> Float[Array, "n"]:
+        return (outputs[:, 0] * self.scale + self.mean - labels) ** 2
+
+    def value(self, mean: float) -> float:
+        return math.sqrt(mean)
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs * np.float32(self.scale) + np.float32(self.mean)
+
+
+KIND = Regression
