@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.export import load as load
-    from nas.job import Outcome
+    from nas.outcome import Outcome
     from nas.predictor_files import load as load_predictor
     from nas.store import Store as Store
 

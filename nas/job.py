@@ -33,6 +33,7 @@ from nas.inference import flatten, split
 from nas.interrupts import held, reason, undisturbed
 from nas.learning import Learning
 from nas.lock import locked
+from nas.outcome import Outcome
 from nas.predictor_files import described
 from nas.progress import Reporter, Silent
 from nas.query import NewTrial, Row, Run, Trial
@@ -63,25 +64,6 @@ from strategies.region import region
 from strategies.visited import also, nothing
 
 ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A finished run, and where its results are."""
-
-    name: str
-    store: str
-    objective: str  # the first
-    best: list[Row]  # of the search, by the objective
-    finals: list[Row]  # trained from scratch: the best, then the baselines
-    trained: str | None = None  # the first architecture of which there are weights
-    objectives: str = "error"  # all
-    metric: str = "error"  # of the task
-    on_table: bool = False  # nothing is trained: it was measured before
-
-    def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
-        with Store(self.store) as store:
-            return store.top(self.name, by, limit, where)
 
 
 def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:

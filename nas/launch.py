@@ -20,9 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
             with Bar() as bar:
                 from nas import job
+                from nas.outcome import told
 
                 outcome = job.search(data, resume, bar)
-            return output.say(PROGRAM, output.outcome(outcome))
+            return output.say(PROGRAM, told(outcome))
     except (UsageError, RunError) as error:
         return output.complain(PROGRAM, error)
     except KeyboardInterrupt as stop:

@@ -6,17 +6,12 @@ import io
 import json
 import math
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nas import commands
 from nas.errors import RunError, UsageError, unknown
 from nas.query import Row
-
-if TYPE_CHECKING:
-    from nas.job import Outcome
 
 FORMATS = ("table", "json", "csv")
 SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
@@ -116,44 +111,6 @@ def render_architecture(shown: Row, form: str, width: int | None = None) -> str:
     if shown["artifacts"]:
         text += "\n" + _table(shown["artifacts"], FILES, width)
     return text
-
-
-def outcome(found: "Outcome") -> str:
-    """What a finished job found, and what can be asked of it next."""
-    by, text = found.objective, ""
-    if found.best:
-        said = "validation error in the search" if by == "error" else f"{by} (least is best)"
-        text += f"\nBest architectures of {found.name}, by {said}:\n\n"
-        columns = dict.fromkeys(("architecture", "trial", by, found.metric, f"test_{found.metric}", "macs", "params"))
-        left_out = ("description", "space", "encoding")  # `nas show` has them
-        rows = [{name: value for name, value in row.items() if name not in left_out} for row in found.best]
-        text += render(rows, columns, "table") + "\n"
-        if found.best[0][by] > min(row[by] for row in found.best):
-            text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
-    if found.finals:
-        trained = f"Fully trained (`test_{found.metric}` is measured once, after the last step)"
-        text += f"{'After the longest training in the table' if found.on_table else trained}:\n\n"
-        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in found.finals]
-        columns = ("role", "architecture", f"standalone_{found.metric}", f"test_{found.metric}", "macs", "params")
-        text += render(rows, columns, "table") + "\n"
-    asked = "".join(f"  {commands.ask(words, found.store)}\n" for words in questions(found))
-    return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
-
-
-def questions(found: "Outcome") -> list[str]:
-    """What can be asked of the run, as the words after `nas`."""
-    run, rows = shlex.quote(found.name), found.best or found.finals
-    asked = [f"top {run} --limit 10"]
-    front = found.objectives
-    if "," not in front and found.best and rows[0].get("macs") is not None and front != "macs":
-        front = f"{front},macs"
-    if found.best and "," in front:
-        asked.append(f"pareto {run} --objectives {front}")
-    if rows:
-        asked.append(f"show {rows[0]['architecture']}")
-    if found.trained:
-        asked.append(f"export {found.trained} --run {run} --out {shlex.quote(f'{found.name}-best/')}")
-    return asked
 
 
 def _json(rows: Sequence[Row]) -> str:

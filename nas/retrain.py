@@ -6,9 +6,10 @@ One that a search has found is trained on the same data, unless --task names oth
 import dataclasses
 from collections.abc import Sequence
 
-from nas import config, output
+from nas import config
 from nas.errors import UsageError
 from nas.interrupts import heard
+from nas.outcome import told
 from nas.progress import Bar
 from nas.query import PUBLISHED
 from nas.store import Store
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> str:
             which = "".join(f", {name}={same[name]}" for name in DATA[1:] if same.get(name) is not None)
             bar.say(f"On the data of run {found.run}: task={same['task']}{which}")
         given = {"workers": 0, "baselines": 0, **same, **data, "space": found.space, "architecture": found.text}
-        return output.outcome(job.search(given | {"store": options.store}, reporter=bar))
+        return told(job.search(given | {"store": options.store}, reporter=bar))
 
 
 def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas import compilation, job, launch, output
+from nas import compilation, job, launch, outcome, output
 from nas.interrupts import check, heard, held, kept, undisturbed
 from nas.progress import Bar
 from nas.store import Store
@@ -173,7 +173,7 @@ def test_what_is_interrupted_before_a_run_began_and_after_it_ended_says_so(monke
     assert launch.main(TINY) == 130
     assert "Interrupted before the run began." in capsys.readouterr().err
     monkeypatch.setattr(job, "search", lambda *_: object())
-    monkeypatch.setattr(output, "outcome", interrupted)
+    monkeypatch.setattr(outcome, "told", interrupted)
     assert launch.main(TINY) == 130
     assert "the run is finished" in capsys.readouterr().err
 

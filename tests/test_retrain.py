@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nas import cli, config, job, launch
+from nas.outcome import Outcome
 from nas.store import NewTrial, Store
 from spaces import SPACES, presets
 from spaces.base import architecture_id
@@ -41,7 +42,7 @@ def asked(monkeypatch) -> list[config.Config]:
 
     def search(data, reporter):
         found.append(config.build(data))
-        return job.Outcome("run", data["store"], "error", [], [])
+        return Outcome("run", data["store"], "error", [], [])
 
     monkeypatch.setattr(job, "search", search)
     return found
