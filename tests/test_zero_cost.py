@@ -30,7 +30,7 @@ from spaces.nasbench201 import NasBench201
 from spaces.single_path import put
 
 # With two cells, so that the cells of a stage are a loop.
-CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=10)
+CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=3)
 # Two equal blocks: compiling is what these tests take their time for.
 BLOCKS = dataclasses.replace(MINI, blocks=(2,), widths=(8,), strides=(1,))
 SPACES = {"shufflenet": (BLOCKS, shufflenet.prune), "nasbench201": (CELLS, nasbench201.prune)}
