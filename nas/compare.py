@@ -124,7 +124,6 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     question.check_size(expected)
     trials = int(expected)
     while True:
-        question.check_size(trials)
         try:
             result = study.run(
                 strategy,
@@ -145,6 +144,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
         if (fits < trials).all():  # else it had more to spend than was foreseen
             break
         trials = int(1.5 * trials)
+        question.check_size(trials)
     if fits.min() < 1:
         raise UsageError(f"budget-seconds={budget:g} is less than one evaluation takes")
     best, every = result.best(), np.arange(question.seeds)

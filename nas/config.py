@@ -169,7 +169,7 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
     return tuple((name, most) for name, _, most in conditions)
 
 
-# What comes in kinds, with fields of its own.
+# What comes in kinds, with fields of its own: see `BUILDERS`.
 PARTS = ("space", "strategy", "evaluator")
 # What the task and the objectives decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
@@ -241,6 +241,9 @@ def build_evaluator(data: Any) -> Any:
 
     check(name, value)
     return value
+
+
+BUILDERS = dict(zip(PARTS, (build_space, build_strategy, build_evaluator), strict=True))
 
 
 def _built(kind: str, data: Any, given: bool = True) -> Any:
@@ -360,7 +363,7 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     if kept_name not in (name, registry.lasting(name)):
         return False
     fields = {key.replace("-", "_"): value for key, value in fields.items()}
-    build_part = {"space": build_space, "strategy": build_strategy, "evaluator": build_evaluator}[part]
+    build_part = BUILDERS[part]
     return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
 
 
@@ -448,7 +451,7 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
             data[part] = getattr(chosen, part)
     asks_help = any(word in ("-h", "--help") for word in rest)
     parts = {}
-    for part, make in (("space", build_space), ("strategy", build_strategy), ("evaluator", build_evaluator)):
+    for part, make in BUILDERS.items():
         touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
         if touched or not asks_help:  # help alone answers without importing JAX
             parts[part] = make(data.get(part, getattr(Config, part)))

@@ -6,7 +6,6 @@ Everything that is computed follows from the stored configuration, so a resumed 
 import contextlib
 import dataclasses
 import importlib.metadata
-import itertools
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +35,7 @@ from nas.lock import locked
 from nas.outcome import Outcome
 from nas.predictor_files import described
 from nas.progress import Reporter, Silent
-from nas.query import NewTrial, Row, Run, Trial
+from nas.query import NewTrial, Row, Run, Trial, free_name
 from nas.sampling import cost_binned_paths, uniform_paths
 from nas.store import Store
 from nas.streams import BASELINE, PATHS, SAMPLE, SEARCH, WEIGHTS, stream
@@ -426,8 +425,7 @@ class _Job:
         name, saved = self.settings.save_predictor, self.store.predictors()
         if name is None or any(self._has_saved(row) for row in saved):
             return
-        taken = {row["name"] for row in saved}
-        free = next(each for i in itertools.count(1) if (each := f"{name}-{i}" if i > 1 else name) not in taken)
+        free = free_name(name, {row["name"] for row in saved})
         if free != name:
             self.reporter.say(f"Another predictor was called {name} meanwhile: this one is {free}.")
         name = free

@@ -101,10 +101,10 @@ def read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
 
 
-def shown(text: Any) -> str:
+def shown(text: Any, most: int = 300) -> str:
     """A text, or what Python writes for a value, cut to what one line of an error may hold."""
     text = text if isinstance(text, str) else repr(text)
-    return text if len(text) <= 300 else f"{text[:300]}..."
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def by_type(hint: Any, raw: Any) -> Any:

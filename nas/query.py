@@ -9,10 +9,11 @@ import difflib
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from nas.errors import UsageError, unknown
+from nas.plain import shown
 
 Row = dict[str, Any]
 Kind = Literal["search", "final"]  # a final is a stand-alone training of what a search has found
@@ -149,8 +150,13 @@ def check_name(name: str) -> None:
     odd = not name.isprintable() or any(c in name for c in "/\\") or name.strip() != name
     if odd or name[:1] in ("", ".", "-") or name == "latest" or len(name.encode()) > LONGEST_NAME:
         allowed = f"1 to {LONGEST_NAME} bytes that can be printed, without slashes, not beginning with a dot or a dash"
-        text = name if len(name) <= 60 else f"{name[:60]}..."
-        raise UsageError(f"name={text!r} must be {allowed}, and not be latest")
+        raise UsageError(f"name={shown(name, 60)!r} must be {allowed}, and not be latest")
+
+
+def free_name(stem: str, taken: Collection[str]) -> str:
+    """The first of `stem`, `stem-2`, `stem-3` and so on that is not taken."""
+    names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
+    return next(name for name in names if name not in taken)
 
 
 def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[float, float], bool], float]]:

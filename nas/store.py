@@ -147,9 +147,7 @@ class Store:
         with self._transaction(write=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
-                stem = _stem(space, strategy, task, seed)
-                names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
-                name = next(each for each in names if each not in taken)
+                name = query.free_name(_stem(space, strategy, task, seed), taken)
             self._refuse(name, taken)
             folder = self.new_folder(name)
             # Beside a SQLite file it moves with that; of a server it is on this machine.

@@ -326,6 +326,7 @@ MISTAKES = {
     "--task table:none.npz": "none.npz",
     "--task table:FILE --strategies rndom": "did you mean 'random'",
     "--task table:FILE --epochs 13": "epochs=13 is not in",
+    "--task table:FILE --epochs 0": "epochs=0 is not in",
     "--task table:FILE --dataset cifar1": "did you mean 'cifar10'",
     "--task table:FILE --limit macs<=1": "the smallest macs is",
     "--task table:FILE --limit latency<=1": "did you mean 'phone_latency_ms'",

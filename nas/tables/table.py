@@ -109,11 +109,13 @@ class Table:
         the table has, or cifar10 and 12. Raises UsageError for what it has not."""
         errors = [c for c in self.columns.values() if c.kind == "error"]
         known = sorted({c.dataset for c in errors if c.dataset})
-        dataset = dataset or (known[0] if len(known) == 1 else "cifar10")
+        if dataset is None:
+            dataset = known[0] if len(known) == 1 else "cifar10"
         if dataset not in known:
             raise unknown(f"table={self.path!r}: dataset", dataset, known)
         allowed = sorted({c.epochs or 0 for c in errors if c.dataset == dataset})
-        epochs = epochs or (allowed[0] if len(allowed) == 1 else 12)
+        if epochs is None:
+            epochs = allowed[0] if len(allowed) == 1 else 12
         if epochs not in allowed:
             raise UsageError(f"epochs={epochs} is not in table={self.path!r}; allowed: {', '.join(map(str, allowed))}")
         return dataset, epochs
@@ -131,7 +133,7 @@ class Table:
         a dataset with what the table tells of it without training, for predictors. Where architectures were not
         measured, they cost one `unmeasured`."""
         costs = {
-            name: np.asarray(np.nan_to_num(self.values[name], nan=np.nanmax(self.values[name])), np.float32)
+            name: np.asarray(np.where(self.measured, self.values[name], np.nanmax(self.values[name])), np.float32)
             for name, column in self.columns.items()
             if column.kind == "cost" and not np.isnan(self.values[name][self.measured]).any()
         }
@@ -237,13 +239,13 @@ def _open_member(path: str, file: Any, info: zipfile.ZipInfo, member: Any) -> np
     size = math.prod(shape) * dtype.itemsize
     if size > info.file_size - header:
         raise ValueError(f"{info.filename} is cut short")
+    if not size:
+        return np.empty(shape, dtype)
     if info.compress_type != zipfile.ZIP_STORED:
         return np.frombuffer(member.read(size), dtype).reshape(shape, order="F" if fortran else "C")
     file.seek(info.header_offset + 26)
     name_size, extra_size = np.frombuffer(file.read(4), "<u2")
     offset = info.header_offset + 30 + int(name_size) + int(extra_size) + header
-    if not math.prod(shape):
-        return np.empty(shape, dtype)
     if offset + size > Path(path).stat().st_size:
         raise ValueError(f"{info.filename} is cut short")
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
