@@ -20,7 +20,7 @@ from nas.train import Program, batch_indices, fit, train_step
 
 task = conftest.bands()
 graph, weights, statistics = split(conftest.MINI.supernet(jax.random.key(0)))
-program = Program(graph, conftest.RECIPE, 3, (task.mean, task.std), shared=True)
+program = Program(graph, conftest.RECIPE, task.kind, (task.mean, task.std), shared=True)
 state = everywhere(program.begin(weights))
 indices, path = batch_indices(0, 0, len(task.train), 16), np.array([0, 1, 2, 3], np.int32)
 lowered = train_step.lower(program, state, everywhere(statistics), task.train.on_device, indices, path,
