@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from nas.commands.search import main as _main
 from nas.interrupts import leave
-from nas.launch import main as _main
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,14 +28,14 @@ import numpy as np
 import report
 from flax import nnx
 
-from nas.bilevel import Rule, begin, search_step
-from nas.compilation import quick_start
 from nas.devices import everywhere
-from nas.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
-from nas.inference import split
-from nas.recipe import Recipe
 from nas.tasks.kinds.classification import Classification
-from nas.train import Program
+from nas.training.bilevel import Rule, begin, search_step
+from nas.training.compilation import quick_start
+from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
+from nas.training.net import split
+from nas.training.recipe import Recipe
+from nas.training.sgd import Program
 from spaces.darts import EDGES, Darts
 from spaces.layers import BatchNorm
 from strategies import RECIPES

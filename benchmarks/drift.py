@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import report
 
-from nas.bilevel import Epoch, Rule, search
-from nas.compilation import quick_start
-from nas.recipe import Recipe
 from nas.tables import read_table
 from nas.tasks import load
+from nas.training.bilevel import Epoch, Rule, search
+from nas.training.compilation import quick_start
+from nas.training.recipe import Recipe
 from spaces.base import indices
 from spaces.nasbench201 import NasBench201
 from strategies import RECIPES, strategy_class

@@ -14,11 +14,11 @@ import time
 import jax
 
 from nas import config
-from nas.compilation import quick_start
-from nas.inference import split
-from nas.job import bind, load_task
-from nas.sampling import uniform_paths
-from nas.train import fit
+from nas.job.run import bind, load_task
+from nas.training.compilation import quick_start
+from nas.training.net import split
+from nas.training.paths import uniform_paths
+from nas.training.sgd import fit
 
 
 def main() -> None:

@@ -19,11 +19,12 @@ import report
 from rank_correlation import stand_alone
 from scipy.stats import wilcoxon
 
-from nas import config, job
-from nas.compilation import quick_start
+from nas import config
 from nas.evaluators.train import TrainEvaluator
-from nas.progress import Bar
-from nas.store import Store
+from nas.job import run as job
+from nas.report.progress import Bar
+from nas.store.sql import Store
+from nas.training.compilation import quick_start
 from spaces.base import costs
 from strategies.region import draw, region
 

@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 import report
 
-from nas import compare, study
-from nas.compilation import quick_start
-from nas.query import hypervolume
+from nas.commands import compare
+from nas.engine import study
+from nas.store.query import hypervolume
 from nas.tables import Table, read_table
+from nas.training.compilation import quick_start
 from spaces.base import indices, sample
 from strategies import strategy_class
 

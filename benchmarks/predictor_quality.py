@@ -25,9 +25,10 @@ import numpy as np
 import report
 from scipy.stats import kendalltau
 
-from nas import predictor_files, study
-from nas.compilation import in_order, quick_start
+from nas.engine import study
+from nas.saved import predictors
 from nas.tables import Table, read_table
+from nas.training.compilation import in_order, quick_start
 from predictors import PREDICTORS, predictor_class
 from spaces.base import Space, every, sample
 from strategies import strategy_class
@@ -170,12 +171,12 @@ def rate(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
     million = np.asarray(sample(space, jax.random.key(0), 10**6))
     lines, found = [], {}
     for name in options.predictors:
-        described = predictor_files.described("nasbench201", space)
-        fitted = predictor_files.fit(name, predictor_class(name)(), described, rows[chosen], errors[chosen])
+        described = predictors.described("nasbench201", space)
+        fitted = predictors.fit(name, predictor_class(name)(), described, rows[chosen], errors[chosen])
         with tempfile.TemporaryDirectory() as folder:
-            predictor_files.write(fitted, Path(folder) / "saved")
+            predictors.write(fitted, Path(folder) / "saved")
             start = time.perf_counter()
-            saved = predictor_files.load(Path(folder) / "saved")
+            saved = predictors.load(Path(folder) / "saved")
             saved.predict(space, million)
         found[name] = time.perf_counter() - start
         lines.append([name, f"{found[name]:.1f}"])

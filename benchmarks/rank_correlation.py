@@ -33,19 +33,19 @@ from flax import nnx
 from scipy.stats import kendalltau, spearmanr
 
 from nas import config, streams
-from nas.compilation import quick_start
 from nas.config import Config
+from nas.engine.executors import Executor, InProcess
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.train import TrainEvaluator
-from nas.executors import Executor, InProcess
-from nas.inference import calibrate, flatten, measure, on_path, split, unflatten
-from nas.job import bind, load_task
-from nas.sampling import uniform_paths
+from nas.job.run import bind, load_task
 from nas.streams import stream
 from nas.tasks.base import Task
-from nas.train import batch_indices, fit
+from nas.training.compilation import quick_start
+from nas.training.net import calibrate, flatten, measure, on_path, split, unflatten
+from nas.training.paths import uniform_paths
+from nas.training.sgd import batch_indices, fit
 from spaces.base import Space, costs, fingerprint, sample
 from spaces.single_path import Shared
 
@@ -225,7 +225,7 @@ def stand_alone(evaluator: Evaluator, encodings: Sequence[Encoding], seeds: int,
 def _executor(evaluator: Evaluator, workers: int) -> Executor:
     if workers == 0:
         return InProcess(evaluator)
-    from nas.ray_pool import RayPool
+    from nas.engine.ray_pool import RayPool
 
     return RayPool(evaluator, workers)
 

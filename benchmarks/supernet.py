@@ -36,12 +36,12 @@ from flax import nnx
 from nas.devices import everywhere
 from nas.errors import UsageError
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.inference import flatten, forward, on_path, split
-from nas.recipe import Recipe
-from nas.sampling import uniform_paths
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
-from nas.train import Program, train_step
+from nas.training.net import flatten, forward, on_path, split
+from nas.training.paths import uniform_paths
+from nas.training.recipe import Recipe
+from nas.training.sgd import Program, train_step
 from spaces import presets
 from spaces.shufflenet import ShuffleNet
 

@@ -30,15 +30,15 @@ import psutil
 import report
 
 from nas import config
-from nas.compilation import quick_start
+from nas.engine.executors import Executor, InProcess
+from nas.engine.ray_pool import RayPool, start_ray, stop_ray
 from nas.errors import UsageError
 from nas.evaluators.base import Job
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.executors import Executor, InProcess
-from nas.inference import flatten, split
-from nas.job import bind, load_task
-from nas.ray_pool import RayPool, start_ray, stop_ray
+from nas.job.run import bind, load_task
 from nas.tasks.base import Split, Task
+from nas.training.compilation import quick_start
+from nas.training.net import flatten, split
 from spaces.base import sample
 
 ROOT = Path(__file__).resolve().parent.parent

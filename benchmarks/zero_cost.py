@@ -21,11 +21,11 @@ import numpy as np
 import report
 from scipy.stats import kendalltau
 
-from nas.compilation import quick_start
-from nas.job import bind
+from nas.evaluators.proxies import scores
+from nas.job.run import bind
 from nas.tables import Table, read_table
 from nas.tasks import load
-from nas.zero_cost import scores
+from nas.training.compilation import quick_start
 from spaces.base import costs, every
 from spaces.nasbench201 import EDGES, NODES, NONE, NasBench201
 

@@ -7,10 +7,10 @@ and `nas.load_predictor(folder)` a predictor.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.export import load as load
-    from nas.outcome import Outcome
-    from nas.predictor_files import load as load_predictor
-    from nas.store import Store as Store
+    from nas.report.outcome import Outcome
+    from nas.saved.networks import load as load
+    from nas.saved.predictors import load as load_predictor
+    from nas.store.sql import Store as Store
 
 __all__ = ["Store", "load", "load_predictor", "search"]
 
@@ -26,22 +26,22 @@ def search(*, resume: str | None = None, **options: Any) -> "Outcome":
     Raises `nas.errors.UsageError` for options that cannot be used, `nas.errors.RunError` for a run that failed.
     """
     from nas.config import from_values
-    from nas.job import search
+    from nas.job.run import search
 
     return search(from_values(options), resume)
 
 
 def __getattr__(name: str) -> Any:
     if name == "Store":
-        from nas.store import Store
+        from nas.store.sql import Store
 
         return Store
     if name == "load":
-        from nas.export import load
+        from nas.saved.networks import load
 
         return load
     if name == "load_predictor":
-        from nas.predictor_files import load as load_predictor
+        from nas.saved.predictors import load as load_predictor
 
         return load_predictor
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from nas.cli import main
+from nas.commands.cli import main
 from nas.interrupts import leave
 
 

@@ -19,13 +19,13 @@ from typing import Any, Literal, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from nas import registry
-from nas.commands import DEFAULT_STORE
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, read_yaml, shown
-from nas.query import parse_where
-from nas.recipe import Lookup, Recipe, ZeroCost
+from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
+from nas.store.query import parse_where
 from nas.tasks import Resize, lasting_task
+from nas.training.recipe import Lookup, Recipe, ZeroCost
 from strategies.screening import Screening
 
 Data = dict[str, Any]

@@ -120,7 +120,7 @@ def _first(holds: jax.Array, law: str, rows: Encodings, found: Any) -> None:
 
 
 def _check_network(space: Any, row: np.ndarray, seed: int) -> None:
-    from nas.inference import flatten, forward, split
+    from nas.training.net import flatten, forward, split
 
     network = _calls("build gives a network", row, space.build, row, jr.key(seed))
     graph, weights, statistics = split(network)

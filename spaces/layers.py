@@ -86,7 +86,7 @@ class BatchNorm(nnx.Module, pytree=False):
     """Batch normalisation whose statistics are those of one batch, never a moving average.
 
     In training it normalises by the batch and leaves the batch's mean and variance in `mean` and `var`; what is
-    averaged over which batches is the caller's choice (`nas.inference.calibrate`). Otherwise it uses them. Images of
+    averaged over which batches is the caller's choice (`nas.training.net.calibrate`). Otherwise it uses them. Images of
     fewer bits than float32 are normalised in float32, and what comes out has their bits again.
     """
 

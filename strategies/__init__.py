@@ -25,8 +25,8 @@ GRADIENT_STRATEGIES = {
     "snas": "strategies.differentiable:snas",
 }
 
-# How each trains the weights beside its logits, as published: fields of `nas.recipe.Recipe`. The steps follow from
-# the epochs.
+# How each trains the weights beside its logits, as published: fields of `nas.training.recipe.Recipe`. The steps follow
+# from the epochs.
 _DARTS = {
     "batch_size": 64,
     "learning_rate": 0.025,

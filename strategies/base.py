@@ -69,7 +69,7 @@ class Strategy(Protocol):
 
 @runtime_checkable
 class GradientStrategy(Protocol):
-    """A frozen dataclass that says how logits become a mixture, and how they learn; `nas.bilevel` runs it.
+    """A frozen dataclass that says how logits become a mixture, and how they learn; `nas.training.bilevel` runs it.
 
     Laws, for every gradient strategy:
 

@@ -41,9 +41,9 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from nas import inference  # noqa: E402
-from nas.recipe import Recipe  # noqa: E402
 from nas.tasks.base import Task, split  # noqa: E402
+from nas.training import net  # noqa: E402
+from nas.training.recipe import Recipe  # noqa: E402
 from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -216,7 +216,7 @@ def measure_mixture(graph, weights, statistics, images, mixture):
     """Logits in evaluation, the statistics that are left, and the gradients by weights and mixture."""
 
     def loss(weights, mixture):
-        logits, left = inference.forward(graph, weights, statistics, images, mixture, train=False)
+        logits, left = net.forward(graph, weights, statistics, images, mixture, train=False)
         return (logits**2).sum(), (logits, left)
 
     gradients, (logits, left) = jax.grad(loss, (0, 1), has_aux=True)(weights, mixture)
@@ -230,4 +230,4 @@ RECIPE = Recipe(steps=50, batch_size=16, learning_rate=0.05, weight_decay=1e-3, 
 @pytest.fixture(scope="session")
 def supernet():
     """The structure, weights and statistics of MINI's shared network, as it is initialised."""
-    return inference.split(MINI.supernet(jax.random.key(0)))
+    return net.split(MINI.supernet(jax.random.key(0)))

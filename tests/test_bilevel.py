@@ -14,17 +14,20 @@ import pytest
 from flax import nnx
 
 import nas
-from nas import bilevel, checkpoint, cli, job
-from nas.bilevel import Rule, logits_step, search, stopped
+from nas.commands import cli
 from nas.config import build
-from nas.discretise import discretise
 from nas.errors import Interrupted, UsageError
-from nas.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
-from nas.inference import flatten, split
-from nas.progress import Silent
-from nas.recipe import Recipe
+from nas.job import run as job
+from nas.report.progress import Silent
+from nas.saved import checkpoint
 from nas.tasks.kinds.classification import Classification
-from nas.train import Program, TrainState, descend, learning_rates
+from nas.training import bilevel
+from nas.training.bilevel import Rule, logits_step, search, stopped
+from nas.training.discretise import discretise
+from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
+from nas.training.net import flatten, split
+from nas.training.recipe import Recipe
+from nas.training.sgd import Program, TrainState, descend, learning_rates
 from spaces import cell_ops
 from spaces.base import Mixable, feasible, smallest
 from spaces.darts import PRESETS as DARTS

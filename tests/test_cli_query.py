@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nas import output
-from nas.cli import main
-from nas.query import IDENTITY, METRICS, RUN_COLUMNS
-from nas.store import NewTrial, Store
+from nas.commands.cli import main
+from nas.report import output
+from nas.store.query import IDENTITY, METRICS, RUN_COLUMNS
+from nas.store.sql import NewTrial, Store
 
 REPOSITORY = Path(__file__).parent.parent
 RUN = "toy-evolution-digits-3"
@@ -100,7 +100,9 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
 
 
 def test_help_is_light():
-    script = "import sys, nas.cli; nas.cli.main(['top', '--help']); print([*sys.modules], file=sys.stderr)"
+    script = (
+        "import sys, nas.commands.cli; nas.commands.cli.main(['top', '--help']); print([*sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
     assert "--where" in done.stdout
     for heavy in ("jax", "sqlalchemy", "alembic", "rich", "numpy", "ray"):
@@ -189,7 +191,7 @@ def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
         return RUN
 
     exporter = types.SimpleNamespace(export=export)
-    monkeypatch.setitem(sys.modules, "nas.export", exporter)
+    monkeypatch.setitem(sys.modules, "nas.saved.networks", exporter)
     assert "2af3" in answer(capsys, "export", "2a", "--out", "there", "--store", url)
     words = ["--run", "latest", "--replace", "--store", url]
     assert RUN in answer(capsys, "export", "2af3", "--out", "there", *words)

@@ -5,8 +5,8 @@ import warnings
 import jax
 import pytest
 
-from nas import compilation
-from nas.compilation import MissingOption, in_order, same_bits
+from nas.training import compilation
+from nas.training.compilation import MissingOption, in_order, same_bits
 
 
 def test_this_xla_knows_the_options_that_promises_rest_on():

@@ -18,8 +18,8 @@ import yaml
 from nas import config
 from nas.config import Config, build, parse, to_data
 from nas.errors import UsageError
-from nas.recipe import Lookup, Recipe, ZeroCost
 from nas.tasks import check_name, lasting_task
+from nas.training.recipe import Lookup, Recipe, ZeroCost
 from spaces import SPACES, presets
 from spaces.shufflenet import PRESETS
 from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
@@ -506,7 +506,7 @@ def test_what_a_resumed_run_may_change_are_fields():
 
 ASK = """
 import sys
-from nas.launch import main
+from nas.commands.search import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:

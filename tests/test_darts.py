@@ -16,9 +16,9 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.inference import forward, split
-from nas.recipe import Recipe
-from nas.train import fit
+from nas.training.net import forward, split
+from nas.training.recipe import Recipe
+from nas.training.sgd import fit
 from spaces import cell_network
 from spaces import genotype as notation
 from spaces.base import architecture_id, fingerprint

@@ -15,8 +15,8 @@ sys.path.insert(0, "tests")
 import conftest, jax, jax.numpy as jnp, numpy as np
 from nas.devices import everywhere
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.inference import calibrate, flatten, split
-from nas.train import Program, batch_indices, fit, train_step
+from nas.training.net import calibrate, flatten, split
+from nas.training.sgd import Program, batch_indices, fit, train_step
 
 task = conftest.bands()
 graph, weights, statistics = split(conftest.MINI.supernet(jax.random.key(0)))

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from nas import draw
-from nas.cli import main
-from nas.store import NewTrial, Store
+from nas.commands.cli import main
+from nas.report import draw
+from nas.store.sql import NewTrial, Store
 from spaces import SPACES, presets, published
 from spaces.base import Drawing, architecture_id
 

@@ -12,15 +12,16 @@ from conftest import MINI
 from PIL import Image
 
 import nas
-from nas import checkpoint, export, job
 from nas.errors import UsageError
-from nas.export import BATCH, DESCRIPTION, WEIGHTS
-from nas.inference import flatten, forward, split
-from nas.predictor_files import described
-from nas.progress import Silent
-from nas.store import Store
+from nas.job import run as job
+from nas.report.progress import Silent
+from nas.saved import checkpoint, networks
+from nas.saved.networks import BATCH, DESCRIPTION, WEIGHTS
+from nas.saved.predictors import described
+from nas.store.sql import Store
 from nas.tasks.augment import normalise
 from nas.tasks.pixels import fit
+from nas.training.net import flatten, forward, split
 from spaces.nasbench201 import NasBench201
 
 ENCODING = [1, 0, 2, 3]
@@ -80,7 +81,7 @@ def test_any_number_of_images_is_one_program_and_none_is_no_program(write, monke
         shapes.append(images.shape)
         return jnp.zeros((len(images), 3))
 
-    monkeypatch.setattr(export, "batch_logits", black, raising=False)
+    monkeypatch.setattr(networks, "batch_logits", black, raising=False)
     model = nas.load(write())
     assert [len(model.predict(pictures(n))) for n in (0, 1, BATCH, 2 * BATCH + 1)] == [0, 1, BATCH, 2 * BATCH + 1]
     assert model.predict(pictures(0)).shape == (0, 3)
@@ -224,7 +225,7 @@ def test_what_is_no_description_is_refused(write, data):
 
 def test_a_description_is_read_no_further_than_one_can_be_long(write, monkeypatch):
     folder = write()
-    monkeypatch.setattr(export, "MAX_DESCRIPTION_BYTES", 100, raising=False)
+    monkeypatch.setattr(networks, "MAX_DESCRIPTION_BYTES", 100, raising=False)
     assert "it is larger than 100 bytes" in refusal(nas.load, folder)
 
 
@@ -264,7 +265,7 @@ def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_
     assert said[0] in again.lines
 
     with Store(data["store"]) as store:
-        export.export(store, outcome.finals[0]["architecture"], tmp_path / "out")
+        networks.export(store, outcome.finals[0]["architecture"], tmp_path / "out")
     written = json.loads((tmp_path / "out" / DESCRIPTION).read_text())
     assert (written["classes"], written["resize"]) == (["cat", "dog"], "crop")
     model = nas.load(tmp_path / "out")
@@ -275,15 +276,15 @@ def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_
     assert "prepare(photos)" in refusal(model.predict, np.zeros((1, 10, 14, 3), np.uint8))
 
     with Store(data["store"]) as store:
-        assert "holds a network already" in refusal(export.export, store, written["architecture"], tmp_path / "out")
-        export.export(store, written["architecture"], tmp_path / "out", store.run("mini"), replace=True)
+        assert "holds a network already" in refusal(networks.export, store, written["architecture"], tmp_path / "out")
+        networks.export(store, written["architecture"], tmp_path / "out", store.run("mini"), replace=True)
     # A store can be moved, and a copy does not look where it came from.
     moved = tmp_path / "moved"
     moved.mkdir()
     for path in (tmp_path / "nas.db", tmp_path / "nas.db.files"):
         path.rename(moved / path.name)
     with Store(f"sqlite:///{moved / 'nas.db'}") as store:
-        assert export.export(store, written["architecture"], tmp_path / "again") == "mini"
+        assert networks.export(store, written["architecture"], tmp_path / "again") == "mini"
         (file,) = store.artifacts(kind="weights")
         assert file.path.startswith(str(moved))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.cli import main
+from nas.commands.cli import main
 from nas.errors import UsageError
 from nas.tables import natsbench, read_table, write_table
 from nas.tables.table import open_arrays

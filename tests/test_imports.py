@@ -23,7 +23,7 @@ MODULES = {name_of(path): path for top in OURS for path in sorted((ROOT / top).r
 def imports(module: str, *, lazy: bool = True, typing: bool = False) -> Iterator[str]:
     """The modules that a module imports, wherever in it; with `lazy` False, only when it is itself imported.
 
-    `from nas import store` is an import of `nas.store`. What only a type checker sees counts with `typing`.
+    `from nas import store` is an import of `nas.store.sql`. What only a type checker sees counts with `typing`.
     """
 
     def walk(node: ast.AST) -> Iterator[str]:
@@ -67,21 +67,33 @@ ALLOWED = {
     "predictors": ["spaces", "nas.seeds", "nas.streams", "predictors"],
     "strategies.base": ["spaces"],
     "strategies.screening": [],
-    "nas.loop": ["spaces", "strategies.base", "nas.executors", "nas.evaluators.base", "nas.compilation"],
+    "nas.engine.loop": [
+        "spaces",
+        "strategies.base",
+        "nas.engine.executors",
+        "nas.evaluators.base",
+        "nas.training.compilation",
+    ],
     "nas.errors": [],
     "nas.registry": ["nas.errors", "nas.tasks", "nas.evaluators", "spaces", "strategies", "predictors"],
-    "nas.recipe": [],
+    "nas.training.recipe": [],
     "nas.seeds": [],
     "nas.plain": ["nas.errors"],
     "nas.streams": [],
     "nas.devices": [],
     "nas.tasks": ["nas.tasks", "nas.errors", "nas.plain", "nas.registry", "nas.devices"],
-    "nas.checkpoint": ["nas.errors", "nas.plain"],
+    "nas.saved.checkpoint": ["nas.errors", "nas.plain"],
 }
 
 
 def test_the_modules_are_found():
-    assert {"nas.loop", "spaces.base", "strategies.evolution", "nas.evaluators.supernet", "nas"} <= MODULES.keys()
+    assert {
+        "nas.engine.loop",
+        "spaces.base",
+        "strategies.evolution",
+        "nas.evaluators.supernet",
+        "nas",
+    } <= MODULES.keys()
     assert "spaces.base" in set(imports("strategies.evolution"))
     assert "nas.tasks.fashion" in set(imports("nas.tasks"))
     assert "nas.tasks.fashion" not in set(imports("nas.tasks", lazy=False))
@@ -97,25 +109,25 @@ def test_a_part_imports_only_what_lies_further_in(part):
 
 def test_evaluators_know_no_strategies():
     for module in of("nas.evaluators"):
-        assert not [name for name in imports(module) if below(name, "strategies", "nas.loop", "nas.store")]
+        assert not [name for name in imports(module) if below(name, "strategies", "nas.engine.loop", "nas.store.sql")]
 
 
 def test_the_loop_knows_neither_store_nor_pool():
-    reached, waiting = set(), ["nas.loop"]
+    reached, waiting = set(), ["nas.engine.loop"]
     while waiting:
         module = waiting.pop()
         if module in MODULES and module not in reached:
             reached.add(module)
             waiting += imports(module)
-    assert not reached & {"nas.store", "nas.ray_pool", "nas.job", "nas.config"}
+    assert not reached & {"nas.store.sql", "nas.engine.ray_pool", "nas.job.run", "nas.config"}
 
 
 ONLY_IN = {
-    "ray": {"nas.ray_pool"},
-    "sqlalchemy": {"nas.store", *of("nas.migrations")},
-    "alembic": {"nas.store", *of("nas.migrations")},
+    "ray": {"nas.engine.ray_pool"},
+    "sqlalchemy": {"nas.store.sql", *of("nas.store.migrations")},
+    "alembic": {"nas.store.sql", *of("nas.store.migrations")},
     "pickle": {"nas.tasks.cifar", "nas.tables.unpickle"},
-    "matplotlib": {"nas.plots"},
+    "matplotlib": {"nas.report.plots"},
     "yaml": {"nas.plain"},
     "pydantic": {"nas.config"},
     "random": set(),
@@ -127,7 +139,7 @@ def test_what_is_heavy_or_dangerous_is_imported_in_one_place(package):
     assert importers(package) <= ONLY_IN[package]
 
 
-@pytest.mark.parametrize("entry", ["nas.cli", "nas.launch", "run_search", "nas.__main__"])
+@pytest.mark.parametrize("entry", ["nas.commands.cli", "nas.commands.search", "run_search", "nas.__main__"])
 def test_nobody_imports_a_command(entry):
     assert importers(entry) <= {"nas.__main__"}
 
@@ -136,7 +148,7 @@ def test_nobody_imports_the_tests_or_the_benchmarks():
     assert not importers("tests") | importers("benchmarks") | importers("conftest")
 
 
-@pytest.mark.parametrize("module", ["nas.ray_pool", "nas.job", "nas.export"])
+@pytest.mark.parametrize("module", ["nas.engine.ray_pool", "nas.job.run", "nas.saved.networks"])
 def test_what_is_slow_to_import_is_imported_when_it_is_used(module):
     eager = {other for other in MODULES if module in set(imports(other, lazy=False))}
     assert eager == set()

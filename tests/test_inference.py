@@ -13,11 +13,11 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas import inference
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.inference import calibrate, flatten, measure, on_path, split, unflatten
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
+from nas.training import net
+from nas.training.net import calibrate, flatten, measure, on_path, split, unflatten
 
 BATCH = 32
 
@@ -88,7 +88,7 @@ def test_statistics_are_the_mean_over_batches(evaluator, n, batches):
 @pytest.mark.usefixtures("unchecked")  # stand-ins for a network and its statistics
 def test_a_batch_is_no_larger_than_the_images_there_are(evaluator, monkeypatch):
     seen = []
-    monkeypatch.setattr(inference, "_batch_statistics", lambda *args: seen.append(len(args[5])) or jnp.zeros(1))
+    monkeypatch.setattr(net, "_batch_statistics", lambda *args: seen.append(len(args[5])) or jnp.zeros(1))
     for n in (5, 8, 9, 16):
         calibrate(None, None, None, evaluator.task.train.images[:n], evaluator.task, (), batch=8, precision="float32")
     assert seen == [5, 8, 8, 8, 8]
@@ -110,8 +110,8 @@ def test_every_image_is_counted_once_whatever_the_batch(task, n, batch, seed):
 
     sizes: set[int] = set()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inference, "_logits", says_its_first_pixel)
-        patch.setattr(inference, "_batch_misses", inference._batch_misses.__wrapped__)
+        patch.setattr(net, "_logits", says_its_first_pixel)
+        patch.setattr(net, "_batch_misses", net._batch_misses.__wrapped__)
         found = measure(None, None, None, Split(images, labels), task, (), batch=batch, precision="float32")
     assert found == (images[:, 0, 0, 0] != labels).sum() / n
     assert len(sizes) == 1  # each size of batch would be another program
@@ -126,7 +126,7 @@ def test_the_error_is_that_of_the_logits(evaluator):
     statistics = calibrate(graph, weights, statistics, evaluator._calibration, task, path, **how)
     found = measure(graph, weights, statistics, task.valid, task, path, **how)
     images = normalise(jnp.asarray(task.valid.images), task.mean, task.std)
-    logits, _ = inference.forward(graph, weights, statistics, images, path, train=False)
+    logits, _ = net.forward(graph, weights, statistics, images, path, train=False)
     assert found == (np.asarray(logits).argmax(1) != task.valid.labels).mean()
     assert 0 < found < 1
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from nas import compilation, job, launch, outcome, output
+from nas.commands import search as launch
 from nas.interrupts import check, heard, held, kept, undisturbed
-from nas.progress import Bar
-from nas.store import Store
+from nas.job import run as job
+from nas.report import outcome, output
+from nas.report.progress import Bar
+from nas.store.sql import Store
+from nas.training import compilation
 
 WORDS = """--space.blocks (1,1) --space.widths (8,16) --space.strides (1,2) --space.stem-width 8 --space.last-width 16
 --training.steps 5 --final.steps 5 --trials 3 --workers 0 --strategy random --max-images 100 --name it"""

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 
 import nas
-from nas import launch
+from nas.commands import search as launch
 from nas.errors import UsageError
-from nas.store import Store
+from nas.store.sql import Store
 from nas.tasks import load
 
 ROOT = Path(__file__).parent.parent
@@ -202,7 +202,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_loaded(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     with Store("sqlite:///nas.db", create=True) as store:
         store.add_run(name="mine", space="s", strategy="s", task="t", config={}, code_version="0", seed=0)
-    monkeypatch.setattr("nas.job.load_subject", lambda *_: pytest.fail("it was loaded"))
+    monkeypatch.setattr("nas.job.run.load_subject", lambda *_: pytest.fail("it was loaded"))
     assert launch.main(["--name", "mine"]) == 2
     assert "name='mine' is already a run of" in (said := capsys.readouterr().err)
     assert "--resume goes on with that one" in said

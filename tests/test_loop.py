@@ -11,9 +11,9 @@ import pytest
 from conftest import Toy
 from flax import struct
 
+from nas.engine.executors import InProcess
+from nas.engine.loop import Entry, Search, run
 from nas.evaluators.base import Evaluation, Job, run_job
-from nas.executors import InProcess
-from nas.loop import Entry, Search, run
 from spaces.base import Space
 from strategies.base import Observations, Proposals, Strategy
 from strategies.regularized_evolution import RegularizedEvolution

@@ -14,9 +14,9 @@ import pytest
 from conftest import measure_mixture
 from flax import nnx
 
-from nas.inference import forward, split
-from nas.recipe import Recipe
-from nas.train import fit
+from nas.training.net import forward, split
+from nas.training.recipe import Recipe
+from nas.training.sgd import fit
 from spaces.base import architecture_id, fingerprint
 from spaces.nasbench201 import EDGES, NasBench201, mean_pool, prune
 from spaces.single_path import Shared, put, select

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import cli, launch, registry
+from nas import registry
+from nas.commands import cli
+from nas.commands import search as launch
 from nas.errors import UsageError
-from nas.store import Store
+from nas.store.sql import Store
 from nas.tables import read_table
 from nas.tables.build import build
 from spaces.base import every

@@ -10,7 +10,7 @@ import pytest
 from conftest import MINI
 from flax import nnx
 
-from nas.inference import forward, split
+from nas.training.net import forward, split
 from spaces.cell_ops import mean_pool
 from spaces.darts import Darts
 from spaces.depthwise import _shifted, grouped_conv

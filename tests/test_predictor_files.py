@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from nas import cli, launch, load_predictor, predictor_files, predictor_jobs
+from nas import load_predictor
+from nas.commands import cli
+from nas.commands import search as launch
 from nas.errors import UsageError
+from nas.saved import predictor_jobs, predictors
 from nas.tables import Column, Table, write_table
 from predictors import PREDICTORS, kind_of, predictor_class
 from spaces import presets
 from spaces.base import every
 
 SPACE = presets("nasbench201")["paper"]
-DESCRIBED = predictor_files.described("nasbench201", SPACE)
+DESCRIBED = predictors.described("nasbench201", SPACE)
 ROWS = np.asarray(every(SPACE))[np.random.default_rng(0).permutation(15_625)[:40]]
 ERRORS = (0.5 - 0.05 * (ROWS == 3).sum(1) + 0.01 * ROWS[:, 0]).astype(np.float32)
 SMALL = {
@@ -31,7 +34,7 @@ SMALL = {
 
 def fitted(kind: str, start=None):
     predictor = predictor_class(kind)(**SMALL.get(kind, {}))
-    return predictor_files.fit(kind, predictor, DESCRIBED, ROWS, ERRORS, start=start, task="made up")
+    return predictors.fit(kind, predictor, DESCRIBED, ROWS, ERRORS, start=start, task="made up")
 
 
 # `seminas` is `nao` with other settings, and `gates` is an ensemble as `mlp-ensemble` is.
@@ -43,7 +46,7 @@ def test_what_is_loaded_predicts_what_was_saved(tmp_path, kind):
     first = fitted(kind)
     second = fitted(kind, start=first)
     for i, saved in enumerate((first, second)):
-        predictor_files.write(saved, tmp_path / str(i))
+        predictors.write(saved, tmp_path / str(i))
         loaded = load_predictor(tmp_path / str(i))
         assert loaded.card == json.loads(json.dumps(saved.card))
         assert loaded.predictor == saved.predictor
@@ -68,7 +71,7 @@ def test_the_card_says_what_the_predictor_is(tmp_path):
 def test_more_rows_than_a_chunk_are_scored(monkeypatch):
     saved = fitted("linear")
     at_once = saved.predict(SPACE, ROWS)[0]
-    monkeypatch.setattr(predictor_files, "CHUNK", 7)
+    monkeypatch.setattr(predictors, "CHUNK", 7)
     np.testing.assert_allclose(saved.predict(SPACE, ROWS)[0], at_once, rtol=1e-5)
     assert len(saved.predict(SPACE, ROWS[:0])[0]) == 0
 
@@ -78,7 +81,7 @@ def test_more_rows_than_a_chunk_are_scored(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    predictor_files.write(fitted("linear"), tmp_path / "saved")
+    predictors.write(fitted("linear"), tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -165,7 +168,7 @@ def test_another_space_is_refused(folder):
 
 def test_too_few_rows_are_refused():
     with pytest.raises(UsageError, match="rows=1 are too few"):
-        predictor_files.fit("linear", predictor_class("linear")(), DESCRIBED, ROWS[:1], ERRORS[:1])
+        predictors.fit("linear", predictor_class("linear")(), DESCRIBED, ROWS[:1], ERRORS[:1])
 
 
 # Commands, as a user types them

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from nas import progress
-from nas.progress import Bar
+from nas.report import progress
+from nas.report.progress import Bar
 
 
 def lines(capsys) -> list[str]:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas import query
 from nas.errors import UsageError
-from nas.query import IDENTITY, METRICS, Trial
+from nas.store import query
+from nas.store.query import IDENTITY, METRICS, Trial
 
 
 def trial(

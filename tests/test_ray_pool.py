@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import ray
 
-from nas import ray_pool
+from nas.engine import ray_pool
+from nas.engine.executors import InProcess
+from nas.engine.ray_pool import RayPool, start_ray, stop_ray
 from nas.errors import RunError
 from nas.evaluators.base import Evaluation, Job, Report
-from nas.executors import InProcess
-from nas.ray_pool import RayPool, start_ray, stop_ray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def test_sigterm_is_heard_as_ctrl_c_with_ray_too():
     script = """
 import os, signal
 from nas.interrupts import heard
-from nas.ray_pool import start_ray, stop_ray
+from nas.engine.ray_pool import start_ray, stop_ray
 try:
     with heard():
         start_ray(1)
@@ -106,7 +106,7 @@ def test_workers_have_the_priority_of_their_job():
     script = """
 import os
 from nas.evaluators.base import Evaluation, Job
-from nas.ray_pool import RayPool, stop_ray
+from nas.engine.ray_pool import RayPool, stop_ray
 class Nice:
     def __call__(self, encoding, budget, seed):
         return Evaluation({"error": float(os.getpriority(os.PRIO_PROCESS, 0))})

@@ -14,10 +14,12 @@ import pytest
 from conftest import Toy
 
 import nas
-from nas import cli, config, launch, registry
+from nas import config, registry
+from nas.commands import cli
+from nas.commands import search as launch
+from nas.engine.ray_pool import RayPool, start_ray, stop_ray
 from nas.errors import UsageError
-from nas.ray_pool import RayPool, start_ray, stop_ray
-from nas.store import Store
+from nas.store.sql import Store
 from nas.tables import Column, Table, write_table
 from predictors.linear import Linear
 from spaces import presets

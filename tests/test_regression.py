@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import nas
-from nas import cli, launch
+from nas.commands import cli
+from nas.commands import search as launch
 from nas.errors import UsageError
-from nas.store import Store
+from nas.store.sql import Store
 from nas.tasks import kinds, load
 from nas.tasks.base import split
 from nas.tasks.kinds.regression import Regression

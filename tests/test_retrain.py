@@ -6,9 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nas import cli, config, job, launch
-from nas.outcome import Outcome
-from nas.store import NewTrial, Store
+from nas import config
+from nas.commands import cli
+from nas.commands import search as launch
+from nas.job import run as job
+from nas.report.outcome import Outcome
+from nas.store.sql import NewTrial, Store
 from spaces import SPACES, presets
 from spaces.base import architecture_id
 from spaces.genotype import PUBLISHED

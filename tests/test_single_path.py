@@ -11,9 +11,9 @@ from conftest import MINI, RECIPE
 from flax import nnx
 from jax import lax
 
-from nas.inference import forward, split
 from nas.tasks.kinds.classification import cross_entropy
-from nas.train import Program, TrainState, batch_indices, train_step
+from nas.training.net import forward, split
+from nas.training.sgd import Program, TrainState, batch_indices, train_step
 from spaces.layers import EPSILON, BatchNorm, normalise_by_batch
 from spaces.shufflenet import prune
 from spaces.single_path import Shared, decay_mask, put, select

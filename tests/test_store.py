@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import nas.store
-from nas import cli, launch
+import nas.store.sql
+from nas.commands import cli
+from nas.commands import search as launch
 from nas.errors import RunError, UsageError
-from nas.lock import is_locked, locked
-from nas.migrations import HEAD, VERSION_TABLE
-from nas.store import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
+from nas.store.lock import is_locked, locked
+from nas.store.migrations import HEAD, VERSION_TABLE
+from nas.store.sql import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -306,16 +307,16 @@ def test_a_repeated_trial_has_the_result_of_the_first_and_says_so(store):
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host:1/db", "postgresql://me@host:1/db?password=secret"])
 def test_a_password_is_known_to_this_process_and_kept_nowhere(url, monkeypatch):
-    from nas import store
+    from nas.store import sql
 
-    monkeypatch.setattr(store, "_PASSWORDS", {})
-    given = store._with_password(store._parse(url))
-    shown = store._shown(given)
+    monkeypatch.setattr(sql, "_PASSWORDS", {})
+    given = sql._with_password(sql._parse(url))
+    shown = sql._shown(given)
     assert shown == "postgresql://me@host:1/db"
     assert given.password == "secret"
-    assert store._with_password(store._parse(shown)).password == "secret"
-    assert store._with_password(store._parse("postgresql://me@host:1/other")).password is None
-    assert store._root(given).name == "host-1-db.files"
+    assert sql._with_password(sql._parse(shown)).password == "secret"
+    assert sql._with_password(sql._parse("postgresql://me@host:1/other")).password is None
+    assert sql._root(given).name == "host-1-db.files"
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest(store):
@@ -492,7 +493,7 @@ def test_the_log_is_written_ahead_and_synced_fully(store):
 @only_sqlite
 def test_a_store_half_made_is_finished_by_the_next_search(url):
     database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    database.execute(f"PRAGMA application_id={nas.store.APPLICATION_ID}")  # killed right after its first write
+    database.execute(f"PRAGMA application_id={nas.store.sql.APPLICATION_ID}")  # killed right after its first write
     database.close()
     with pytest.raises(UsageError, match="holds no store yet"):
         Store(url)
@@ -632,7 +633,7 @@ def test_a_disk_that_cannot_be_written(store):
 
 @only_sqlite
 def test_another_writer(store, url, monkeypatch):
-    monkeypatch.setattr(nas.store, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(nas.store.sql, "BUSY_SECONDS", 0.05)
     run = start(store)
     with Store(url) as other, store._transaction(write=True):
         refused(other, run, "locked; another process is writing")
@@ -701,7 +702,7 @@ def test_a_reader_sees_whole_transactions_only(store, url):
 
 WRITER = """
 import sys
-from nas.store import NewTrial, Store
+from nas.store.sql import NewTrial, Store
 
 with Store(sys.argv[1]) as store:
     run = store.run("latest").id
@@ -732,7 +733,7 @@ def test_a_killed_writer_leaves_whole_transactions_and_all_it_had_reported(store
 
 
 def test_opening_is_light(store, url):
-    script = f"import sys, nas.store; nas.store.Store({url!r}).close(); print([*sys.modules])"
+    script = f"import sys, nas.store.sql; nas.store.sql.Store({url!r}).close(); print([*sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     modules = set(json.loads(out.stdout.replace("'", '"')))
     assert "sqlalchemy" in modules

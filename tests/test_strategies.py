@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import MINI, Toy, small_strategy
 
-from nas.loop import _programs
-from nas.loop import ask as _ask
-from nas.loop import tell as _tell
+from nas.engine.loop import _programs
+from nas.engine.loop import ask as _ask
+from nas.engine.loop import tell as _tell
 from predictors.linear import Linear
 from spaces.base import Space, feasible, sample, smallest
 from strategies import STRATEGIES as NAMES

@@ -13,10 +13,12 @@ import pytest
 from conftest import Toy
 
 import nas
-from nas import streams, train, zero_cost
-from nas.bilevel import Rule, search
-from nas.recipe import Recipe
+from nas import streams
+from nas.evaluators import proxies
 from nas.streams import generator, stream
+from nas.training import sgd
+from nas.training.bilevel import Rule, search
+from nas.training.recipe import Recipe
 from predictors import predictor_class
 from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import ShuffleNet
@@ -55,7 +57,7 @@ def test_no_two_addresses_have_the_same_numbers():
 FIXED = {
     "nas/evaluators/supernet.py": "a network whose weights are replaced",
     "nas/evaluators/train.py": "a network that is thrown away",
-    "nas/export.py": "a network whose weights are replaced",
+    "nas/saved/networks.py": "a network whose weights are replaced",
     "spaces/darts.py": "a network whose weights are replaced",
     "spaces/layers.py": "the generator of a key",
     "predictors/features.py": "what features are scaled by, which saved predictors rest on",
@@ -126,7 +128,7 @@ NOTHING = np.zeros(2, np.uint32).tobytes()  # key 0: of weights that others take
 @pytest.fixture
 def uses(monkeypatch):
     jax.clear_caches()  # what is traced already would not be heard
-    for cached in (zero_cost._initial, train._order):
+    for cached in (proxies._initial, sgd._order):
         cached.cache_clear()
     yield Uses(monkeypatch)
     jax.clear_caches()
@@ -161,8 +163,8 @@ def test_a_run_uses_no_address_twice(uses, tmp_path):
 
 def test_scores_without_training_use_no_address_twice(uses, task):
     space = ShuffleNet((2,), (8,), (1,), 8, 2, 16, image_size=8, image_channels=1, num_classes=3)
-    zero_cost.batch(task, 0, 8)
-    weights = [jax.tree.leaves(zero_cost._initial(space, 0, i)[1]) for i in range(2)]
+    proxies.batch(task, 0, 8)
+    weights = [jax.tree.leaves(proxies._initial(space, 0, i)[1]) for i in range(2)]
     assert all((one != other).any() for one, other in zip(*weights, strict=True))
     assert uses.twice() == []
     assert stream(0, streams.WEIGHTS) not in [jr.wrap_key_data(np.frombuffer(key, np.uint32)) for key in uses.keys]

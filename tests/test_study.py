@@ -15,15 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from nas import cli, compare, launch, loop, study
+from nas.commands import cli, compare
+from nas.commands import search as launch
+from nas.engine import loop, study
+from nas.engine.executors import InProcess
 from nas.evaluators.base import Report
 from nas.evaluators.table import TableEvaluator
-from nas.executors import InProcess
-from nas.query import hypervolume
-from nas.recipe import Lookup
-from nas.store import Store
+from nas.store.query import hypervolume
+from nas.store.sql import Store
 from nas.streams import SEARCH, stream
 from nas.tables import Column, Table, TabularSpace, read_table, write_table
+from nas.training.recipe import Lookup
 from predictors.gaussian_process import at, predict
 from spaces.base import every, indices
 from spaces.nasbench201 import NasBench201

@@ -13,14 +13,14 @@ from conftest import MINI, RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas import checkpoint
 from nas.errors import RunError, UsageError
 from nas.evaluators.train import TrainEvaluator
-from nas.inference import flatten, split
-from nas.recipe import Recipe
-from nas.sampling import cost_binned_paths, uniform_paths
+from nas.saved import checkpoint
 from nas.tasks.base import Split
-from nas.train import Program, TrainState, batch_indices, fit, learning_rates, resume, train_step
+from nas.training.net import flatten, split
+from nas.training.paths import cost_binned_paths, uniform_paths
+from nas.training.recipe import Recipe
+from nas.training.sgd import Program, TrainState, batch_indices, fit, learning_rates, resume, train_step
 from spaces.base import feasible, fingerprint, smallest
 from spaces.shufflenet import PRESETS, ShuffleNet
 

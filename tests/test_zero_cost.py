@@ -12,16 +12,16 @@ from flax import nnx
 from jax import lax
 
 import nas
-from nas import patterns, zero_cost
 from nas.errors import RunError, UsageError
+from nas.evaluators import patterns, proxies
 from nas.evaluators.base import Job, run_job
+from nas.evaluators.patterns import NoRectifier, agreements
+from nas.evaluators.proxies import SCORES, batch, decorrelation, log_determinant, network_scores, scores
 from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
-from nas.inference import forward, on_path, split
-from nas.patterns import NoRectifier, agreements
-from nas.recipe import ZeroCost
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
-from nas.zero_cost import SCORES, batch, decorrelation, log_determinant, network_scores, scores
+from nas.training.net import forward, on_path, split
+from nas.training.recipe import ZeroCost
 from spaces import nasbench201, shufflenet
 from spaces.darts import Darts
 from spaces.genotype import Cell, Genotype
@@ -195,7 +195,7 @@ class Chain(nnx.Module):
         return x + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 
-linear = pytest.mark.filterwarnings("ignore::nas.patterns.NoRectifier")
+linear = pytest.mark.filterwarnings("ignore::nas.evaluators.patterns.NoRectifier")
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_scores_follow_from_the_seed(case, task):
     encoding = encodings(space, 1)[0]
     found = scores(space, encoding, task, 1, **SMALL)
     assert tuple(found) == SCORES
-    zero_cost._initial.cache_clear()
+    proxies._initial.cache_clear()
     assert scores(space, encoding, task, 1, **SMALL) == found
     assert all(value != found[name] for name, value in scores(space, encoding, task, 2, **SMALL).items())
     more = scores(space, encoding, task, 1, initialisations=2, **SMALL)
@@ -281,7 +281,7 @@ def test_many_architectures_compile_no_more_than_one(case, task):
     space, _ = case
     first, *others = encodings(space, 6)
     scores(space, first, task, **SMALL)
-    programs = zero_cost._seen(), zero_cost._synflow()
+    programs = proxies._seen(), proxies._synflow()
     before = [program._cache_size() for program in programs]
     found = [scores(space, encoding, task, **SMALL) for encoding in others]
     assert [program._cache_size() for program in programs] == before

@@ -12,9 +12,9 @@ import numpy as np
 
 from nas.devices import everywhere
 from nas.evaluators.base import Evaluation
-from nas.inference import calibrate, measure, on_path, split, unflatten
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
+from nas.training.net import calibrate, measure, on_path, split, unflatten
 from spaces.base import Space, costs
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nas.engine.study import perturbation
 from nas.evaluators.base import Evaluation
-from nas.recipe import Lookup
 from nas.streams import NOISE, stream
-from nas.study import perturbation
 from nas.tables import Table
+from nas.training.recipe import Lookup
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

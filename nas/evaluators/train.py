@@ -13,11 +13,11 @@ from flax import nnx
 
 from nas.errors import UsageError
 from nas.evaluators.base import Evaluation
-from nas.inference import calibrate, flatten, measure, split, unflatten
-from nas.recipe import Recipe
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
-from nas.train import fit
+from nas.training.net import calibrate, flatten, measure, split, unflatten
+from nas.training.recipe import Recipe
+from nas.training.sgd import fit
 from spaces.base import Space, architecture_id, costs
 from spaces.single_path import select
 

@@ -3,9 +3,9 @@
 import dataclasses
 
 from nas.evaluators.base import Evaluation
-from nas.recipe import ZeroCost
+from nas.evaluators.proxies import SCORES, scores
 from nas.tasks.base import Task
-from nas.zero_cost import SCORES, scores
+from nas.training.recipe import ZeroCost
 from spaces.base import Space, costs
 
 METRICS = tuple(f"minus_{name}" for name in SCORES)

@@ -15,7 +15,7 @@ from nas import registry
 from nas.config import build_space
 from nas.errors import UsageError
 from nas.plain import check_regular, number, shown
-from nas.predictor_files import described
+from nas.saved.predictors import described
 from nas.tables.table import UNMEASURED, Column, Table
 from spaces.base import Space, every, place_values
 

@@ -1,0 +1,301 @@
+"""`nas`: questions to a store, answered from the store alone, while a search runs or long after."""
+
+import argparse
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from nas.errors import Interrupted, RunError, UsageError, unknown, unwritable
+from nas.plain import number, place, whole
+from nas.report import output
+from nas.store import query
+from nas.store.lock import locked
+
+if TYPE_CHECKING:
+    from nas.store.sql import Store
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    text = ""
+    output.write_what_can_be_written()
+    try:
+        with contextlib.suppress(SystemExit):  # --help has printed itself
+            text = _answer(list(sys.argv[1:] if argv is None else argv))
+        return output.say("nas", text)
+    except (UsageError, RunError) as error:
+        return output.complain("nas", error)
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted):
+            output.tell(f"\n{stop}")
+        return 130
+
+
+def _answer(argv: list[str]) -> str:
+    parser, commands = _parsers()
+    names = ", ".join(commands)
+    if not argv:
+        raise UsageError(f"a command is needed, one of {names}; nas --help says more")
+    if argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
+        raise UsageError(f"{argv[0]} must follow a command, one of {names}")
+    if argv[0] not in ("-h", "--help", *commands):
+        raise unknown("command", argv[0], commands)
+    if argv[0] in commands and argv[0] not in OWN:
+        _check_flags(commands[argv[0]], argv[1:])
+    if argv[0] == "show" and any(query.PUBLISHED.match(word) for word in argv[1:2]):
+        return _show_published(argv[1:])
+    if argv[0] in OWN:
+        return OWN[argv[0]](argv[1:])
+    options = parser.parse_args(argv)
+
+    from nas.store.sql import Store
+
+    with Store(options.store) as store:
+        return options.answer(store, options)
+
+
+def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:
+    """Before argparse reads the line: it would take the value of a misspelt flag for something else."""
+    flags = [name for name in command._option_string_actions if name.startswith("--")]
+    for word in words:
+        name = word.partition("=")[0]
+        if name.startswith("--") and name not in ("--", *flags):
+            raise unknown("flag", name, flags)
+
+
+def _runs(store: "Store", options: argparse.Namespace) -> str:
+    return _rendered(store.runs(), query.RUN_COLUMNS, options)
+
+
+def _top(store: "Store", options: argparse.Namespace) -> str:
+    by = store.run(options.run).objective if options.by is None else options.by
+    rows = store.top(options.run, by, options.limit, options.where)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[by])
+
+
+def _pareto(store: "Store", options: argparse.Namespace) -> str:
+    objectives = _names(options.objectives)
+    rows = store.pareto(options.run, objectives)
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives or ())
+
+
+def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
+    objectives = _names(options.objectives)
+    row = store.hypervolume(options.run, objectives, _numbers("reference", options.reference))
+    return _rendered([row], row, options)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _numbers(field: str, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [number(word.strip()) for word in text.split(",")]
+    except argparse.ArgumentTypeError:
+        raise UsageError(f"{field}={text!r} must be finite numbers with commas between them") from None
+
+
+def _compare(argv: list[str]) -> str:
+    from nas.commands.compare import main as compare
+
+    return compare(argv)
+
+
+def _table(argv: list[str]) -> str:
+    from nas.commands.tables import main as table
+
+    return table(argv)
+
+
+def _predictors(argv: list[str]) -> str:
+    from nas.commands.predictors import main as predictors
+
+    return predictors(argv)
+
+
+def _retrain(argv: list[str]) -> str:
+    from nas.commands.retrain import main as retrain
+
+    return retrain(argv)
+
+
+# Commands with a line of their own.
+OWN: dict[str, Callable[[list[str]], str]] = {
+    "compare": _compare,
+    "table": _table,
+    "predictors": _predictors,
+    "retrain": _retrain,
+}
+
+
+def _show(store: "Store", options: argparse.Namespace) -> str:
+    shown = store.show(options.architecture)
+    if options.svg or options.dot:
+        import numpy as np
+
+        from nas.config import Config, build_space
+        from spaces.base import check_encoding
+
+        runs = sorted({score["run"] for score in shown["scores"]})
+        if not runs:
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
+        # A question runs no code that a store names.
+        space = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
+        if not hasattr(space, "drawings"):
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
+        try:
+            check_encoding(space, shown["encoding"])
+        except ValueError as error:
+            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: {error}") from error
+        _draw(space.drawings(np.array(shown["encoding"])), options)
+    return output.render_architecture(shown, options.format, _width())
+
+
+def _show_published(argv: list[str]) -> str:
+    """`nas show SPACE:NAME`, which asks no store."""
+    parser, _ = _parsers()
+    options = parser.parse_args(["show", *argv])
+    from spaces import published
+
+    space, _, name = options.architecture.partition(":")
+    try:
+        found = published(space, name)
+    except KeyError as error:
+        raise unknown("architecture", options.architecture, error.args[0]) from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    _draw(found.drawings, options)
+    rows = [{"network": text, **costs} for text, costs in found.costs.items()]
+    if options.format != "table":
+        return _rendered([{"description": found.description, **row} for row in rows], ("network",), options)
+    return found.description + "\n\n" + _rendered(rows, ("network", "params", "macs"), options)
+
+
+def _draw(graphs: list, options: argparse.Namespace) -> None:
+    from nas.report import draw
+
+    for path, write in ((options.svg, draw.svg), (options.dot, draw.dot)):
+        if path is not None:
+            try:
+                path.write_text(write(graphs))
+            except OSError as error:
+                raise unwritable(path, error) from error
+
+
+def _rename(store: "Store", options: argparse.Namespace) -> str:
+    with _settled(store, options.run) as run:
+        store.rename(run, options.new)
+        folder = store.folder(run)
+    return f"{run.name} is now {options.new}; its files stay in {folder}.\n"
+
+
+def _delete(store: "Store", options: argparse.Namespace) -> str:
+    with _settled(store, options.run) as run:
+        if run.name != options.run:
+            raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
+        trials, finals = len(store.trials(run.id)), len(store.trials(run.id, "final"))
+        folder = store.folder(run)
+        store.delete(run)
+    trainings = f"{finals} final training{'s' if finals != 1 else ''}"
+    return f"{run.name} is gone, with its {trials} trials, {trainings} and the files in {folder}.\n"
+
+
+@contextlib.contextmanager
+def _settled(store: "Store", name: str) -> Iterator[query.Run]:
+    """The run, on which no process is at work meanwhile."""
+    run = store.run(name)
+    folder = store.folder(run)
+    if run.status == "running" and not folder.exists():
+        raise UsageError(f"run={run.name!r} may be running on another machine: {folder} is not on this one")
+    with locked(folder, run.name) if folder.exists() else contextlib.nullcontext():
+        yield store.run(name)
+
+
+def _export(store: "Store", options: argparse.Namespace) -> str:
+    architecture = store.show(options.architecture)["id"]
+    run = None if options.run is None else store.run(options.run)
+    from nas.saved.networks import export  # after the question whether there is anything to export: it imports jax
+
+    its = export(store, architecture, options.out, run, replace=options.replace)
+    row = {"architecture": architecture, "run": its, "out": str(options.out)}
+    return _rendered([row], row, options)
+
+
+def _rendered(
+    rows: list[query.Row], columns: Iterable[str], options: argparse.Namespace, asked: Sequence[str] = ()
+) -> str:
+    return output.render(rows, columns, options.format, _width(), asked)
+
+
+def _width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser("nas", description=__doc__, epilog="nas COMMAND --help says more.", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, answer: Callable[..., str], text: str) -> _Parser:
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        added.set_defaults(answer=answer)
+        added.add_argument(
+            "--store", metavar="URL", default="sqlite:///nas.db", help="the database (default: %(default)s)"
+        )
+        form = "|".join(output.FORMATS)
+        form_help = "(default: %(default)s, which leaves out what a terminal has no room for)"
+        added.add_argument("--format", type=output.known_format, default="table", metavar=form, help=form_help)
+        return added
+
+    run_help = "its name or the beginning of it, or latest"
+    architecture_help = "its id, the beginning of it, or its description"
+    command("runs", _runs, "All runs: how far each is, and its lowest error.")
+
+    top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
+    top.add_argument("run", metavar="RUN", help=run_help)
+    top.add_argument("--by", metavar="METRIC", help="(default: the run's first objective)")
+    top.add_argument("--limit", metavar="N", type=whole, default=10, help="(default: %(default)s)")
+    top.add_argument("--where", metavar="CONDITION", help="such as 'macs < 3e6 and params <= 1e5'")
+
+    show = command("show", _show, "One architecture, with every score it has from every run.")
+    published_help = ", or SPACE:NAME of a published one, such as darts:DARTS_V2"
+    show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help + published_help)
+    show.add_argument("--svg", metavar="FILE", type=place, help="draw it to a file")
+    show.add_argument("--dot", metavar="FILE", type=place, help="write its graph in the language of Graphviz")
+
+    pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
+    pareto.add_argument("run", metavar="RUN", help=run_help)
+    pareto.add_argument(
+        "--objectives", metavar="METRIC,...", help="minimised (default: the run's first objective and macs)"
+    )
+
+    volume = command("hypervolume", _hypervolume, "How much of the space of objectives a run dominates.")
+    volume.add_argument("run", metavar="RUN", help=run_help)
+    volume.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
+    volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
+
+    commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)
+    commands.add_parser("table", help="Tables of measurements: read published ones, build your own.", add_help=False)
+
+    commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
+    commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
+
+    rename = command("rename", _rename, "Give a run another name.")
+    rename.add_argument("run", metavar="RUN", help=run_help)
+    rename.add_argument("new", metavar="NAME", help="its new name")
+
+    delete = command("delete", _delete, "Delete a run with its trials and files, for good.")
+    delete.add_argument("run", metavar="RUN", help="its whole name")
+
+    export = command("export", _export, "Write the network of an architecture to a directory.")
+    export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
+    export.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
+    export.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
+    export.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
+    return parser, commands.choices

@@ -1,0 +1,81 @@
+"""`nas retrain`: the training of an architecture that is known already, from scratch, in a network of any size.
+
+One that a search has found is trained on the same data, unless --task names others.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from nas import config
+from nas.errors import UsageError
+from nas.interrupts import heard
+from nas.report.outcome import told
+from nas.report.progress import Bar
+from nas.store.query import PUBLISHED
+from nas.store.sql import Store
+
+EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
+DATA = ("task", "data_dir", "image_size", "resize", "max_images")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    space: config.Data | str  # as in a configuration
+    text: str  # the description of the architecture
+    run: str | None = None  # that found it
+    data: config.Data = dataclasses.field(default_factory=dict)  # of that run, as in a configuration
+
+
+def main(argv: Sequence[str]) -> str:
+    parser = config.Parser(prog="nas retrain", description=__doc__, epilog=EPILOG, allow_abbrev=False)
+    names = "its id, its description, or SPACE:NAME of a published one"
+    parser.add_argument("architecture", metavar="ARCHITECTURE", help=names)
+    parser.add_argument("--run", help="the run that found it, of which size and data are; by default the last one")
+    parser.add_argument("--preset", help="the size of the network; by default that of the search, or the space's first")
+    parser.add_argument("--store", metavar="URL", default=config.Config.store, help="(default: %(default)s)")
+    options, rest = parser.parse_known_args(argv)
+    found = _found(options.architecture, options.preset, options.store, options.run)
+    data, resume = config.parse(rest)
+    for field in ("space", "architecture"):
+        if field in data:
+            raise UsageError(f"{field}={data[field]!r} cannot be set: ARCHITECTURE and --preset say what is trained")
+    if data.get("store", options.store) != options.store:
+        raise UsageError(f"store={data['store']!r} of the file is not that of the command: --store {data['store']}")
+    if resume is not None:
+        raise UsageError(f"resume={resume!r} is for run_search.py, which goes on with a retraining too")
+    same = {} if "task" in data else found.data
+    if "task" not in data and str(same.get("task", "")).startswith("table:"):
+        raise UsageError(f"task={same['task']!r} of run {found.run!r} has no images to train on: name others by --task")
+    from nas.job import run as job  # after the question whether there is anything to train: it imports jax
+
+    with heard(), Bar() as bar:
+        if same:
+            which = "".join(f", {name}={same[name]}" for name in DATA[1:] if same.get(name) is not None)
+            bar.say(f"On the data of run {found.run}: task={same['task']}{which}")
+        given = {"workers": 0, "baselines": 0, **same, **data, "space": found.space, "architecture": found.text}
+        return told(job.search(given | {"store": options.store}, reporter=bar))
+
+
+def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:
+    if run is None and PUBLISHED.match(architecture):
+        name, _, text = architecture.partition(":")
+        return _Found(f"{name}:{preset}" if preset else name, text)
+    with Store(url) as store:
+        known = store.show(architecture)
+        # Those that have searched first: a retraining may have been on other data, in another size.
+        scores = sorted(known["scores"], key=lambda score: score["kind"] == "search")
+        runs = list(dict.fromkeys(score["run"] for score in scores))
+        chosen = None if run is None else store.run(run).name
+        if chosen is not None and chosen not in runs:
+            others = f", but of {', '.join(runs)}" if runs else ""
+            raise UsageError(f"architecture={architecture!r} has no score of run={chosen!r}{others}")
+        if not runs:
+            if preset is None:
+                said = "has no score that says how large its network is, and on what; --preset and --task"
+                raise UsageError(f"architecture={architecture!r} {said}")
+            return _Found(f"{known['space']}:{preset}", known["description"])
+        chosen = chosen or runs[-1]
+        given = store.run(chosen).given
+    data = {name: given[name] for name in DATA if given.get(name) is not None}
+    space = f"{known['space']}:{preset}" if preset is not None else given.get("space", config.Config.space)
+    return _Found(space, known["description"], chosen, data)

@@ -1,0 +1,33 @@
+"""The command that launches a search: flags in, a progress bar while it runs, results and what to type next."""
+
+import sys
+from collections.abc import Sequence
+
+from nas import config
+from nas.errors import Interrupted, RunError, UsageError
+from nas.interrupts import heard
+from nas.report import output
+from nas.report.progress import Bar
+
+PROGRAM = "run_search.py"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 1 for a run that failed, 2 for arguments that cannot be used, 130 for Ctrl-C and SIGTERM."""
+    output.write_what_can_be_written()
+    outcome = None
+    try:
+        with heard():
+            data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
+            with Bar() as bar:
+                from nas.job import run as job
+                from nas.report.outcome import told
+
+                outcome = job.search(data, resume, bar)
+            return output.say(PROGRAM, told(outcome))
+    except (UsageError, RunError) as error:
+        return output.complain(PROGRAM, error)
+    except KeyboardInterrupt as stop:
+        said = "Interrupted before the run began." if outcome is None else "Interrupted; the run is finished."
+        output.tell(f"\n{stop}" if isinstance(stop, Interrupted) else said)
+        return 130

@@ -1,0 +1,234 @@
+"""The search loop: ask, log, submit, wait, log, tell. The only place where strategy, executor and log meet.
+
+Trials are told in the order of their numbers, and a trial is asked for when a fixed number of earlier ones is told,
+neither more nor fewer. So the trials do not depend on how many workers there are, or on which is faster. Resuming is
+the same loop: what the log holds is not asked, submitted or logged again.
+
+Evaluators are pure, so an architecture that was evaluated already with the same budget is not evaluated again: its
+trial has the result of the earlier one. A search ends before its last trial where nothing new is left to evaluate.
+"""
+
+import dataclasses
+import functools
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from nas.engine.executors import Executor
+from nas.evaluators.base import Job, Report
+from nas.training.compilation import in_order
+from spaces.base import Limits, Space
+from strategies.base import Drawn, Observations, Proposals, Strategy
+
+
+@dataclasses.dataclass
+class Entry:
+    """A trial as the log knows it: asked for, and reported or not yet."""
+
+    encoding: tuple[int, ...]
+    budget: int
+    objectives: tuple[float, ...] | None = None  # NaN where it failed; None where it has not been reported
+    drawn: tuple[tuple[int, ...], float] | None = None  # the row and its log-probability: see `strategies.base.Drawn`
+
+
+@runtime_checkable
+class Log(Protocol):
+    """Durable memory of one run."""
+
+    def entries(self) -> tuple[Sequence[Entry], Sequence[int]]:
+        """All trials by number, and the numbers of the reported ones in the order of their reports."""
+        ...
+
+    def ask(self, number: int, entries: Sequence[Entry]) -> None:
+        """These trials are about to be submitted, numbered from `number` on; all are recorded, or none."""
+        ...
+
+    def report(self, report: Report) -> tuple[float, ...]:
+        """Records the outcome of a trial and returns its objectives, NaN where it failed."""
+        ...
+
+    def repeat(self, number: int, first: int) -> tuple[float, ...]:
+        """Records that a trial has the result of an earlier one, and returns its objectives."""
+        ...
+
+
+@functools.cache
+def _programs() -> tuple[Any, Any]:
+    def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+        return strategy.ask(state, key, n, pending)
+
+    def tell(strategy: Strategy, state: Any, observed: Observations) -> Any:
+        return strategy.tell(state, observed)
+
+    options = in_order()
+    return (
+        jax.jit(ask, static_argnums=(0, 3), compiler_options=options),
+        jax.jit(tell, static_argnums=0, compiler_options=options),
+    )
+
+
+def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
+    return _programs()[0](strategy, state, key, n, pending)
+
+
+def tell(strategy: Strategy, state: Any, observed: Observations) -> Any:
+    return _programs()[1](strategy, state, observed)
+
+
+@dataclasses.dataclass
+class Search:
+    """One run of a strategy, as far as it has got."""
+
+    strategy: Strategy
+    space: Space
+    limits: Limits
+    key: jax.Array
+    num_trials: int
+    lag: int  # how many trials may be asked for and not told, at most
+    ordered: bool = True
+    num_legal: int | None = None  # how many architectures there are, where that is known
+    entries: list[Entry] = dataclasses.field(default_factory=list)
+    state: Any = None
+    told: list[int] = dataclasses.field(default_factory=list)  # in this order
+    waiting: dict[int, Entry] = dataclasses.field(default_factory=dict)  # asked for and not told, by number
+    asked: set[tuple[int, ...]] = dataclasses.field(default_factory=set)  # architectures
+
+    def __post_init__(self):
+        self.lag = max(self.lag, self.strategy.generation)
+        self.state = self.strategy.init(self.space, self.limits)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture that there is was asked for."""
+        return self.num_legal is not None and len(self.asked) >= self.num_legal
+
+    @property
+    def size(self) -> int:
+        """How many trials there will be, as far as is known."""
+        return len(self.entries) if self.exhausted else self.num_trials
+
+    def due(self) -> int:
+        """How many trials are to be asked for now: what is left of the generation, once enough are told."""
+        asked, generation = len(self.entries), self.strategy.generation
+        end = (asked // generation + 1) * generation
+        return min(end, self.size) - asked if len(self.told) >= end - self.lag else 0
+
+    def ask(self, n: int) -> list[Entry]:
+        """The next `n` trials; fewer where with them nothing is left to ask for."""
+        key = jr.fold_in(self.key, len(self.entries))
+        proposals = ask(self.strategy, self.state, key, n, self._pending())
+        rows, budgets = (np.asarray(each).tolist() for each in (proposals.encodings, proposals.budgets))
+        how: list[Any] = [None] * n
+        if proposals.drawn is not None:
+            before, chances = (np.asarray(each).tolist() for each in jax.tree.leaves(proposals.drawn))
+            how = [(tuple(row), chance) for row, chance in zip(before, chances, strict=True)]
+        new: list[Entry] = []
+        unknown: set[tuple[int, ...]] = set()
+        for row, budget, drawn in zip(rows, budgets, how, strict=True):
+            new.append(Entry(tuple(row), budget, drawn=drawn))
+            unknown |= {tuple(row)} - self.asked
+            if len(self.asked) + len(unknown) == self.num_legal:
+                break
+        return new
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """These were asked for, and are in the log."""
+        for entry in entries:
+            self.waiting[len(self.entries)] = entry
+            self.asked.add(entry.encoding)
+            self.entries.append(entry)
+
+    def tell(self, number: int) -> None:
+        entry, drawn = self.entries[number], None
+        if entry.drawn is not None:
+            row, log_probability = entry.drawn
+            drawn = Drawn(jnp.asarray([row], jnp.int32), jnp.asarray([log_probability], jnp.float32))
+        observed = Observations(
+            jnp.asarray([entry.encoding], jnp.int32),
+            jnp.asarray([entry.budget], jnp.int32),
+            jnp.asarray([entry.objectives], jnp.float32),
+            drawn,
+        )
+        self.state = tell(self.strategy, self.state, observed)
+        self.told.append(number)
+        del self.waiting[number]
+
+    def _pending(self) -> Proposals:
+        encodings = np.full((self.lag, len(self.space.cardinalities)), -1, np.int32)
+        budgets = np.zeros(self.lag, np.int32)
+        for slot, entry in enumerate(self.waiting.values()):
+            encodings[slot], budgets[slot] = entry.encoding, entry.budget
+        return Proposals(jnp.asarray(encodings), jnp.asarray(budgets))
+
+
+def run(
+    search: Search,
+    executor: Executor,
+    log: Log,
+    *,
+    seed: int,
+    on_report: Callable[[int, tuple[float, ...]], None] = lambda number, objectives: None,
+) -> None:
+    """Evaluates trials until all are reported and told. `on_report` hears of each trial once it is in the log."""
+    entries, arrived = log.entries()
+    reported: dict[int, tuple[float, ...]] = {}  # and not yet told
+    firsts: dict[tuple, int] = {}  # by what is evaluated, the trial that does it
+    repeats: dict[int, list[int]] = {}  # by that trial, those that wait for it
+    known: deque[tuple[int, int]] = deque()  # trials whose result is that of another one
+
+    def submit(number: int) -> None:
+        entry = search.entries[number]
+        first = firsts.setdefault((entry.encoding, entry.budget), number)
+        if first == number or _failed(search.entries[first]):  # what failed may have failed by chance
+            executor.submit(Job(number, entry.encoding, entry.budget, seed))
+        elif search.entries[first].objectives is not None:
+            known.append((number, first))
+        else:
+            repeats.setdefault(first, []).append(number)
+
+    def ask_what_is_due() -> None:
+        while n := search.due():
+            start, new = len(search.entries), search.ask(n)
+            log.ask(start, new)  # before submitting: a crash must not lose a trial
+            search.add(new)
+            for number in range(start, start + len(new)):
+                submit(number)
+
+    def tell(number: int, objectives: tuple[float, ...]) -> None:
+        reported[number] = search.entries[number].objectives = objectives
+        for other in repeats.pop(number, ()):
+            submit(other)
+        while (following := len(search.told) if search.ordered else number) in reported:
+            del reported[following]
+            search.tell(following)
+            ask_what_is_due()  # at once: every ask sees exactly the trials that its number says
+
+    search.add([dataclasses.replace(entry, objectives=None) for entry in entries])
+    for number, entry in enumerate(entries):
+        firsts.setdefault((entry.encoding, entry.budget), number)
+    for number, entry in enumerate(entries):
+        if entry.objectives is None:
+            submit(number)
+    ask_what_is_due()
+    for number in arrived:
+        objectives = entries[number].objectives or ()
+        on_report(number, objectives)
+        tell(number, objectives)
+    while len(search.told) < search.size:
+        if known:
+            number, first = known.popleft()
+            objectives = log.repeat(number, first)
+        else:
+            report = executor.wait()
+            number, objectives = report.number, log.report(report)
+        on_report(number, objectives)
+        tell(number, objectives)
+
+
+def _failed(entry: Entry) -> bool:
+    return entry.objectives is not None and bool(np.isnan(entry.objectives).all())

@@ -1,0 +1,117 @@
+"""Whole studies on a table as one program: a strategy, many seeds, no Python in the inner loop.
+
+A seed's trials are those of the ordinary loop (`nas.engine.loop`) with the same seed and a concurrency of one
+generation: the same keys, asked and told in the same order.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nas.streams import NOISE, SEARCH, stream
+from nas.tables.table import TabularSpace
+from nas.training.compilation import in_order
+from spaces.base import Limits, indices
+from strategies.base import Observations, Proposals, Strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a strategy did, by seed. Architectures are indices of the table's rows."""
+
+    rows: np.ndarray  # int32 [seeds, trials]
+    scores: np.ndarray  # float32 [seeds, trials]: the first objective, as observed
+
+    def best(self) -> np.ndarray:
+        """What is reported after each trial: the best observed, the earlier if equal."""
+        lowest = np.fmin.accumulate(np.nan_to_num(self.scores, nan=np.inf), axis=1)
+        before = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
+        improves = lowest < before
+        where = np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
+        return np.take_along_axis(self.rows, where, axis=1)
+
+
+def run(
+    strategy: Strategy,
+    space: TabularSpace,
+    scores: np.ndarray,
+    seeds: Sequence[int],
+    trials: int,
+    *,
+    limits: Limits = (),
+    noise: float = 0.0,
+    at_once: int | None = None,
+) -> Study:
+    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised.
+
+    `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
+    deviation of what is added to the objectives; a row has its own in each seed.
+    Raises ValueError where no row keeps the limits.
+    """
+    state = strategy.init(space, limits)
+    generations = -(-trials // strategy.generation)
+    step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
+    table = jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)
+
+    def part(places: np.ndarray):
+        # The last part is filled up: one shape is one program.
+        some = np.asarray(seeds, np.uint32)[np.minimum(places, len(seeds) - 1)]
+        keys = [jax.vmap(lambda seed, part=part: stream(seed, part))(jnp.asarray(some)) for part in (SEARCH, NOISE)]
+        found = _program()(strategy, space, generations, noise > 0, state, table, jnp.float32(noise), *keys)
+        return jax.tree.map(lambda each: np.asarray(each)[:, :trials], found)
+
+    # Not in threads: on a CPU, XLA's programs can wait for one another forever.
+    found = [part(np.arange(i, i + step)) for i in range(0, len(seeds), step)]
+    return Study(*(np.concatenate(each)[: len(seeds)] for each in zip(*found, strict=True)))
+
+
+@functools.cache
+def _program() -> Any:
+    return jax.jit(_search, static_argnums=(0, 1, 2, 3), compiler_options=in_order())
+
+
+def _search(
+    strategy: Strategy,
+    space: TabularSpace,
+    generations: int,
+    noisy: bool,
+    state: Any,
+    scores: Array,
+    noise: Array,
+    keys: jax.Array,
+    noise_keys: jax.Array,
+):
+    n = strategy.generation
+    nothing = Proposals(jnp.full((n, len(space.cardinalities)), -1, jnp.int32), jnp.zeros(n, jnp.int32))
+
+    def search(key: jax.Array, key_noise: jax.Array):
+        def generation(state: Any, number: Array):
+            proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
+            rows = indices(space, proposals.encodings)
+            objectives = scores[rows] + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
+            observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
+            state = strategy.tell(state, observed)
+            return state, (rows, objectives[:, 0])
+
+        found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
+        return tuple(each.reshape(generations * n) for each in found)
+
+    if len(keys) == 1:
+        # A batch of one matrix is not multiplied as a matrix is, but several times more slowly.
+        return jax.tree.map(lambda each: each[None], search(keys[0], noise_keys[0]))
+    # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
+    # done now and then (an update of a policy, a new generation) stays a branch.
+    return jax.vmap(search)(keys, noise_keys)
+
+
+def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:
+    """The noise of an evaluation: a standard normal number, the same whenever this seed, whose `NOISE` the key is,
+    meets this row."""
+    return jax.vmap(lambda row: jr.normal(jr.fold_in(key, row)))(rows)

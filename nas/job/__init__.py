@@ -1,0 +1,1 @@
+"""A search job from beginning to end."""

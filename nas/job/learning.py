@@ -1,0 +1,69 @@
+"""A search's strategy with the predictor that it learns by, and the saved one that it may start from."""
+
+import dataclasses
+from typing import Any
+
+from nas import config, registry
+from nas.config import Config
+from nas.errors import UsageError
+from nas.saved import predictor_jobs
+from nas.saved.predictors import check_space
+from nas.store.sql import Store
+from predictors import PREDICTORS
+from spaces.base import Space
+from strategies.base import GradientStrategy
+from strategies.prescreened import Prescreened
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Learning:
+    """The strategy with what it learns by, as `--prescreen` and `--warm-start` say."""
+
+    strategy: Any
+    start: Any  # the saved predictor that it starts from, or None
+    digest: str | None = None  # of that one's arrays
+
+    @staticmethod
+    def of(settings: Config, space: Space, resume: str | None) -> "Learning":
+        """Raises UsageError for predictors that there are not, or that do not fit."""
+        strategy, kind, warm = settings.strategy, settings.prescreen, settings.warm_start
+        start = digest = None
+        if settings.architecture is not None or isinstance(strategy, GradientStrategy):
+            for field in ("prescreen", "warm_start", "save_predictor"):
+                if (value := getattr(settings, field)) is not None:
+                    name = field.replace("_", "-")
+                    raise UsageError(f"{name}={value!r} needs a strategy that proposes architectures to evaluate")
+        if kind is not None and warm is not None:
+            raise UsageError(
+                f"warm-start={warm!r} is of no use beside prescreen={kind!r}, which may be a saved predictor"
+            )
+        screens = kind is not None and kind not in PREDICTORS and not registry.is_own("predictor", kind)
+        field, name = ("prescreen", kind) if screens else ("warm-start", warm)
+        if name is not None:
+            with Store(settings.store) as store:
+                start, digest = predictor_jobs.open_saved(store, name), store.predictor(name).sha256
+            check_space(start.card, space, f"{field}={name!r}")
+        if kind is not None:
+            predictor = config.build_predictor(kind) if start is None else start.predictor
+            strategy = Prescreened(strategy, predictor, settings.screening)
+        elif start is not None:
+            strategy = _started(strategy, start, field, name)
+        if settings.save_predictor is not None:
+            if not hasattr(strategy, "predictor"):
+                raise UsageError(f"save-predictor={settings.save_predictor!r} {NEEDS}")
+            if resume is None:
+                with Store(settings.store, create=True) as store:
+                    predictor_jobs.check_name(store, settings.save_predictor)
+        return Learning(strategy, start, digest)
+
+
+NEEDS = "needs a strategy that learns by a predictor: nao, seminas or bayesian, or --prescreen"
+
+
+def _started(strategy: Any, start: Any, field: str, name: str | None) -> Any:
+    """The strategy with the settings of a saved predictor."""
+    if not hasattr(strategy, "warm"):
+        raise UsageError(f"{field}={name!r} needs a strategy that goes on from a predictor: nao or seminas")
+    if type(strategy.predictor) is not type(start.predictor):
+        raise UsageError(f"{field}={name!r} is a {start.card['kind']!r}, from which this strategy cannot go on")
+    return dataclasses.replace(strategy, predictor=start.predictor)

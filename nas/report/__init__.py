@@ -1,0 +1,1 @@
+"""What is shown: text, tables, drawings, plots and progress."""

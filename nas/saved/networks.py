@@ -1,0 +1,249 @@
+"""Networks as files: a JSON description and safetensors weights, which load without the search or its store."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from nas.config import build_space
+from nas.errors import UsageError, unwritable
+from nas.plain import from_json
+from nas.report import command_lines
+from nas.saved import checkpoint
+from nas.store.query import Run
+from nas.store.sql import Store
+from nas.tasks import Resize, kinds
+from nas.tasks.pixels import decode, fit, in_colour
+from nas.training.net import Scaling, batch_logits, flatten, split, unflatten
+from spaces.base import Space, check_encoding, costs
+
+DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
+BATCH = 32  # images in one call of the network: what they need at once bounds the memory
+MAX_DESCRIPTION_BYTES = 2**24
+# What the numbers of a description may be, so that what cannot be a network is refused before it is built.
+MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
+MODES = {1: "L", 3: "RGB"}  # of photos, by the channels of a network
+
+
+class Exported:
+    """A trained network: `predict(images)` gives logits, `classify(images)` names; `network` is the Flax module itself.
+
+    `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
+    in training (see `nas.tasks.pixels.fit`), and is None where they were, or where the export does not say; `prepare`
+    does the same to photos of any size.
+    """
+
+    def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
+        self.description, self.space, self.network = description, space, network
+        self.scaling: Scaling = tuple(description["mean"]), tuple(description["std"])
+        self.kind = _kind(description, space)
+        self.classes = self.kind.named("classes", description.get("classes") or ())
+        self.resize: Resize | None = description.get("resize")
+        self._graph, self._weights, self._statistics = split(network)
+
+    def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n num_classes"]:
+        """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
+        channels. Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
+        images = self._checked(images)
+        logits = np.empty((len(images), self.kind.outputs), np.float32)
+        for start in range(0, len(images), BATCH):
+            batch = images[start : start + BATCH]
+            # The last batch is filled up with black: one shape is one program.
+            filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
+            found = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
+            logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
+        return self.kind.answers(logits)
+
+    def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
+        """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
+        channels. They become square as the images did in training, by cropping where those were squares already.
+
+        Raises UsageError for what is no image.
+        """
+        size, channels, _ = _input(self.space)
+        if isinstance(photos, str | Path | Image.Image) or (isinstance(photos, np.ndarray) and _is_photo(photos)):
+            raise UsageError("photos must be a list: a single one is given as [photo]")
+        if not isinstance(photos, Iterable):
+            raise UsageError(f"photos={photos!r} must be a list of files, images or arrays")
+        rows = [self._square(f"photos[{i}]", photo) for i, photo in enumerate(photos)]
+        return np.stack(rows) if rows else np.empty((0, size, size, channels), np.uint8)
+
+    def _square(self, field: str, photo: Any) -> np.ndarray:
+        size, channels, _ = _input(self.space)
+        if channels not in MODES:
+            raise UsageError(f"{field}: no photo has the {channels} channels of this network; give arrays to predict")
+        if isinstance(photo, str | Path):
+            try:
+                photo = decode(f"{field}={str(photo)!r}", Path(photo).read_bytes())
+            except OSError as error:
+                raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
+        if not isinstance(photo, Image.Image):
+            array = np.asarray(photo)
+            if array.dtype != np.uint8 or not _is_photo(array):
+                given = f"{array.dtype} {list(array.shape)}"
+                raise UsageError(f"{field}={given} must be a file, an image or uint8 [height, width, 1, 3 or 4]")
+            photo = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+        photo = in_colour(field, photo).convert(MODES[channels])
+        return np.asarray(fit(photo, size, self.resize or "crop")).reshape(size, size, channels)
+
+    def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
+        """The name of the most probable class of each image, which are those of `predict`."""
+        if not self.classes:
+            raise UsageError("this network gives numbers and knows no classes: predict(images) gives them")
+        return [self.classes[label] for label in self.predict(images).argmax(1)]
+
+    def _checked(self, images: Any) -> np.ndarray:
+        size, channels, _ = _input(self.space)
+        try:
+            images = np.asarray(images)
+            given = f"{images.dtype} {list(images.shape)}"
+        except ValueError:  # images of several sizes
+            images, given = np.zeros(0), f"{type(images).__name__} of unequal parts"
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, channels):
+            need = f"uint8 [n, {size}, {size}, {channels}], values in 0..255"
+            if images.dtype == np.uint8 and images.shape == (size, size, channels):
+                raise UsageError(f"images={given} must be {need}: a single one is given as image[None]")
+            raise UsageError(f"images={given} must be {need}; prepare(photos) makes them of photos of any size")
+        return images
+
+
+def export(store: Store, architecture: str, out: Path, run: Run | None = None, *, replace: bool = False) -> str:
+    """Writes the newest stand-alone weights of an architecture, with its description, to a folder: of a run, or of any.
+
+    Returns the name of the run. Raises UsageError where there are none, or where the folder holds another network
+    already and `replace` is not asked for.
+    """
+    files = store.artifacts(None if run is None else run.id, architecture, "weights")
+    if not files:
+        there = "" if run is None else f" in run={run.name!r}"
+        tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
+        why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
+        words = f"retrain {architecture}{' --task TASK' if tables else ''}"
+        raise UsageError(
+            f"architecture={architecture!r} has not been trained by itself{there}: {why}; "
+            f"{command_lines.ask(words, store.url)} trains it"
+        )
+    if not replace and any((out / name).exists() for name in (DESCRIPTION, WEIGHTS)):
+        raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
+    newest = Path(files[-1].path)
+    _, description = checkpoint.read(newest)
+    if checkpoint.digest(newest) != files[-1].sha256:
+        raise UsageError(f"{newest} is not the file that the run wrote: its sha256 differs")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(newest, out / WEIGHTS)
+        (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    except OSError as error:
+        raise unwritable(f"out={str(out)!r}", error) from error
+    return next(known.name for known in store.all_runs() if known.id == files[-1].run_id)
+
+
+def load(folder: str | Path) -> Exported:
+    """The network of an exported folder. Raises UsageError for one that is damaged, or not of this library."""
+    folder = Path(folder)
+    try:
+        with open(folder / DESCRIPTION, "rb") as file:
+            description, space, encoding = _described(file.read(MAX_DESCRIPTION_BYTES + 1))
+    except OSError as error:
+        raise UsageError(f"{folder / DESCRIPTION} cannot be read: {error.strerror}") from error
+    # A file may nest its lists too deeply, or name numbers that no machine has.
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
+    arrays, note = checkpoint.read(folder / WEIGHTS)
+    for field in ("architecture", "space", "encoding", "mean", "std"):
+        if not isinstance(note, dict) or note.get(field) != description.get(field):
+            raise UsageError(f"{folder / WEIGHTS} are weights of another network than {folder / DESCRIPTION}: {field}")
+    held = sum(array.size for array in arrays.values())
+    params = costs(space, tuple(encoding))["params"]
+    if params > 1.001 * held:  # costs are in single precision
+        needed = f"{folder / DESCRIPTION}, whose network has {params:.0f} parameters"
+        raise UsageError(f"{folder / WEIGHTS} does not fit {needed}: it holds {held} numbers")
+    try:
+        network = space.build(np.asarray(encoding, np.int32), jax.random.key(0))
+    except ValueError as error:
+        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
+    definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
+    names = flatten(weights).keys()
+    try:
+        weights = unflatten(weights, {name: value for name, value in arrays.items() if name in names})
+        statistics = unflatten(statistics, {name: value for name, value in arrays.items() if name not in names})
+    except ValueError as error:
+        raise UsageError(f"{folder / WEIGHTS} does not fit {folder / DESCRIPTION}: {error}") from error
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UsageError(f"{folder / WEIGHTS} holds NaN or infinity")
+    return Exported(description, space, nnx.merge(definition, weights, statistics))
+
+
+def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
+    """The description in a file, the space and the encoding that it names. Nothing is built."""
+    if len(data) > MAX_DESCRIPTION_BYTES:
+        raise ValueError(f"it is larger than {MAX_DESCRIPTION_BYTES} bytes")
+    description = from_json(data)
+    if not isinstance(description, dict):
+        raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
+    if description["format"] != checkpoint.FORMAT:
+        raise ValueError(f"format={description['format']!r} is unknown to this version; allowed: {checkpoint.FORMAT}")
+    for number in _numbers(description["space"]):
+        if not -MAX_NUMBER <= number <= MAX_NUMBER:
+            raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
+    space = build_space(description["space"], given=False)
+    for name, value in dataclasses.asdict(space).items():  # pyright: ignore[reportArgumentType]
+        depth = sum(value) if name == "blocks" else value
+        if name in ("blocks", "cells") and depth > MAX_DEPTH:
+            raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
+    _, channels, num_classes = _input(space)
+
+    encoding = description["encoding"]
+    check_encoding(space, encoding)
+    # Of pixels from 0 to 1, whose deviation is taken to be one grey level at least.
+    for field, low in (("mean", 0.0), ("std", 0.001)):
+        values = description[field]
+        numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
+        if not numbers or len(values) != channels or not all(low <= one <= 1 for one in values):
+            raise ValueError(f"{field} must be a list of {channels} numbers in {low:g}..1, one for each channel")
+    kind = _kind(description, space)
+    if kind.outputs != num_classes:
+        raise ValueError(f"kind={description['kind']!r} has {kind.outputs} outputs, and the space {num_classes}")
+    if description.get("classes") is not None:
+        if not isinstance(description["classes"], list):
+            raise ValueError(f"classes must be a list of {num_classes} names")
+        if not description["classes"] and kind.named("classes", ()):
+            raise ValueError(f"classes=0 names must be {num_classes}, one for each label")
+        kind.named("classes", description["classes"])
+    how = description.get("resize")
+    if how is not None and how not in get_args(Resize):
+        raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")
+    return description, space, encoding
+
+
+def _kind(description: dict[str, Any], space: Space) -> Any:
+    """The kind of task that a network was trained for. Older exports do not say: they classify."""
+    return kinds.from_data(description.get("kind", {"name": "classification", "num_classes": _input(space)[2]}))
+
+
+def _is_photo(array: np.ndarray) -> bool:
+    """Whether an array has the shape of one photo, grey or in colour."""
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in plain data."""
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def _input(space: Any) -> tuple[int, int, int]:
+    """What a network takes and gives: pixels of a side, channels, classes."""
+    return space.image_size, space.image_channels, space.num_classes

@@ -1,0 +1,1 @@
+"""The log of all runs, and the questions to it."""

@@ -1,0 +1,1 @@
+"""Training: a network as a function of its weights, and how the weights are found."""

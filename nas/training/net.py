@@ -1,0 +1,146 @@
+"""A network as a function of its weights: the forward pass, calibration of normalisation statistics, and the metric.
+
+Statistics are an argument. A candidate's are measured on training images and used for its own evaluation only;
+nothing is ever written back to the shared weights (Guo et al., 2019, section 3.3; Wu & Johnson, "Rethinking Batch
+in BatchNorm", 2021, https://arxiv.org/abs/2105.07576, "precise" statistics).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from nas.devices import divided
+from nas.tasks.augment import normalise
+from nas.tasks.base import Split, Task
+from nas.training.compilation import same_bits
+from spaces.single_path import select
+
+Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+class Graph:
+    """The static structure of a network, hashed once: a supernet's takes longer to hash than to run."""
+
+    def __init__(self, definition: nnx.GraphDef):
+        self.definition = definition
+        self._hash = hash(definition)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Graph) and self.definition == other.definition)
+
+
+def split(network: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
+    """The static structure, the weights and the statistics of a network."""
+    definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
+    return _interned(definition), weights, statistics
+
+
+@functools.lru_cache(maxsize=64)
+def _interned(definition: nnx.GraphDef) -> Graph:
+    """One object for equal structures: JAX then finds its program by identity, not by comparing them."""
+    return Graph(definition)
+
+
+def forward(
+    graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None
+) -> tuple[Array, nnx.State]:
+    """Logits in float32, and the statistics of this batch when training."""
+    network = nnx.merge(graph.definition, weights, statistics, copy=True)
+    logits = network(images, path, train=train, key=key)
+    return logits.astype(jnp.float32), nnx.state(network, nnx.BatchStat)
+
+
+@jax.jit
+def on_path(weights: nnx.State, path: Array) -> nnx.State:
+    return select(weights, path)
+
+
+def _repeatable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Jitted when it is first called, by when the process has set its cores."""
+
+    @functools.cache
+    def program():
+        return jax.jit(function, static_argnums=(0, 1, 2), compiler_options=same_bits())
+
+    return functools.wraps(function)(lambda *args: program()(*args))
+
+
+@_repeatable
+def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> nnx.State:
+    images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
+    return forward(graph, weights, statistics, images, path, train=True)[1]
+
+
+def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
+    images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
+    return forward(graph, weights, statistics, images, path, train=False)[0]
+
+
+batch_logits = _repeatable(_logits)
+
+
+@_repeatable
+def _batch_misses(graph, scaling, how, weights, statistics, images, labels, path, indices, counted) -> Array:
+    """The sum of the misses of the images at these indices, of those that are counted."""
+    precision, kind = how
+    outputs = _logits(graph, scaling, precision, weights, statistics, images[indices], path)
+    return jnp.where(counted, kind.misses(outputs, labels[indices]), 0).sum()
+
+
+@jax.jit
+def _mean(trees: list[nnx.State]) -> nnx.State:
+    return jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *trees)
+
+
+def calibrate(graph, weights, statistics, images: Any, task: Task, path, *, batch: int, precision: str):
+    """Statistics measured anew: the mean over batches of each batch's own. What remains after whole batches is left
+    out, unless it is all there is."""
+    batch = min(batch, len(images))
+    starts = range(0, len(images) - batch + 1, batch)
+    scaling = (task.mean, task.std)
+    return _mean(
+        [_batch_statistics(graph, scaling, precision, weights, statistics, images[i : i + batch], path) for i in starts]
+    )
+
+
+def measure(graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str) -> float:
+    """The metric of the task on these images. They lie on the device, and what is missed is summed there."""
+    batch = min(batch, len(data))
+    scaling = (task.mean, task.std)
+    misses = []
+    for i in range(0, len(data), batch):
+        # The last batch is moved back, not padded or cut: one shape is one program.
+        indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
+        inputs = (weights, statistics, *data.on_device, path, indices, indices >= i)
+        misses.append(_batch_misses(graph, scaling, (precision, task.kind), *inputs))
+    return task.kind.value(sum(map(float, jax.device_get(misses))) / len(data))
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by dotted name, as they are written to files."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(template: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """A tree shaped like `template` with the named arrays. Raises ValueError where a name or shape does not fit."""
+    expected = flatten(template)
+    if expected.keys() != arrays.keys():
+        odd = sorted(expected.keys() ^ arrays.keys())[0]
+        raise ValueError(f"array {odd!r} is {'missing' if odd in expected else 'not part of the network'}")
+    for name, value in expected.items():
+        if value.shape != arrays[name].shape or value.dtype != arrays[name].dtype:
+            found = f"{arrays[name].dtype}{list(arrays[name].shape)}"
+            raise ValueError(f"array {name!r} is {found}, expected {value.dtype}{list(value.shape)}")
+    leaves = [jnp.asarray(arrays[name]) for name in expected]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
