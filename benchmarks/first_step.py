@@ -14,7 +14,7 @@ import time
 import jax
 
 from nas import config
-from nas.job.run import bind, load_task
+from nas.job.subject import bind, load_task
 from nas.training.compilation import quick_start
 from nas.training.net import split
 from nas.training.paths import uniform_paths
@@ -29,7 +29,7 @@ def main() -> None:
     space, key = bind(settings.space, task), jax.random.key(0)
     recipe = dataclasses.replace(settings.training, steps=1)
     paths = uniform_paths(space, key, recipe.steps)
-    network = split(space.supernet(key, affine=settings.affine))
+    network = split(space.supernet(key, affine=settings.evaluator.affine))
     built = time.time()
     fit(*network, task, recipe, seed=0, paths=paths)
     print(json.dumps({"imported": imported, "built": built, "stepped": time.time()}))

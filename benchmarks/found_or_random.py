@@ -22,6 +22,7 @@ from scipy.stats import wilcoxon
 from nas import config
 from nas.evaluators.train import TrainEvaluator
 from nas.job import run as job
+from nas.job.subject import bind, load_task
 from nas.report.progress import Bar
 from nas.store.sql import Store
 from nas.training.compilation import quick_start
@@ -47,8 +48,8 @@ def main() -> None:
     data, _ = config.parse(["--config", str(options.config)])
     settings = config.build(data)
     quick_start()
-    task = job.load_task(settings)
-    space = job.bind(settings.space, task)
+    task = load_task(settings)
+    space = bind(settings.space, task)
     start = time.perf_counter()
     rows = [tuple(map(int, space.parse(text))) for text in options.found]
     rows = rows or [found(data, seed) for seed in range(options.searches)]

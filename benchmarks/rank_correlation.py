@@ -39,7 +39,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.train import TrainEvaluator
-from nas.job.run import bind, load_task
+from nas.job.subject import bind, load_task
 from nas.streams import stream
 from nas.tasks.base import Task
 from nas.training.compilation import quick_start
@@ -139,7 +139,7 @@ def scores(
 ) -> dict[str, list[float]]:
     """The validation errors of the architectures with the weights of one supernet."""
     recipe = settings.training
-    graph, weights, statistics = split(space.supernet(stream(seed, streams.WEIGHTS), affine=settings.affine))
+    graph, weights, statistics = split(space.supernet(stream(seed, streams.WEIGHTS), affine=settings.evaluator.affine))
     weights = fit(
         *(graph, weights, statistics, task, recipe),
         seed=seed,
@@ -148,7 +148,9 @@ def scores(
         note={"space": fingerprint(space), **space.identity()},
         on_step=_progress(f"supernet {seed}", recipe.steps),
     )
-    evaluator = SupernetEvaluator(space, flatten(weights), task, settings.calibration_images, affine=settings.affine)
+    evaluator = SupernetEvaluator(
+        space, flatten(weights), task, settings.evaluator.calibration_images, affine=settings.evaluator.affine
+    )
     paths = uniform_paths(space, stream(seed, streams.CALIBRATION), 64 * max(space.cardinalities))
     tables = _Tables(graph, weights, statistics, task, paths, recipe.batch_size, seed)
     found = {

@@ -35,7 +35,7 @@ from nas.engine.ray_pool import RayPool, start_ray, stop_ray
 from nas.errors import UsageError
 from nas.evaluators.base import Job
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.job.run import bind, load_task
+from nas.job.subject import bind, load_task
 from nas.tasks.base import Split, Task
 from nas.training.compilation import quick_start
 from nas.training.net import flatten, split
@@ -91,7 +91,7 @@ def throughput(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]
     task = noise_task() if options.task == "noise" else load_task(settings)
     space = bind(settings.space, task)
     weights = flatten(split(space.supernet(jax.random.key(0)))[1])
-    evaluator = SupernetEvaluator(space, weights, task, settings.calibration_images)
+    evaluator = SupernetEvaluator(space, weights, task, settings.evaluator.calibration_images)
     number = max(options.candidates, 8)
     encodings = [tuple(row) for row in np.asarray(sample(space, jax.random.key(1), number)).tolist()]
     rounds: dict[str, list[dict[str, float]]] = {}

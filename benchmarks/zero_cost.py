@@ -22,7 +22,7 @@ import report
 from scipy.stats import kendalltau
 
 from nas.evaluators.proxies import scores
-from nas.job.run import bind
+from nas.job.subject import bind
 from nas.tables import Table, read_table
 from nas.tasks import load
 from nas.training.compilation import quick_start

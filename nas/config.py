@@ -25,7 +25,7 @@ from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
 from nas.store.query import parse_where
 from nas.tasks import Resize, lasting_task
-from nas.training.recipe import Lookup, Recipe, ZeroCost
+from nas.training.recipe import Lookup, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
@@ -60,7 +60,8 @@ class Config:
     """Use only so many images for training and validation."""
     evaluator: Any = "supernet"
     """How candidates are scored: supernet, with shared weights; train, each from scratch by the recipe `final`;
-    zero-cost, untrained; or by your own, FILE.py:CLASS or MODULE:CLASS."""
+    zero-cost, untrained; predicted, by a saved predictor; or by your own, FILE.py:CLASS or MODULE:CLASS.
+    --evaluator NAME --help lists its own fields."""
     cost: str | None = None
     """A cost of your own, for limits and objectives: FILE.py:FUNCTION or MODULE:FUNCTION, called with the space and
     encodings."""
@@ -78,8 +79,8 @@ class Config:
     limit: str | None = None
     """Hard limits on any costs, such as "macs <= 3e6 and pixel3_latency_ms <= 5"."""
     objectives: str = "error"
-    """What is minimised, such as error,macs; strategies for one objective minimise the first. The evaluator zero-cost
-    knows no error, and by default minimises minus_naswot."""
+    """What is minimised, such as error,macs; strategies for one objective minimise the first. By default what the
+    evaluator measures: the metric of the task; zero-cost minus_naswot; predicted the score that is predicted."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None
@@ -100,14 +101,8 @@ class Config:
     """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
     cost_bins: int = 7
     """Bins of cost-binned sampling."""
-    affine: bool = False
-    """Whether normalisation in the supernet has scale and bias (DetNAS: yes; SPOS: no)."""
-    calibration_images: int = 1024
-    """Training images on which the statistics of a candidate are measured."""
     table: Lookup = Lookup()
     """What is looked up in a table."""
-    zero_cost: ZeroCost = ZeroCost()
-    """How candidates are scored untrained."""
     prescreen: str | None = None
     """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way."""
     screening: Screening = Screening()
@@ -134,7 +129,7 @@ class Config:
             "trial_seconds": 0,
             "cost_bins": 1,
         }
-        least |= {"calibration_images": 1, "finalists": 0, "baselines": 0}
+        least |= {"finalists": 0, "baselines": 0}
         for field, low in least.items():
             if not getattr(self, field) >= low:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
@@ -142,8 +137,6 @@ class Config:
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
-        if self.evaluator == "zero-cost" and self.task.startswith("table:"):
-            raise ValueError(f"evaluator='zero-cost' needs images, and task={self.task!r} has none")
         _ = self.limits
 
     @property
@@ -174,7 +167,7 @@ PARTS = ("space", "strategy", "evaluator")
 # What the task and the objectives decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
 # Fields with fields of their own.
-NESTED = ("table", "zero_cost", "screening", "training", "final")
+NESTED = ("table", "screening", "training", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
 RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
 
@@ -191,18 +184,14 @@ def build(data: Data) -> Config:
             raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
     data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
     data["evaluator"] = build_evaluator(data.get("evaluator", Config.evaluator))
-    if not isinstance(data["evaluator"], str):
-        data.setdefault("objectives", data["evaluator"].metrics[0])
     if data.get("cost") is not None:
         name = _checked(str, data["cost"], "cost")
         if not registry.is_own("cost", name):
             raise UsageError(f"cost={name!r} must be FILE.py:FUNCTION or MODULE:FUNCTION")
         registry.own("cost", name)
     data["architecture"] = _architecture(data["space"], data.get("architecture"))
-    if data.get("evaluator") == "zero-cost":
-        data.setdefault("objectives", "minus_naswot")
     config = _replace(_defaults(_named(strategy, "strategy")[0]), data, "")
-    if hasattr(config.strategy, "num_objectives"):
+    if "num_objectives" in {field.name for field in dataclasses.fields(config.strategy)}:
         count = len(config.objectives.split(","))
         config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
     return config
@@ -228,18 +217,11 @@ def build_space(data: Any, *, given: bool = True) -> Any:
 
 
 def build_evaluator(data: Any) -> Any:
-    """The name of one of ours, or the user's own as a value."""
-    from nas.evaluators import NAMES
+    value, name = _built("evaluator", data), _named(data, "evaluator")[0]
+    if registry.is_own("evaluator", name):
+        from nas.evaluators.own import check
 
-    name, fields = _named(data, "evaluator")
-    if name in NAMES and not fields:
-        return name
-    if not registry.is_own("evaluator", name):
-        raise unknown("evaluator", name, NAMES)
-    value = _built("evaluator", data)
-    from nas.evaluators.own import check
-
-    check(name, value)
+        check(name, value)
     return value
 
 
@@ -267,6 +249,10 @@ def default_of(kind: str, name: str, *, given: bool = True) -> Any:
         from predictors import predictor_class
 
         return predictor_class(name)()
+    if kind == "evaluator":
+        from nas.evaluators import evaluator_class
+
+        return evaluator_class(name)()
     from spaces import presets
 
     choices = presets(head)
@@ -296,7 +282,7 @@ def from_values(options: Mapping[str, Any]) -> Data:
 
 
 def _name_of(kind: str, cls: type) -> str:
-    if cls.__module__.partition(".")[0] in ("spaces", "strategies"):
+    if cls.__module__.partition(".")[0] in ("spaces", "strategies", "nas"):
         for name in registry.ours(kind):
             if type(default_of(kind, name)) is cls:
                 return name

@@ -43,7 +43,7 @@ def ours(kind: str) -> tuple[str, ...]:
     elif kind == "predictor":
         from predictors import PREDICTORS as names
     elif kind == "evaluator":
-        from nas.evaluators import NAMES as names
+        from nas.evaluators import EVALUATORS as names
     elif kind == "cost":
         names = ()
     else:

@@ -18,8 +18,9 @@ import yaml
 from nas import config
 from nas.config import Config, build, parse, to_data
 from nas.errors import UsageError
+from nas.evaluators.supernet import Supernet
 from nas.tasks import check_name, lasting_task
-from nas.training.recipe import Lookup, Recipe, ZeroCost
+from nas.training.recipe import Lookup, Recipe
 from spaces import SPACES, presets
 from spaces.shufflenet import PRESETS
 from strategies import GRADIENT_STRATEGIES, STRATEGIES, strategy_class
@@ -62,14 +63,15 @@ def test_nothing_said_is_the_default():
     found = of_flags()
     assert found.strategy == Evolution()
     assert found.space == PRESETS["tiny"]
-    assert dataclasses.replace(found, strategy="evolution", space="shufflenet") == Config()
+    assert found.evaluator == Supernet()
+    assert dataclasses.replace(found, strategy="evolution", space="shufflenet", evaluator="supernet") == Config()
 
 
 SAME = {
     "numbers": (["--trials", "7", "--max-macs", "3e6", "--seed=5"], {"trials": 7, "max_macs": 3e6, "seed": 5}),
     "text": (["--task", "npz:a b.npz", "--name", "x"], {"task": "npz:a b.npz", "name": "x"}),
     "dashes": (["--max-images", "100", "--trial-seconds", "0.5"], {"max-images": 100, "trial-seconds": 0.5}),
-    "switches": (["--affine", "--unordered"], {"affine": True, "unordered": True}),
+    "switches": (["--unordered", "--evaluator.affine"], {"unordered": True, "evaluator": {"affine": True}}),
     "choices": (["--paths", "cost-binned", "--evaluator", "train"], {"paths": "cost-binned", "evaluator": "train"}),
     "space": (["--space", "shufflenet:small"], {"space": "shufflenet:small"}),
     "strategy": (["--strategy", "random"], {"strategy": "random"}),
@@ -176,7 +178,8 @@ def test_text_in_brackets_is_refused_by_what_a_field_of_text_says(file):
         *(("max_macs: 1e-3", 1e-3), ("max_macs: 3e6", 3e6), ("max_macs: 1E+2", 100.0), ("max_macs: .5", 0.5)),
         *(("max_macs: 5", 5.0), ("max_macs: -0.5", -0.5), ("max_macs: '2.5'", 2.5), ("max_macs: .inf", math.inf)),
         *(("seed: 10", 10), ("seed: +10", 10), ("seed: '10'", 10), ("seed: 0", 0), ("seed: 4294967295", 2**32 - 1)),
-        *(("affine: true", True), ("affine: True", True), ("affine: FALSE", False), ("affine: 'true'", True)),
+        *(("unordered: true", True), ("unordered: True", True), ("unordered: FALSE", False)),
+        ("unordered: 'true'", True),
         *(("name: 010", "010"), ("name: yes", "yes"), ("name: off", "off"), ("name: 10:30", "10:30")),
         *(("name: 2020-01-01", "2020-01-01"), ("name: 1_000", "1_000"), ("name: 0x10", "0x10"), ("name: =", "=")),
         *(("name: 1.2.3", "1.2.3"), ("name: '5'", "5"), ("name: ~", None), ("name: null", None), ("name:", None)),
@@ -227,9 +230,9 @@ def test_what_is_no_plain_whole_number_is_refused_and_not_made_one(text, file):
         ({"max_macs": True}, "max_macs=True must be a valid number"),
         ({"max_macs": "007"}, "max_macs='007' must be a valid number"),
         ({"max_macs": "1_000"}, "max_macs='1_000' must be a valid number"),
-        ({"affine": "yes"}, "affine='yes' must be true or false"),
-        ({"affine": "on"}, "affine='on' must be true or false"),
-        ({"affine": 1}, "affine=1 must be true or false"),
+        ({"unordered": "yes"}, "unordered='yes' must be true or false"),
+        ({"unordered": "on"}, "unordered='on' must be true or false"),
+        ({"unordered": 1}, "unordered=1 must be true or false"),
         ({"space": {"name": "shufflenet", "widths": [8, 16, True]}}, "space.widths[2]=True must be a valid integer"),
         ({"space": {"name": "shufflenet", "widths": "[8, 016]"}}, "space.widths[1]='016' must be a valid integer"),
         ({"space": {"name": "shufflenet", "widths": "[8, 16)"}}, "space.widths='[8, 16)' must be a valid tuple"),
@@ -241,9 +244,9 @@ def test_a_value_of_another_type_is_not_converted(data, said, file):
 
 
 def test_numbers_of_numpy_are_numbers():
-    given = {"seed": np.int64(3), "max_macs": np.float32(0.5), "affine": np.bool_(True), "max_params": np.int32(7)}
+    given = {"seed": np.int64(3), "max_macs": np.float32(0.5), "unordered": np.bool_(True), "max_params": np.int32(7)}
     found = build({**given, "space": {"blocks": np.array([1, 2, 3])}})
-    assert repr((found.seed, found.max_macs, found.affine, found.max_params)) == "(3, 0.5, True, 7.0)"
+    assert repr((found.seed, found.max_macs, found.unordered, found.max_params)) == "(3, 0.5, True, 7.0)"
     assert repr(found.space.blocks) == "(1, 2, 3)"
 
 
@@ -361,7 +364,7 @@ WRONG_FLAGS = {
     "way to resize": (["--resize", "fill"], ["resize='fill' must be 'crop', 'pad' or 'stretch'"]),
     "choice": (
         ["--evaluator", "supernets"],
-        ["evaluator='supernets' is not one of supernet, train, zero-cost; did you mean"],
+        ["evaluator='supernets' is not one of supernet, train, zero-cost, predicted; did you mean"],
     ),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
@@ -525,7 +528,7 @@ def helped(*argv: str) -> str:
 def test_help_lists_every_field_and_does_not_import_jax():
     text = helped()
     flags = {"--config", "--resume"}
-    nested = {"table": Lookup, "zero_cost": ZeroCost, "screening": Screening, "training": Recipe, "final": Recipe}
+    nested = {"table": Lookup, "screening": Screening, "training": Recipe, "final": Recipe}
     plain = [field.name for field in dataclasses.fields(Config) if field.name not in nested]
     owned = [f"{part}.{field.name}" for part, kind in nested.items() for field in dataclasses.fields(kind)]
     flags |= {"--" + name.replace("_", "-") for name in plain + owned}

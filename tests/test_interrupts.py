@@ -157,7 +157,7 @@ def test_a_run_that_is_interrupted_twice_says_how_it_goes_on(first, tmp_path, mo
         recorded(store, run_id, status, reason)
 
     monkeypatch.setattr(Store, "set_status", disturbed)
-    monkeypatch.setattr(job._Job, "run", lambda *_: os.kill(os.getpid(), first))
+    monkeypatch.setattr(job, "_outcome", lambda *_: os.kill(os.getpid(), first))
     assert launch.main(TINY) == 130
     said = capsys.readouterr().err
     assert "Interrupted; nothing is lost. Go on with: " in said

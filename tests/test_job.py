@@ -262,11 +262,11 @@ def test_images_of_ones_own_are_searched_and_rows_go_into_pandas(tmp_path):
 
 VARIATIONS = {
     "cost-binned": {"paths": "cost-binned", "cost_bins": 3},
-    "few images": {"max_images": 200, "calibration_images": 32},
+    "few images": {"max_images": 200, "evaluator": {"calibration_images": 32}},
     "half precision": {"training": {"steps": 20, "precision": "bfloat16"}},
     "from scratch": {"evaluator": "train"},
     "unordered": {"unordered": True, "workers": 2},
-    "affine": {"affine": True},
+    "affine": {"evaluator": {"affine": True}},
 }
 
 

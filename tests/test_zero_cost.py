@@ -17,11 +17,10 @@ from nas.evaluators import patterns, proxies
 from nas.evaluators.base import Job, run_job
 from nas.evaluators.patterns import NoRectifier, agreements
 from nas.evaluators.proxies import SCORES, batch, decorrelation, log_determinant, network_scores, scores
-from nas.evaluators.zero_cost import METRICS, ZeroCostEvaluator
+from nas.evaluators.zero_cost import METRICS, ZeroCost, ZeroCostEvaluator
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 from nas.training.net import forward, on_path, split
-from nas.training.recipe import ZeroCost
 from spaces import nasbench201, shufflenet
 from spaces.darts import Darts
 from spaces.genotype import Cell, Genotype
@@ -314,8 +313,7 @@ def test_few_images_are_all_taken(task):
 JOB = {
     "space": {"name": "nasbench201", "width": CELLS.width, "cells": CELLS.cells},
     "strategy": "random",
-    "evaluator": "zero-cost",
-    "zero_cost": {"batch_size": 8},
+    "evaluator": {"name": "zero-cost", "batch_size": 8},
     "max_images": 200,
     "final": {"steps": 4, "batch_size": 8},
     "baselines": 0,
@@ -343,9 +341,8 @@ WRONG = {
     "evaluator='zero-cost': objectives='error' is not one of macs, minus_grad_norm": {"objectives": "error"},
     "did you mean 'minus_naswot'": {"objectives": "minus_naswto"},
     "objectives='minus_naswot' is not one of error, macs": {"evaluator": "train", "objectives": "minus_naswot"},
-    "zero_cost.batch_size=1 must be at least 2": {"zero_cost": {"batch_size": 1}},
-    "initialisations=0 must be at least 1": {"zero_cost": {"initialisations": 0}},
-    "evaluator='zero-cost' needs images, and task=": {"task": "table:x.npz"},
+    "evaluator.batch_size=1 must be at least 2": {"evaluator": {"name": "zero-cost", "batch_size": 1}},
+    "initialisations=0 must be at least 1": {"evaluator": {"name": "zero-cost", "initialisations": 0}},
 }
 
 

@@ -3,18 +3,17 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from nas.config import Config
+from nas.engine.loop import Entry
+from nas.engine.record import Record
 from nas.errors import UsageError
 from nas.report import output
-from nas.saved import checkpoint
-from nas.store.query import NewTrial, Run, Trial
-from nas.store.sql import Store
+from nas.store.query import Trial
 from nas.tasks.base import Task
 from nas.training import bilevel
-from spaces.base import Architecture, Mixable, Space, fingerprint, identify
+from spaces.base import Mixable, Space, costs
 from strategies.region import region
 
 
@@ -38,25 +37,27 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
 
 def search(
     settings: Config,
-    space: Mixable,
+    space: Any,
     task: Task,
-    store: Store,
-    run: Run,
-    folder: Path,
+    record: Record,
+    *,
+    saved: Path,
+    note: dict[str, Any],
     progress: Callable[[str, int, int, str], None],
 ) -> list[Trial]:
-    """The finished trials, first the one of the architecture that was found, then the later ones before the earlier."""
-    saved = folder / "search.safetensors"
+    """The finished trials, first the one of the architecture that was found, then the later ones before the earlier.
+
+    `saved` is the file of the checkpoint, and `note` says beside it what it is the progress of.
+    """
     best, metric = [float("inf")], task.kind.metric
-    known = {trial.number for trial in store.trials(run.id)}
+    known = {trial.number for trial in record.trials()}
 
     def on_epoch(epoch: bilevel.Epoch) -> None:
-        (architecture,) = identify(space, np.asarray(epoch.encoding))
+        encoding = tuple(epoch.encoding.tolist())
         if epoch.number not in known:
-            store.add_trials(run.id, [_new_trial(architecture, run.space, epoch, settings.seed)])
+            record.add(epoch.number, [Entry(encoding, budget=epoch.number + 1)])
             known.add(epoch.number)
-        metrics = {**epoch.metrics, **architecture.costs}
-        store.finish_trial(run.id, epoch.number, metrics=metrics, error=None, seconds=epoch.seconds)
+        record.finish(epoch.number, {**epoch.metrics, **costs(space, encoding)}, None, epoch.seconds)
         best[0] = epoch.metrics[metric]
 
     def on_step(step: int, steps: int, loss: float) -> None:
@@ -72,27 +73,9 @@ def search(
         seed=settings.seed,
         epochs=settings.epochs,
         saved=saved,
-        note={
-            "run": run.identity,
-            "space": fingerprint(space),
-            **space.identity(),
-        },
+        note=note,
         on_step=on_step,
         on_epoch=on_epoch,
     )
-    if saved.exists():
-        store.add_artifact(run.id, kind="search", path=saved, sha256=checkpoint.digest(saved))
-    trials = sorted(store.trials(run.id), key=lambda trial: (trial.number != found, -trial.number))
+    trials = sorted(record.trials(), key=lambda trial: (trial.number != found, -trial.number))
     return [trial for trial in trials if trial.state == "finished"]
-
-
-def _new_trial(architecture: Architecture, name: str, epoch: bilevel.Epoch, seed: int) -> NewTrial:
-    return NewTrial(
-        number=epoch.number,
-        architecture=architecture.id,
-        encoding=architecture.encoding,
-        description=architecture.description,
-        space=name,
-        budget=epoch.number + 1,
-        seed=seed,
-    )

@@ -1,12 +1,18 @@
-"""What an evaluation is asked for, what it gives, and the one place where its exceptions become data."""
+"""How candidates are scored: what an evaluation is asked for, what it gives, and where its exceptions become data."""
 
 import dataclasses
 import time
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from nas import registry
+from nas.errors import UsageError
+from nas.tasks.base import Task
+from nas.training.recipe import Recipe
+from spaces.base import Space, shares_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +52,50 @@ class Evaluator(Protocol):
     """Pure in its arguments: the same encoding, budget and seed give the same evaluation in every process."""
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation: ...
+
+
+class Context(NamedTuple):
+    """What a job has for those who score its candidates."""
+
+    space: Space
+    task: Task | None  # None where nothing is measured on images
+    objective: str  # the first of what is minimised
+    training: Recipe  # of the shared weights
+    final: Recipe  # of one architecture alone
+    shared_weights: Callable[[bool], dict[str, np.ndarray]]  # of the supernet, affine or not; trained if need be
+    predictor: Callable[[str], Any]  # a saved predictor by name
+    progress: Path | None = None  # the folder in which unfinished trainings are kept
+    note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
+
+    @property
+    def images(self) -> Task:
+        assert self.task is not None  # only who needs none is asked without
+        return self.task
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """A way to score candidates, as a value whose fields the user sets: `--evaluator NAME --evaluator.FIELD VALUE`."""
+
+    name: ClassVar[str] = "evaluator"  # as users choose it
+    needs_supernet: ClassVar[bool] = False  # of a space without shared weights it can score nothing
+    immediate: ClassVar[bool] = False  # nothing is computed: no workers are started for it, and nothing compiled
+
+    def metrics(self, metric: str) -> tuple[str, ...]:
+        """What it measures beside costs on a task that minimises `metric`; by default the first is the objective."""
+        return (metric,)
+
+    def check(self, space: Space) -> None:
+        """Raises UsageError for a space whose candidates it cannot score."""
+        if self.needs_supernet and not shares_weights(space):
+            raise UsageError(
+                f"evaluator={self.name!r} needs a space with shared weights; this one has none: "
+                "--evaluator train builds the network of each architecture by itself"
+            )
+
+    def prepare(self, context: Context) -> Evaluator:
+        """The function that scores, which is sent to the workers."""
+        raise NotImplementedError
 
 
 def run_job(evaluator: Evaluator, job: Job) -> Report:

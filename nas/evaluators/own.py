@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from nas.errors import UsageError
-from nas.evaluators.base import Evaluation
+from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.tasks.base import Task
 from spaces.base import Space, costs
 
@@ -33,6 +33,22 @@ def check(name: str, value: Any) -> None:
     named = isinstance(metrics, tuple) and all(isinstance(each, str) and each.isidentifier() for each in metrics)
     if not metrics or not named:
         raise UsageError(f"evaluator={name!r}: metrics={metrics!r} must be a tuple of names, such as ('error',)")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnScoring(Scoring):
+    own: Own
+
+    def metrics(self, metric: str) -> tuple[str, ...]:
+        return self.own.metrics
+
+    def prepare(self, context: Context) -> "OwnEvaluator":
+        return OwnEvaluator(context.space, context.images, self.own, objective=context.objective)
+
+
+def scoring(evaluator: Scoring | Own) -> Scoring:
+    """One of ours as it is; the user's own as one of ours."""
+    return evaluator if isinstance(evaluator, Scoring) else OwnScoring(evaluator)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

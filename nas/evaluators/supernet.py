@@ -5,17 +5,45 @@ Guo et al., 2019, https://arxiv.org/abs/1904.00420, section 3.3.
 
 import dataclasses
 from functools import cached_property
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nas.devices import everywhere
-from nas.evaluators.base import Evaluation
+from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
 from nas.training.net import calibrate, measure, on_path, split, unflatten
 from spaces.base import Space, costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Supernet(Scoring):
+    """With the shared weights of a supernet."""
+
+    affine: bool = False
+    """Whether normalisation in the supernet has scale and bias (DetNAS: yes; SPOS: no)."""
+    calibration_images: int = 1024
+    """Training images on which the statistics of a candidate are measured."""
+
+    name: ClassVar[str] = "supernet"
+    needs_supernet: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.calibration_images < 1:
+            raise ValueError(f"calibration_images={self.calibration_images} must be at least 1")
+
+    def prepare(self, context: Context) -> "SupernetEvaluator":
+        return SupernetEvaluator(
+            context.space,
+            context.shared_weights(self.affine),
+            context.images,
+            self.calibration_images,
+            precision=context.training.precision,
+            affine=self.affine,
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,16 +3,34 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nas.engine.study import perturbation
-from nas.evaluators.base import Evaluation
+from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import NOISE, stream
 from nas.tables import Table
 from nas.training.recipe import Lookup
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tabular(Scoring):
+    """By what a table says: see `TableEvaluator`. `asked` are the names that the user wants to know of."""
+
+    table: Table
+    lookup: Lookup
+    asked: tuple[str, ...] = ()
+    tests: bool = False
+
+    immediate: ClassVar[bool] = True
+
+    def prepare(self, context: Context | None = None) -> "TableEvaluator":
+        costs = dict.fromkeys(["macs", "params", *(name for name in self.asked if name != "error")])
+        known = tuple(name for name in costs if name in self.table.columns)
+        return TableEvaluator(self.table, self.lookup, known, self.tests)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

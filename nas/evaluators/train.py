@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,34 @@ import numpy as np
 from flax import nnx
 
 from nas.errors import UsageError
-from nas.evaluators.base import Evaluation
+from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
 from nas.training.net import calibrate, flatten, measure, split, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
-from spaces.base import Space, architecture_id, costs
+from spaces.base import Space, architecture_id, costs, shares_weights
 from spaces.single_path import select
+
+
+@dataclasses.dataclass(frozen=True)
+class Scratch(Scoring):
+    """Each trained from scratch by the recipe `final`."""
+
+    name: ClassVar[str] = "train"
+
+    def prepare(self, context: Context) -> "TrainEvaluator":
+        pruned = not shares_weights(context.space)
+        return TrainEvaluator(context.space, context.images, context.final, pruned=pruned)
+
+
+@dataclasses.dataclass(frozen=True)
+class Final(Scoring):
+    """The training after the search, whose weights are kept, and the test."""
+
+    def prepare(self, context: Context) -> "TrainEvaluator":
+        kept = {"folder": str(context.progress), "note": context.note}
+        return TrainEvaluator(context.space, context.images, context.final, pruned=True, tests=True, **kept)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

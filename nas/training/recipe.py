@@ -1,4 +1,4 @@
-"""How a network is trained, looked up or scored, as values. Nothing heavy is imported: `--help` shows them."""
+"""How a network is trained or looked up, as values. Nothing heavy is imported: `--help` shows them."""
 
 import dataclasses
 from typing import Literal
@@ -85,19 +85,3 @@ class Lookup:
             raise ValueError(f"epochs={self.epochs} must be at least 1")
         if not 0 <= self.noise < float("inf"):
             raise ValueError(f"noise={self.noise} must be at least 0")
-
-
-@dataclasses.dataclass(frozen=True)
-class ZeroCost:
-    """How networks are scored without training."""
-
-    batch_size: int = 64
-    """Training images that the network is shown."""
-    initialisations: int = 1
-    """Draws of the initial weights, over which a score is the mean."""
-
-    def __post_init__(self):
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size={self.batch_size} must be at least 2")
-        if self.initialisations < 1:
-            raise ValueError(f"initialisations={self.initialisations} must be at least 1")

@@ -1,0 +1,109 @@
+"""The record of a run: its trials in the store, as searches of either kind and final trainings write and read them.
+
+The loop asks and is told through a `Record`; a search by gradients adds a finished trial an epoch.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nas.engine import loop
+from nas.errors import UsageError
+from nas.evaluators.base import Report
+from nas.store.query import Kind, NewTrial, Run, Trial
+from nas.store.sql import Store
+from spaces.base import Space, check_encoding, identify
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The trials of one run: those of its search, or its final trainings."""
+
+    store: Store
+    run: Run
+    space: Space  # as its architectures are called
+    seed: int
+    objectives: tuple[str, ...] = ()  # what the loop is told of
+    kind: Kind = "search"
+
+    def trials(self) -> list[Trial]:
+        """By number. Raises UsageError where what the store says of one is not an architecture of the space."""
+        trials = self.store.trials(self.run.id, self.kind)
+        for trial in trials:
+            try:
+                check_encoding(self.space, trial.encoding)
+            except ValueError as error:
+                said = f"trial {trial.number} is not an architecture of its space: {error}"
+                raise UsageError(f"run={self.run.name!r} is damaged: {said}") from error
+        return trials
+
+    def add(self, number: int, entries: Sequence[loop.Entry]) -> None:
+        """New trials, of which the first has this number."""
+        known = identify(self.space, np.asarray([entry.encoding for entry in entries]))
+        trials = [
+            NewTrial(
+                number=number + i,
+                architecture=architecture.id,
+                encoding=entry.encoding,
+                description=architecture.description,
+                space=self.run.space,
+                budget=entry.budget,
+                seed=self.seed,
+                drawn=None if entry.drawn is None else _as_json(*entry.drawn),
+            )
+            for i, (entry, architecture) in enumerate(zip(entries, known, strict=True))
+        ]
+        self.store.add_trials(self.run.id, trials, self.kind)
+
+    def finish(self, number: int, metrics: dict[str, float] | None, error: str | None, seconds: float) -> None:
+        """A trial has measured metrics, or failed for the reason that `error` says."""
+        how = {"metrics": metrics, "error": error, "seconds": seconds}
+        self.store.finish_trial(self.run.id, number, kind=self.kind, **how)
+
+    # What the loop asks of its log: see `nas.engine.loop.Log`.
+
+    def entries(self) -> tuple[list[loop.Entry], list[int]]:
+        trials = self.trials()
+        entries = [
+            loop.Entry(
+                tuple(t.encoding),
+                t.budget,
+                None if t.state == "running" else self._objectives(t.measurements),
+                None if t.drawn is None else _drawn(t.drawn),
+            )
+            for t in trials
+        ]
+        arrived = sorted((t for t in trials if t.order is not None), key=lambda t: t.order or 0)
+        return entries, [t.number for t in arrived]
+
+    def ask(self, number: int, entries: Sequence[loop.Entry]) -> None:
+        self.add(number, entries)
+
+    def report(self, report: Report) -> tuple[float, ...]:
+        metrics = report.evaluation.metrics if report.evaluation else None
+        self.finish(report.number, metrics, report.error, report.seconds)
+        return self._objectives(metrics or {})
+
+    def repeat(self, number: int, first: int) -> tuple[float, ...]:
+        return self._objectives(self.store.repeat_trial(self.run.id, number, first))
+
+    def complete(self, search: loop.Search) -> bool:
+        """Whether nothing is left to do."""
+        entries, arrived = self.entries()
+        nothing_left = len({entry.encoding for entry in entries}) == search.num_legal
+        return len(entries) == len(arrived) and (nothing_left or len(entries) == search.num_trials)
+
+    def _objectives(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(metrics.get(name, float("nan")) for name in self.objectives)
+
+
+def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:
+    """How a trial was drawn. JSON has no NaN, which is the log-probability of a row that no policy drew."""
+    return {"row": list(row), "log_probability": None if np.isnan(log_probability) else log_probability}
+
+
+def _drawn(kept: dict[str, Any]) -> tuple[tuple[int, ...], float]:
+    chance = kept["log_probability"]
+    return tuple(kept["row"]), float("nan") if chance is None else chance

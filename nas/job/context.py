@@ -1,0 +1,88 @@
+"""A job that runs: what its stages work with."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from nas.config import Config
+from nas.engine.executors import Executor, InProcess
+from nas.engine.record import Record
+from nas.evaluators.base import Context, Evaluator
+from nas.job.learning import Learning
+from nas.job.subject import Subject
+from nas.report.progress import Reporter
+from nas.saved import checkpoint, predictor_jobs
+from nas.store.query import Run
+from nas.store.sql import Store
+from spaces.base import Space
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ongoing:
+    """A stored run, with all that its stages need. Each stage goes on from what it finds in the store and folder."""
+
+    settings: Config
+    subject: Subject
+    learning: Learning
+    store: Store
+    run: Run
+    reporter: Reporter
+    pools: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder(self.run)
+
+    @property
+    def space(self) -> Space:
+        return self.subject.space
+
+    @property
+    def search(self) -> Record:
+        objectives = tuple(self.settings.objectives.split(","))
+        return Record(self.store, self.run, self.subject.named, self.settings.seed, objectives)
+
+    @property
+    def finals(self) -> Record:
+        return dataclasses.replace(self.search, kind="final")
+
+    def keep(self, kind: str, path: Path, architecture: str | None = None) -> None:
+        """Notes a file of the run in the store."""
+        sha256 = checkpoint.digest(path)
+        self.store.add_artifact(self.run.id, kind=kind, path=path, sha256=sha256, architecture=architecture)
+
+    def context(self, shared_weights: Callable[[bool], dict[str, np.ndarray]]) -> Context:
+        """For those who score. `shared_weights` trains the supernet if need be, affine or not."""
+        settings = self.settings
+        return Context(
+            self.space,
+            self.subject.task,
+            settings.objective,
+            settings.training,
+            settings.final,
+            shared_weights,
+            lambda name: predictor_jobs.open_saved(self.store, name),
+            self.folder,
+            {"run": self.run.identity},
+        )
+
+    @contextlib.contextmanager
+    def executor(
+        self, evaluator: Evaluator, workers: int, trial_seconds: float, *, immediate: bool
+    ) -> Iterator[Executor]:
+        """Where candidates are scored: in this process, or by Ray's workers, who are told to go when the job ends."""
+        if workers == 0 or immediate:
+            yield InProcess(evaluator)
+            return
+        from nas.engine import ray_pool
+
+        self.pools.callback(ray_pool.stop_ray)
+        address = self.settings.ray_address
+        executor = ray_pool.RayPool(evaluator, workers, trial_seconds=trial_seconds, address=address)
+        try:
+            yield executor
+        finally:
+            executor.close()

@@ -1,0 +1,118 @@
+"""The last stage of a job: what was found is trained from scratch and tested, beside random architectures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from nas.engine import loop
+from nas.evaluators.base import Job, Report
+from nas.job.context import Ongoing
+from nas.saved import checkpoint
+from nas.saved.predictors import described
+from nas.store.query import Row, Trial
+from nas.streams import BASELINE, stream
+from nas.tasks import kinds
+from spaces.base import architecture_id, costs, identify
+from strategies.archive import draw_new
+from strategies.region import region
+from strategies.visited import also, nothing
+
+Encoding = tuple[int, ...]
+
+
+def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
+    """What was found, trained and tested, then random architectures of no greater cost than the best one's.
+
+    `given` says that the user named it, and nothing was searched.
+    """
+    settings, record, scoring = job.settings, job.finals, job.subject.final
+    known = record.trials()
+    rows = [tuple(trial.encoding) for trial in known] or [*found, *_baselines(job, found, best)]
+    if not known and rows:
+        record.add(0, [loop.Entry(row, 0) for row in rows])
+    done = {trial.number for trial in known if trial.state != "running"}
+    waiting = [number for number in range(len(rows)) if number not in done]
+    if waiting:
+        budget = settings.epochs if given else 0
+        length = f"{budget} epochs" if budget else f"{settings.final.steps} steps"
+        stage, remark = "Training from scratch", f"{length} each"
+        if scoring.immediate:
+            stage, remark = "Looking up the best", ""
+        evaluator = scoring.prepare(job.context(_never))
+        job.reporter.show(stage, len(done), len(rows), remark)
+        workers = min(settings.workers, len(waiting))
+        with job.executor(evaluator, workers, 0.0, immediate=scoring.immediate) as executor:
+            for number in waiting:
+                executor.submit(Job(number, rows[number], budget, settings.seed))
+            for count in range(len(waiting)):
+                report = executor.wait()
+                _finish(job, report, rows[report.number])
+                job.reporter.show(stage, len(done) + count + 1, len(rows), "")
+    role = "given" if given else "found"
+    return [_row(trial, role if trial.number < len(found) else "random") for trial in record.trials()]
+
+
+def _row(trial: Trial, role: str) -> Row:
+    return {"role": role, "architecture": trial.architecture, **trial.measurements}
+
+
+def _never(affine: bool) -> dict[str, np.ndarray]:
+    raise AssertionError("a final training shares no weights")
+
+
+def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[Encoding]:
+    """Random architectures, none of which is trained anyway or there twice."""
+    count, space = job.settings.baselines, job.space
+    if not count or not found:
+        return []
+    cheaper = region(space, tuple(sorted(costs(space, best).items())))
+    trained = also(nothing(space, len(found)), jnp.asarray(found, jnp.int32))
+    # A table tells apart what is one network: more are drawn, of each network one is kept.
+    drawn = np.asarray(draw_new(cheaper, stream(job.settings.seed, BASELINE), 4 * count, trained))
+    known = identify(job.subject.named, np.concatenate([np.asarray(found, np.int32), drawn]))
+    first = {architecture.id: architecture.encoding for architecture in reversed(known)}
+    ids = list(dict.fromkeys(architecture.id for architecture in known))[len(found) :]
+    rows = [first[each] for each in ids[:count]]
+    if len(rows) < count:
+        job.reporter.say(f"{len(rows)} random architectures in place of {count}: no others cost as little.")
+    return rows
+
+
+def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
+    metrics, folder = None, job.folder
+    architecture = architecture_id(job.subject.named, np.asarray(encoding))
+    if report.evaluation is not None:
+        metrics = dict(report.evaluation.metrics)
+        metric = job.subject.metric
+        metrics[f"standalone_{metric}"] = metrics.pop(metric)  # by itself it is the signal of the search
+        if report.evaluation.arrays:
+            path = folder / f"{architecture}.safetensors"
+            checkpoint.write(path, report.evaluation.arrays, _description(job, encoding, metrics))
+            job.keep("weights", path, architecture)
+    job.finals.finish(report.number, metrics, report.error, report.seconds)
+    for progress in folder.glob("*.progress.safetensors"):
+        if progress.name.startswith(architecture):
+            progress.unlink()
+
+
+def _description(job: Ongoing, encoding: Encoding, metrics: dict[str, float]) -> dict[str, Any]:
+    """Enough to build the network again and to feed it, without the search or its store."""
+    task, row = job.subject.images, np.asarray(encoding)
+    return {
+        "format": checkpoint.FORMAT,
+        "architecture": architecture_id(job.space, row),
+        "space": described(job.run.space, job.space),
+        "encoding": list(encoding),
+        "description": job.space.describe(row),
+        "task": job.run.task,
+        "mean": list(task.mean),
+        "std": list(task.std),
+        "kind": kinds.described(task.kind),
+        "classes": list(task.classes),
+        "resize": task.resize,
+        "metrics": metrics,
+        "run": job.run.name,
+        "seed": job.settings.seed,
+    }

@@ -1,0 +1,133 @@
+"""The stages of a job up to the end of its search: shared weights, candidates, and what a predictor learned of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nas.engine import gradient, loop
+from nas.errors import RunError
+from nas.job.context import Ongoing
+from nas.report import output
+from nas.saved import predictor_jobs
+from nas.store.query import Row, Trial, free_name
+from nas.streams import PATHS, WEIGHTS, stream
+from nas.training.net import flatten, split
+from nas.training.paths import cost_binned_paths, uniform_paths
+from nas.training.sgd import fit
+from predictors import kind_of
+from spaces.base import fingerprint
+
+
+def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
+    """The finished trials, first that of the architecture that was found. Without a state the search is by gradients.
+
+    Raises RunError where none has finished.
+    """
+    if state is None:
+        return by_gradients(job)
+    asked_and_told(job, state)
+    trials = job.search.trials()
+    say_what_was_left_out(job, trials)
+    finished = [trial for trial in trials if trial.state == "finished"]
+    if not finished:
+        reasons = {trial.error for trial in trials}
+        raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
+    save_predictor(job)
+    # Among equal ones the cheaper one, then the earlier one.
+    objective = job.settings.objective
+    return sorted(finished, key=lambda t: (t.measurements[objective], t.measurements.get("macs", 0.0), t.number))
+
+
+def by_gradients(job: Ongoing) -> list[Trial]:
+    settings, saved = job.settings, job.folder / "search.safetensors"
+    note = {"run": job.run.identity, "space": fingerprint(job.space), **job.space.identity()}
+    trials = gradient.search(
+        settings, job.space, job.subject.images, job.search, saved=saved, note=note, progress=job.reporter.show
+    )
+    if saved.exists():
+        job.keep("search", saved)
+    return trials
+
+
+def asked_and_told(job: Ongoing, state: loop.Search) -> None:
+    settings, scoring, record = job.settings, job.subject.scoring, job.search
+    best, count = float("inf"), 0
+
+    def on_report(number: int, objectives: tuple[float, ...]) -> None:
+        nonlocal best, count
+        best, count = float(np.fmin(best, objectives[0])), count + 1
+        value = output.number(settings.objective, best)
+        job.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
+
+    if record.complete(state):
+        return
+    evaluator = scoring.prepare(job.context(lambda affine: shared_weights(job, affine)))
+    job.reporter.show("Searching", 0, settings.trials, "" if scoring.immediate else "compiling")
+    where = job.executor(evaluator, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
+    with where as executor:
+        loop.run(state, executor, record, seed=settings.seed, on_report=on_report)
+
+
+def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
+    """Those of the supernet; from the checkpoint, as far as there is one."""
+    settings, space = job.settings, job.space
+    recipe, key_paths = settings.training, stream(settings.seed, PATHS)
+    if settings.paths == "uniform":
+        paths = uniform_paths(space, key_paths, recipe.steps)
+    else:
+        paths = cost_binned_paths(space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits)
+    saved, stage = job.folder / "supernet.safetensors", "Training shared weights"
+    job.reporter.show(stage, 0, recipe.steps, "compiling")
+    weights = fit(
+        *split(space.supernet(stream(settings.seed, WEIGHTS), affine=affine)),
+        job.subject.images,
+        recipe,
+        seed=settings.seed,
+        paths=paths,
+        saved=saved,
+        note={"run": job.run.identity, "space": fingerprint(space), **space.identity()},
+        on_step=lambda step, loss: job.reporter.show(stage, step, recipe.steps, f"loss {loss:.3f}"),
+    )
+    job.keep("supernet", saved)
+    return flatten(weights)
+
+
+def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:
+    settings = job.settings
+    repeats = sum(trial.repeats is not None for trial in trials)
+    if repeats:
+        job.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
+    if len(trials) < settings.trials:
+        legal = "that keeps the limits" if settings.limits else "of the space"
+        legal += " and was measured" if job.subject.measured else ""
+        job.reporter.say(
+            f"The search ends after {len(trials)} of {settings.trials} trials: "
+            f"every architecture {legal} was evaluated."
+        )
+
+
+def save_predictor(job: Ongoing) -> None:
+    """What the strategy's predictor learns from all trials; unless that was done before a stop."""
+    name, saved, stage = job.settings.save_predictor, job.store.predictors(), "Fitting the predictor"
+    if name is None or any(_has_saved(job, row) for row in saved):
+        return
+    free = free_name(name, {row["name"] for row in saved})
+    if free != name:
+        job.reporter.say(f"Another predictor was called {name} meanwhile: this one is {free}.")
+    job.reporter.show(stage, 0, 1, free)
+    objective = job.settings.objective
+    rows, targets = predictor_jobs.measured(job.store, job.run, objective)
+    predictor, start = job.learning.strategy.predictor, job.learning.start
+    fitted = predictor_jobs.fit_on(predictor, [job.run], rows, targets, objective, start)
+    fitted.card["saved_by"] = job.run.identity
+    predictor_jobs.save(job.store, free, fitted)
+    job.reporter.show(stage, 1, 1, free)
+
+
+def _has_saved(job: Ongoing, predictor: Row) -> bool:
+    card, run = predictor["card"], job.run
+    if "saved_by" in card:
+        return run.identity is not None and card["saved_by"] == run.identity
+    # An older version did not note by which run a predictor was saved.
+    same = card.get("kind") == kind_of(job.learning.strategy.predictor) and card.get("runs") == [run.name]
+    return same and predictor["name"] == job.settings.save_predictor

@@ -1,0 +1,167 @@
+"""What a job searches, on what: the space bound to its task, and how candidates are scored there.
+
+All that can be wrong with it is said before anything is stored.
+"""
+
+import dataclasses
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nas import config, registry
+from nas.config import Config, Data
+from nas.engine import gradient
+from nas.errors import UsageError, unknown
+from nas.evaluators.base import Scoring
+from nas.evaluators.own import scoring
+from nas.evaluators.supernet import Supernet
+from nas.evaluators.table import Tabular
+from nas.evaluators.train import Final
+from nas.evaluators.train import check as check_recipe
+from nas.report import command_lines
+from nas.streams import SAMPLE, stream
+from nas.tables import Table, table_of
+from nas.tasks import load
+from nas.tasks.augment import Augment, check_fits
+from nas.tasks.base import Task
+from spaces.base import Limits, Space, sample
+from spaces.costs import with_cost
+from strategies.base import GradientStrategy
+
+ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """What is searched, on what: images, or a table."""
+
+    space: Space  # as the strategy sees it
+    named: Space  # as its architectures are called, whatever they are evaluated on
+    task: Task | None  # None for a table
+    fingerprint: str  # of the images, or of the table
+    scoring: Scoring  # of candidates
+    final: Scoring  # of what is trained and tested after the search
+    metric: str  # what the task has minimised, such as error
+    measured: Limits = ()  # what keeps a search to the rows of a table that were measured
+
+    @property
+    def images(self) -> Task:
+        assert self.task is not None  # only asked of a run on images
+        return self.task
+
+
+def load_subject(settings: Config, space_name: str) -> Subject:
+    table = table_of(settings.task, space_name, settings.space)
+    if table is not None:
+        return _on_table(settings, table)
+    task = load_task(settings)
+    space = _priced(settings, bind(settings.space, task))
+    check_recipe(space, settings.final)
+    for field in ("drop_path", "auxiliary"):
+        if getattr(settings.training, field):
+            raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
+    return Subject(space, space, task, task.fingerprint(), scoring(settings.evaluator), Final(), task.kind.metric)
+
+
+def _on_table(settings: Config, table: Table) -> Subject:
+    said = f"images: the table of task={settings.task!r} says what is measured"
+    if settings.cost is not None:
+        raise UsageError(f"cost={settings.cost!r} needs {said}")
+    if settings.evaluator != Supernet():  # the default
+        raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} needs {said}")
+    asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
+    found, final = (Tabular(table, settings.table, asked, tests=tests) for tests in (False, True))
+    found.prepare().check()
+    return Subject(table.searchable(), table.space, None, table.fingerprint(), found, final, "error", table.limits)
+
+
+def load_task(settings: Config) -> Task:
+    task = load(
+        settings.task,
+        data_dir=settings.data_dir,
+        image_size=settings.image_size,
+        resize=settings.resize,
+        max_images=settings.max_images,
+    )
+    for part in ("training", "final"):
+        recipe = getattr(settings, part)
+        check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size, f"{part}.")
+    return task
+
+
+def bind(space: Any, task: Task) -> Space:
+    """The space with the input and output of the task, as far as it has fields for them."""
+    shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
+    own = {field.name for field in dataclasses.fields(space)}
+    return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
+
+
+def _priced(settings: Config, space: Space) -> Space:
+    """The space with the cost of the user's own. Raises UsageError for one that gives no numbers."""
+    if settings.cost is None:
+        return space
+    rows = sample(space, stream(0, SAMPLE), 16)
+    try:
+        priced = with_cost(space, registry.own("cost", settings.cost))
+        found = jax.jit(priced.cost)(rows)
+    except Exception as error:  # of the user's own code
+        raise UsageError(f"cost={settings.cost!r}: {registry.told(error)}") from error
+    for name, values in found.items():
+        if not np.isfinite(values).all():
+            raise UsageError(f"cost={settings.cost!r}: {name}={np.asarray(values).tolist()} must be finite numbers")
+    return priced
+
+
+def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:
+    """The settings with the objective that the evaluator measures, unless the user names others, which it must have."""
+    measured = subject.scoring.metrics(subject.metric)
+    if "objectives" not in given and settings.objectives == Config.objectives:
+        settings = dataclasses.replace(settings, objectives=measured[0])
+    known = [*measured, *subject.space.cost(jnp.zeros((1, len(subject.space.cardinalities)), jnp.int32))]
+    for name in settings.objectives.split(","):
+        if name not in known:
+            said = "" if subject.metric in measured else f"evaluator={subject.scoring.name!r}: "
+            raise unknown(f"{said}objectives", name, known)
+    return settings
+
+
+def check_own(given: Data, settings: Config) -> None:
+    """Raises UsageError, saying which law, where a part of the user's own breaks its contract."""
+    from nas import testing
+
+    names = config.names(given)
+    checks = {
+        "space": lambda: testing.check_space(settings.space, samples=16, networks=False),
+        "strategy": lambda: testing.check_fields_of_strategy(settings.strategy),
+    }
+    for kind, check in checks.items():
+        if registry.is_own(kind, names[kind]):
+            try:
+                check()
+            except testing.Broken as broken:
+                raise UsageError(f"{kind}={names[kind]!r} breaks a law: {broken}") from broken
+
+
+def check_search(settings: Config, subject: Subject) -> None:
+    """Raises UsageError for what cannot be searched, or trained, as the settings say."""
+    if settings.architecture is not None:
+        given_row(settings, subject)
+    elif isinstance(settings.strategy, GradientStrategy):
+        gradient.check(settings, subject.space, subject.task)
+    else:
+        subject.scoring.check(subject.space)
+
+
+def given_row(settings: Config, subject: Subject) -> tuple[int, ...]:
+    """The architecture to train. Raises UsageError where there is none of that description."""
+    if subject.task is None:
+        raise UsageError(f"task={settings.task!r} is a table, on which nothing is trained; name images")
+    text = str(settings.architecture)
+    try:
+        return tuple(int(choice) for choice in subject.space.parse(text))
+    except ValueError as error:
+        hint = f"; {command_lines.ask(f'retrain {text}', settings.store)} trains what has this id"
+        raise UsageError(f"architecture={error}{hint if ID.fullmatch(text) else ''}") from error
