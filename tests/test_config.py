@@ -537,7 +537,7 @@ def test_help_lists_every_field_and_does_not_import_jax():
 
 
 def test_help_names_every_space_and_strategy():
-    texts = {action.dest: str(action.help) for action in config._parser({}, Config.strategy)._actions}
+    texts = {action.dest: str(action.help) for action in config.flags._parser({}, Config.strategy)._actions}
     for field, names in (("space", SPACES), ("strategy", (*STRATEGIES, *GRADIENT_STRATEGIES))):
         words = set(re.findall(r"[\w-]+", texts[field]))
         assert set(names) <= words
@@ -554,7 +554,7 @@ def test_help_of_a_strategy_lists_its_own_fields():
 def test_every_field_has_a_help_text(kind):
     parser = argparse.ArgumentParser()
     skipped = config.NESTED if kind is Config else ()
-    config._add_fields(parser, kind(), "", skip=skipped)
+    config.flags._add_fields(parser, kind(), "", skip=skipped)
     texts = {action.dest: action.help for action in parser._actions if action.dest != "help"}
     assert texts.keys() == {field.name for field in dataclasses.fields(kind)} - {*skipped}
     assert all(text.partition(" [")[0] for text in texts.values())

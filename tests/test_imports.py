@@ -129,7 +129,7 @@ ONLY_IN = {
     "pickle": {"nas.tasks.cifar", "nas.tables.unpickle"},
     "matplotlib": {"nas.report.plots"},
     "yaml": {"nas.plain"},
-    "pydantic": {"nas.config"},
+    "pydantic": {"nas.config.building"},
     "random": set(),
 }
 

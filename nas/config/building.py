@@ -1,0 +1,259 @@
+"""From plain data, as in YAML, to the values of a job, and back. Every error is one line that names the field."""
+
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from nas import registry
+from nas.config.values import BOUND, PARTS, Config, Data
+from nas.errors import UsageError, unknown
+from nas.plain import by_type, shown
+from nas.tasks import lasting_task
+from nas.training.recipe import Recipe
+
+
+def build(data: Data) -> Config:
+    """The configuration of nested plain data, as in YAML. Raises UsageError."""
+    data = dict(data)
+    strategy, space = (data.get(part, getattr(Config, part)) for part in ("strategy", "space"))
+    for name in named(space, "space")[1]:
+        if name.replace("-", "_") in BOUND:
+            raise UsageError(f"space.{name} cannot be set: it is the task's (--image-size resizes the images)")
+    for name in named(strategy, "strategy")[1]:
+        if name.replace("-", "_") in BOUND:
+            raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
+    data["strategy"], data["space"] = build_strategy(strategy), build_space(space)
+    data["evaluator"] = build_evaluator(data.get("evaluator", Config.evaluator))
+    if data.get("cost") is not None:
+        name = _checked(str, data["cost"], "cost")
+        if not registry.is_own("cost", name):
+            raise UsageError(f"cost={name!r} must be FILE.py:FUNCTION or MODULE:FUNCTION")
+        registry.own("cost", name)
+    data["architecture"] = _architecture(data["space"], data.get("architecture"))
+    config = _replace(defaults(named(strategy, "strategy")[0]), data, "")
+    if "num_objectives" in {field.name for field in dataclasses.fields(config.strategy)}:
+        count = len(config.objectives.split(","))
+        config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
+    return config
+
+
+def defaults(strategy: str) -> Config:
+    """Of a strategy by name: a gradient strategy brings its own recipe for the weights."""
+    from strategies import RECIPES
+
+    return Config(training=Recipe(**RECIPES[strategy])) if strategy in RECIPES else Config()
+
+
+def build_strategy(data: Any) -> Any:
+    return _built("strategy", data)
+
+
+def build_predictor(data: Any, *, given: bool = True) -> Any:
+    return _built("predictor", data, given)
+
+
+def build_space(data: Any, *, given: bool = True) -> Any:
+    return _built("space", data, given)
+
+
+def build_evaluator(data: Any) -> Any:
+    value, name = _built("evaluator", data), named(data, "evaluator")[0]
+    if registry.is_own("evaluator", name):
+        from nas.evaluators.own import check
+
+        check(name, value)
+    return value
+
+
+BUILDERS = dict(zip(PARTS, (build_space, build_strategy, build_evaluator), strict=True))
+
+
+def _built(kind: str, data: Any, given: bool = True) -> Any:
+    """The part of plain data. `given` says whether its name comes from the user: see `nas.registry`."""
+    name, fields = named(data, kind)
+    return _replace(default_of(kind, name, given=given), fields, f"{kind}.")
+
+
+def default_of(kind: str, name: str, *, given: bool = True) -> Any:
+    """The part of a name, with its own values of all fields. Raises UsageError."""
+    if registry.is_own(kind, name, given=given):
+        return registry.value(kind, name, given=given)
+    head, _, preset = name.partition(":") if kind == "space" else (name, "", "")
+    if head not in registry.ours(kind):
+        raise unknown(kind, name, registry.ours(kind))
+    if kind == "strategy":
+        from strategies import strategy_class
+
+        return strategy_class(name)()
+    if kind == "predictor":
+        from predictors import predictor_class
+
+        return predictor_class(name)()
+    if kind == "evaluator":
+        from nas.evaluators import evaluator_class
+
+        return evaluator_class(name)()
+    from spaces import presets
+
+    choices = presets(head)
+    if preset and preset not in choices:
+        raise unknown("space", name, [f"{head}:{each}" for each in choices])
+    return choices[preset or next(iter(choices))]
+
+
+def from_values(options: Mapping[str, Any]) -> Data:
+    """The options of a Python caller, with names and fields in place of values. Raises UsageError."""
+    data = dict(options)
+    for kind in PARTS:
+        part = data.get(kind, "")
+        if isinstance(part, str | Mapping):
+            continue
+        if not dataclasses.is_dataclass(part) or isinstance(part, type):
+            said = type(part).__name__
+            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
+        fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+        fields = {name: value for name, value in fields.items() if name not in BOUND}
+        data[kind] = {"name": _name_of(kind, type(part)), **fields}
+    if not isinstance(data.get("task", ""), str):
+        data["task"] = _held(data["task"])
+    if callable(data.get("cost")):
+        data["cost"] = registry.name_of("cost", data["cost"])
+    return data
+
+
+def _name_of(kind: str, cls: type) -> str:
+    if cls.__module__.partition(".")[0] in ("spaces", "strategies", "nas"):
+        for name in registry.ours(kind):
+            if type(default_of(kind, name)) is cls:
+                return name
+    return registry.name_of(kind, cls)
+
+
+def _held(task: Any) -> str:
+    """A name for a function, or for data in the memory of this process: the same for the same data."""
+    if callable(task) and hasattr(task, "__qualname__"):
+        return registry.name_of("task", task)
+    from nas.tasks.base import digest_of, own_images
+
+    raw = own_images("arrays", task)
+    arrays = [array for pair in (raw.train, raw.valid, raw.test) for array in pair or ()]
+    name = f"arrays:{digest_of((raw.num_classes, raw.classes), arrays)[:12]}"
+    registry.hold("task", name, task)
+    return name
+
+
+def _architecture(space: Any, given: Any) -> str | None:
+    """In the notation of the space, of which nothing else is checked here: who trains it reads it."""
+    if given is None or isinstance(given, str):
+        return given
+    given = given.tolist() if hasattr(given, "tolist") else given
+    sizes = space.cardinalities
+    choices = [by_type(int, each) for each in given] if isinstance(given, list | tuple) else []
+    if len(choices) != len(sizes):
+        raise UsageError(f"architecture={shown(given)} must be a text, or a list of {len(sizes)} choices")
+    for i, (choice, size) in enumerate(zip(choices, sizes, strict=True)):
+        if type(choice) is not int or not 0 <= choice < size:
+            raise UsageError(f"architecture[{i}]={shown(repr(choice))} must be an integer in 0..{size - 1}")
+    import numpy as np  # building the space has imported it already
+
+    return space.describe(np.array(choices, np.int32))
+
+
+def to_data(config: Config, given: Data) -> Data:
+    """The whole configuration as plain data that `build` reads: names as given, every field with its value."""
+    data = dataclasses.asdict(config)
+    for part in PARTS:
+        if isinstance(data[part], str):
+            continue
+        name, _ = named(given.get(part, getattr(Config, part)), part)
+        fields = {key: value for key, value in data[part].items() if key not in BOUND}
+        data[part] = {"name": registry.lasting(name), **fields}
+    data["task"] = lasting_task(config.task)
+    if config.cost is not None:
+        data["cost"] = registry.lasting(config.cost)
+    if config.data_dir is not None:
+        data["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
+    return data
+
+
+def same_part(part: str, given: Any, stored: Data) -> bool:
+    """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
+    if part == "cost":
+        return isinstance(given, str) and registry.lasting(given) == stored.get("cost")
+    if part not in (*PARTS, "task"):
+        return False
+    before = stored.get(part, getattr(Config, part))
+    (name, fields), (kept_name, kept) = (named(each, part) for each in (given, before))
+    if part == "task":
+        return kept_name in (name, lasting_task(name))
+    if kept_name not in (name, registry.lasting(name)):
+        return False
+    fields = {key.replace("-", "_"): value for key, value in fields.items()}
+    build_part = BUILDERS[part]
+    return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
+
+
+def names(data: Data) -> dict[str, str]:
+    """The names of the space (without preset), the strategy and the task of plain data."""
+    space, strategy = (named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
+    strategy = strategy if data.get("architecture") is None else "retrain"
+    if not registry.is_own("space", space):
+        space = space.partition(":")[0]
+    return {
+        "space": registry.portable(space),
+        "strategy": registry.portable(strategy),
+        "task": registry.portable(data.get("task", Config.task)),
+    }
+
+
+def named(data: Any, part: str) -> tuple[str, Data]:
+    if isinstance(data, str):
+        return data, {}
+    default = getattr(Config, part, None)
+    if isinstance(data, Mapping) and isinstance(data.get("name", default), str):
+        fields = dict(data)
+        return fields.pop("name", default), fields
+    raise UsageError(f"{part}={data!r} must be a name, or a mapping with a name and fields")
+
+
+def _replace(value: Any, data: Any, where: str) -> Any:
+    """The dataclass value with the fields in `data`, each checked against its type."""
+    data = mapping(data, where.rstrip(".") or "config")
+    hints = typing.get_type_hints(type(value))
+    allowed = [field.name for field in dataclasses.fields(value)]
+    changes = {}
+    for key, raw in data.items():
+        name = str(key).replace("-", "_")
+        if name not in allowed:
+            raise unknown(f"field {where}{key}", key, allowed)
+        old = getattr(value, name)
+        if dataclasses.is_dataclass(hints[name]):
+            changes[name] = _replace(old, raw, f"{where}{name}.")
+        else:
+            changes[name] = _checked(hints[name], raw, where + name)
+    try:
+        return dataclasses.replace(value, **changes)
+    except (ValueError, UsageError) as error:
+        raise UsageError(f"{where}{error}") from error
+
+
+def mapping(data: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where}={data!r} must be a mapping of fields")
+    return data
+
+
+def _checked(hint: Any, raw: Any, where: str) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(by_type(hint, raw), strict=True)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        if isinstance(raw, str | list | tuple) and wrong["loc"] and isinstance(wrong["loc"][0], int):  # of a list
+            raw, where = wrong["input"], f"{where}[{wrong['loc'][0]}]"
+        said = wrong["msg"].replace("Input should be", "must be").replace("a valid boolean", "true or false")
+        said += ", in decimal digits" if isinstance(raw, str) and wrong["type"] == "int_type" else ""
+        raise UsageError(f"{where}={shown(repr(raw))} {said[0].lower()}{said[1:]}") from None

@@ -1,0 +1,123 @@
+"""Flags and their help, from the fields of the values that they set and the strings under these."""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NoReturn
+
+from nas.config.building import BUILDERS, defaults, mapping, named
+from nas.config.values import BOUND, NESTED, PARTS, Config, Data
+from nas.errors import UsageError, unknown
+from nas.plain import read_yaml
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains by an exception, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
+    """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help."""
+    first = Parser(add_help=False, allow_abbrev=False)
+    for flag in ("--config", *(f"--{part}" for part in PARTS)):
+        first.add_argument(flag)
+    chosen, rest = first.parse_known_args(argv)
+    data = {} if chosen.config is None else read_yaml(chosen.config)
+    for part in PARTS:
+        if getattr(chosen, part) is not None:
+            data[part] = getattr(chosen, part)
+    asks_help = any(word in ("-h", "--help") for word in rest)
+    parts = {}
+    for part, make in BUILDERS.items():
+        touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
+        if touched or not asks_help:  # help alone answers without importing JAX
+            parts[part] = make(data.get(part, getattr(Config, part)))
+    parser = _parser(parts, named(data.get("strategy", Config.strategy), "strategy")[0])
+    options, strangers = parser.parse_known_args(argv)
+    if strangers:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise unknown("flag", strangers[0].partition("=")[0], flags)
+    given = {key: value for key, value in vars(options).items() if value is not None}
+    resume = given.pop("resume", None)
+    for key in ("config", *PARTS):
+        given.pop(key, None)
+    for key, value in given.items():
+        part, dot, name = key.partition(".")
+        if not dot:
+            data[part] = value
+            continue
+        if part in PARTS:
+            chosen_name, fields = named(data.get(part, getattr(Config, part)), part)
+            data[part] = {"name": chosen_name, **_with(fields, name, value)}
+        else:
+            data[part] = _with(mapping(data.get(part, {}), part), name, value)
+    return data, resume
+
+
+def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
+    """The mapping with one field set; a dot leads into a field with fields of its own."""
+    outer, dot, inner = name.partition(".")
+    return {**data, outer: _with(mapping(data.get(outer, {}), outer), inner, value) if dot else value}
+
+
+def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
+    parser = Parser(
+        prog="run_search.py",
+        usage="%(prog)s [--FLAG VALUE ...]",
+        allow_abbrev=False,
+        description="Search for a neural architecture, train the best one, and store everything.",
+        epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
+    _add_fields(parser, Config(), "", skip=NESTED)
+    recipes = defaults(strategy)
+    nested = {name: getattr(recipes, name) for name in NESTED}
+    for name, value in {**nested, **parts}.items():
+        if isinstance(value, str):
+            continue
+        _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
+    return parser
+
+
+def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) -> None:
+    kinds = [kind for kind in reversed(type(value).__mro__) if dataclasses.is_dataclass(kind)]
+    help_texts = {name: text for kind in kinds for name, text in _docstrings(kind)}
+    for field in dataclasses.fields(value):
+        if field.name in skip:
+            continue
+        flag, default = "--" + (prefix + field.name).replace("_", "-"), getattr(value, field.name)
+        if dataclasses.is_dataclass(default):
+            _add_fields(parser, default, f"{prefix}{field.name}.", skip)
+            continue
+        text = f"{help_texts.get(field.name, '')}{_choices(type(value), field.name)} [{default}]"
+        text = text.strip().replace("%", "%%")
+        options: Data = {"dest": prefix + field.name, "default": None, "help": text}
+        if isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(flag, metavar=field.name.upper(), **options)  # text, which the field's type reads
+
+
+def _choices(kind: type, field: str) -> str:
+    """What a field of a few words may be, for its help."""
+    hint = typing.get_type_hints(kind)[field]
+    return f" One of {', '.join(typing.get_args(hint))}." if typing.get_origin(hint) is Literal else ""
+
+
+def _docstrings(kind: type) -> Iterator[tuple[str, str]]:
+    """The string under each field of a class."""
+    try:
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    except (OSError, TypeError, SyntaxError):  # of the user's own, made by a function
+        return
+    assert isinstance(body, ast.ClassDef)
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            yield field.target.id, ast.literal_eval(text.value)

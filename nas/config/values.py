@@ -1,0 +1,157 @@
+"""The fields of a job, and which of them come in kinds."""
+
+import dataclasses
+import math
+import operator
+from typing import Any, Literal
+
+from nas.errors import UsageError
+from nas.report.command_lines import DEFAULT_STORE
+from nas.seeds import check_seed
+from nas.store.query import parse_where
+from nas.tasks import Resize
+from nas.training.recipe import Lookup, Recipe
+from strategies.screening import Screening
+
+Data = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A search job."""
+
+    space: Any = "shufflenet"
+    """The search space: shufflenet, nasbench201, darts or nasnet; with a size as NAME:PRESET; or of your own,
+    FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its own fields."""
+    strategy: Any = "evolution"
+    """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
+    or seminas; by gradients darts, gumbel-darts, snas, pc-darts or fair-darts; or of your own, FILE.py:CLASS or
+    MODULE:CLASS. --strategy NAME --help lists its own fields."""
+    task: str = "digits"
+    """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
+    channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or
+    train|valid|test/CLASS/IMAGE are JPEG or PNG files; of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what was
+    measured before, table:FILE."""
+    data_dir: str | None = None
+    """The folder of the data, where the task needs one."""
+    image_size: int | None = None
+    """Pixels of a side to which images are resized. By default square images keep their size, and others become squares
+    of their shorter side (of their longer one where padded); a folder whose images are not all squares of one size
+    becomes 32 x 32."""
+    resize: Resize = "crop"
+    """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
+    longer side and fills up with black, stretch scales each side by itself."""
+    max_images: int | None = None
+    """Use only so many images for training and validation."""
+    evaluator: Any = "supernet"
+    """How candidates are scored: supernet, with shared weights; train, each from scratch by the recipe `final`;
+    zero-cost, untrained; predicted, by a saved predictor; or by your own, FILE.py:CLASS or MODULE:CLASS.
+    --evaluator NAME --help lists its own fields."""
+    cost: str | None = None
+    """A cost of your own, for limits and objectives: FILE.py:FUNCTION or MODULE:FUNCTION, called with the space and
+    encodings."""
+    trials: int = 200
+    """Architectures to evaluate."""
+    epochs: int = 50
+    """Passes of a gradient strategy over the images that weights are trained on; each derives one architecture."""
+    architecture: str | None = None
+    """Search nothing: train this architecture, in the notation of the space or as a list of its choices, for `epochs`
+    by the recipe `final`."""
+    max_macs: float | None = None
+    """Hard limit on the multiply-adds of one image."""
+    max_params: float | None = None
+    """Hard limit on the number of parameters."""
+    limit: str | None = None
+    """Hard limits on any costs, such as "macs <= 3e6 and pixel3_latency_ms <= 5"."""
+    objectives: str = "error"
+    """What is minimised, such as error,macs; strategies for one objective minimise the first. By default what the
+    evaluator measures: the metric of the task; zero-cost minus_naswot; predicted the score that is predicted."""
+    seed: int = 0
+    """Of weights, batches, paths and proposals."""
+    name: str | None = None
+    """Of the run; by default space-strategy-task-seed."""
+    store: str = DEFAULT_STORE
+    """The database of all runs."""
+    workers: int = 2
+    """Ray workers; 0 evaluates in this process."""
+    concurrency: int = 8
+    """Trials asked for before the first of them is told. It shapes the search; the number of workers does not."""
+    unordered: bool = False
+    """Tell results as they arrive: keeps slow trials from holding up others, and gives up repeatability."""
+    trial_seconds: float = 600.0
+    """Time limit of one evaluation by a Ray worker; 0 for none."""
+    ray_address: str | None = None
+    """Join the Ray cluster at this address instead of starting one."""
+    paths: Literal["uniform", "cost-binned"] = "uniform"
+    """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
+    cost_bins: int = 7
+    """Bins of cost-binned sampling."""
+    table: Lookup = Lookup()
+    """What is looked up in a table."""
+    prescreen: str | None = None
+    """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way."""
+    screening: Screening = Screening()
+    """How it screens."""
+    warm_start: str | None = None
+    """The saved predictor from which the strategy's own goes on (nao, seminas)."""
+    save_predictor: str | None = None
+    """Save what the strategy's predictor has learned from all trials, under this name."""
+    training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
+    """The recipe of the supernet."""
+    final: Recipe = Recipe(steps=1000, batch_size=64)
+    """The recipe of training from scratch."""
+    finalists: int = 1
+    """How many of the best architectures are trained from scratch and tested."""
+    baselines: int = 1
+    """How many random architectures of no greater cost than the best are trained beside them."""
+
+    def __post_init__(self):
+        least = {
+            "trials": 1,
+            "epochs": 1,
+            "workers": 0,
+            "concurrency": 1,
+            "trial_seconds": 0,
+            "cost_bins": 1,
+        }
+        least |= {"finalists": 0, "baselines": 0}
+        for field, low in least.items():
+            if not getattr(self, field) >= low:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+        check_seed(self.seed)
+        names = self.objectives.split(",")
+        if not all(names) or len(set(names)) < len(names):
+            raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
+        _ = self.limits
+
+    @property
+    def objective(self) -> str:
+        """The first: what finalists are chosen by."""
+        return self.objectives.split(",")[0]
+
+    @property
+    def limits(self) -> tuple[tuple[str, float], ...]:
+        given = {"macs": self.max_macs, "params": self.max_params}
+        for name, most in given.items():
+            if most is not None and math.isnan(most):
+                raise ValueError(f"max_{name}={most} must be a number")
+        return tuple((name, float(most)) for name, most in given.items() if most is not None) + parse_limits(self.limit)
+
+
+def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
+    """The limits in `name <= number and ...`. Raises UsageError."""
+    conditions = [] if text is None else parse_where(text, "limit")
+    for name, compare, _ in conditions:
+        if compare is not operator.le:
+            raise UsageError(f"limit={text!r}: the most that {name} may be is written with <=")
+    return tuple((name, most) for name, _, most in conditions)
+
+
+# What comes in kinds, with fields of its own: see `BUILDERS`.
+PARTS = ("space", "strategy", "evaluator")
+# What the task and the objectives decide, not the user.
+BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
+# Fields with fields of their own.
+NESTED = ("table", "screening", "training", "final")
+# What may differ when a run is resumed: where it runs, not what it computes.
+RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
