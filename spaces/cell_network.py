@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from spaces.cell_ops import FactorizedReduce, relu_conv_norm, spread
-from spaces.layers import BatchNorm, Conv, Pointwise, normal
+from spaces.layers import BatchNorm, Conv, Pointwise, normal, stages
 from spaces.precision import widened
 
 LOOPED = True  # whether equal cells are one loop; written out they are the same, and take longer to compile
@@ -56,7 +56,7 @@ class Frame:
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            least = 2 if name in ("width", "cells") else 1
+            least = {"width": 2, "cells": 2, "num_classes": 0}.get(name, 1)
             if name != "stem" and value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
         if self.width % 2:
@@ -314,8 +314,8 @@ class Auxiliary(nnx.Module):
         return self.head(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 
-class Network(nnx.Module):
-    """Stem, runs of cells, mean over pixels, classifier. Gives logits `[n, num_classes]`."""
+class Body(nnx.Module):
+    """Stem and runs of cells. Gives the map of each resolution, the finest first."""
 
     def __init__(
         self,
@@ -324,21 +324,11 @@ class Network(nnx.Module):
         core: Callable[[Shape], Any],
         draw: np.random.Generator,
         affine: bool,
-        auxiliary: bool = False,
         scheduled: bool = False,
     ):
-        shapes = frame.shapes(outputs)
         self.stem = Stem(frame, draw)
-        self.runs = nnx.List([Run(shape, outputs, core(shape), draw, affine) for shape in shapes])
-        wide = [shape.width * outputs[shape.reduction] for shape in shapes]
-        self.head = Pointwise(wide[-1], frame.num_classes, draw, scale=spread(wide[-1]))
-        self.bias = nnx.Param(np.zeros(frame.num_classes, np.float32))
-        self.last_reduction = max(i for i, shape in enumerate(shapes) if shape.reduction)
+        self.runs = nnx.List([Run(shape, outputs, core(shape), draw, affine) for shape in frame.shapes(outputs)])
         self.drop_cells = frame.cells if scheduled else None
-        self.auxiliary = nnx.List([])  # or the one there is
-        if auxiliary:
-            last = shapes[self.last_reduction]
-            self.auxiliary.append(Auxiliary(frame, wide[self.last_reduction], last.out, draw))
 
     def __call__(
         self,
@@ -348,38 +338,64 @@ class Network(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
         drop_path: Float[Array, ""] | float | None = None,
-    ) -> Float[Array, "n classes"]:
+    ) -> Any:
         """`path` is an encoding, or a mixture: a weight for each operation of each edge, of the normal cell and then
         of the reduction cell (`[28, 8]`, or a pair). A mixture is normalised by the batch, in evaluation too, and
         leaves no statistics. A network of one architecture needs no path; in training its operations are dropped with
         the probability `drop_path`, where there is one and a key."""
-        return self.both(images, path, train=train, key=key, drop_path=drop_path)[0]
-
-    def both(
-        self,
-        images: Array,
-        path: Any = (),
-        *,
-        train: bool = False,
-        key: jax.Array | None = None,
-        drop_path: Float[Array, ""] | float | None = None,
-    ) -> tuple[Array, Array | None]:
-        """The logits, and in training those of the auxiliary head, if there is one."""
         if isinstance(path, tuple) and len(path) == 2:
             path = jnp.concatenate(path)
         drop = None
         if train and key is not None and drop_path is not None:
             drop = Drop(key, drop_path, self.drop_cells)
         if np.ndim(path) == 2:
-            return nnx.clone(self)._logits(images, path, True, drop)
-        return self._logits(images, path, train, drop)
+            return nnx.clone(self)._outputs(images, path, True, drop)
+        return self._outputs(images, path, train, drop)
 
-    def _logits(self, images: Array, path: Any, train: bool, drop: Drop | None) -> tuple[Array, Array | None]:
+    def _outputs(self, images: Array, path: Any, train: bool, drop: Drop | None) -> Any:
+        return stages(self._maps(images, path, train, drop))
+
+    def _maps(self, images: Array, path: Any, train: bool, drop: Drop | None) -> list[Array]:
+        """After each run."""
         before, last = self.stem(images, train)
-        extra = None
-        for i, run in enumerate(self.runs):
+        maps = []
+        for run in self.runs:
             before, last = run(before, last, path, train, drop)
-            if i == self.last_reduction and self.auxiliary and train:
-                extra = self.auxiliary[0](last, train)
-        logits = self.head(widened(last).mean((1, 2)))
-        return logits + jnp.asarray(self.bias.get_value(), logits.dtype)[None], extra
+            maps.append(last)
+        return maps
+
+
+class Network(Body):
+    """A body, mean over pixels, classifier. Gives logits `[n, num_classes]`.
+
+    With an auxiliary head it gives in training a pair of logits: those of the classifier, and those of that head.
+    """
+
+    def __init__(
+        self,
+        frame: Frame,
+        outputs: tuple[int, int],
+        core: Callable[[Shape], Any],
+        draw: np.random.Generator,
+        affine: bool,
+        scheduled: bool = False,
+        auxiliary: bool = False,
+    ):
+        super().__init__(frame, outputs, core, draw, affine, scheduled)
+        shapes = frame.shapes(outputs)
+        wide = [shape.width * outputs[shape.reduction] for shape in shapes]
+        self.head = Pointwise(wide[-1], frame.num_classes, draw, scale=spread(wide[-1]))
+        self.bias = nnx.Param(np.zeros(frame.num_classes, np.float32))
+        self.last_reduction = max(i for i, shape in enumerate(shapes) if shape.reduction)
+        self.auxiliary = nnx.List([])  # or the one there is
+        if auxiliary:
+            last = shapes[self.last_reduction]
+            self.auxiliary.append(Auxiliary(frame, wide[self.last_reduction], last.out, draw))
+
+    def _outputs(self, images: Array, path: Any, train: bool, drop: Drop | None) -> Any:
+        maps = self._maps(images, path, train, drop)
+        logits = self.head(widened(maps[-1]).mean((1, 2)))
+        logits = logits + jnp.asarray(self.bias.get_value(), logits.dtype)[None]
+        if not (self.auxiliary and train):
+            return logits
+        return logits, self.auxiliary[0](maps[self.last_reduction], train)

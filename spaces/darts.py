@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
 from spaces.base import Drawing, Encodings, Mixing, Published, additive_costs
-from spaces.cell_network import Drop, Network, Shape, Sizes
+from spaces.cell_network import Body, Drop, Network, Shape, Sizes
 from spaces.cell_ops import cost, operation
 from spaces.fixed_cells import Fixed, FixedCore, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
@@ -123,7 +123,7 @@ class Darts(Sizes):
     def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
         return edge_ops(encodings)
 
-    def supernet(self, key: jax.Array, *, affine: bool = False, partial: int = 1) -> Network:
+    def supernet(self, key: jax.Array, *, affine: bool = False, partial: int = 1) -> Body:
         """With `partial`, operations see one channel in so many (PC-DARTS, https://arxiv.org/abs/1907.05737)."""
         draw = generator(key)
         if self.width % partial:
@@ -132,9 +132,9 @@ class Darts(Sizes):
         def core(shape: Shape) -> Mixed:
             return Mixed(shape, draw, affine, partial)
 
-        return Network(self.frame, OUTPUTS, core, draw, affine)
+        return (Network if self.num_classes else Body)(self.frame, OUTPUTS, core, draw, affine)
 
-    def build(self, encoding: np.ndarray, key: jax.Array, *, auxiliary: bool = False) -> Network:
+    def build(self, encoding: np.ndarray, key: jax.Array, *, auxiliary: bool = False) -> Body:
         return fixed_network(self.frame, self.genotype(encoding), generator(key), auxiliary)
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
@@ -303,7 +303,7 @@ class Mixed(nnx.Module):
             choice.statistics.set_value(left.reshape(-1, left.shape[-1]))
 
 
-def prune(supernet: Network, space: Darts, encoding: np.ndarray) -> Network:
+def prune(supernet: Body, space: Darts, encoding: np.ndarray) -> Body:
     """The network of one architecture, with the weights it has in the supernet, whose normalisation must be affine;
     the supernet is left as it is."""
     network, genotype = nnx.clone(supernet), space.genotype(encoding)

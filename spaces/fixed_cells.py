@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from spaces.cell_network import Drop, Frame, Network, Shape, stack, unstack
+from spaces.cell_network import Body, Drop, Frame, Network, Shape, stack, unstack
 from spaces.cell_ops import SKIP, FactorizedReduce, cost, operation, relu_conv_norm
 from spaces.genotype import Cell, Genotype
 
@@ -68,13 +68,17 @@ class FixedCore(nnx.Module):
 
 def fixed_network(
     frame: Frame, genotype: Genotype, draw: np.random.Generator, auxiliary: bool = False, scheduled: bool = False
-) -> Network:
+) -> Body:
+    """Without outputs it has no classifier, and no auxiliary head."""
+
     def core(shape: Shape) -> FixedCore:
         cell = genotype.cell(shape.reduction)
         cells = [Fixed(cell, shape.width, shape.reduction, draw) for _ in range(shape.length)]
         return FixedCore(cells, shape.first)
 
-    return Network(frame, outputs(genotype), core, draw, True, auxiliary, scheduled)
+    if not frame.num_classes:
+        return Body(frame, outputs(genotype), core, draw, True, scheduled)
+    return Network(frame, outputs(genotype), core, draw, True, scheduled, auxiliary)
 
 
 def outputs(genotype: Genotype) -> tuple[int, int]:

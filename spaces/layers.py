@@ -5,6 +5,9 @@ weights and counts come from. Kernels are kept in float32 and used in the precis
 pytrees: a supernet has thousands of them, and Flax's checks of pytrees take half of the time in which it is made.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -80,6 +83,12 @@ class Depthwise(nnx.Module, pytree=False):
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
         return depthwise_conv(x, jnp.asarray(self.kernel.get_value(), x.dtype), self.stride, self.dilation)
+
+
+def stages(maps: Sequence[Array]) -> tuple[Array, ...]:
+    """Of the maps that successive blocks give, the last of each resolution and width: the features of a body."""
+    ends = [i for i, (x, y) in enumerate(itertools.pairwise(maps)) if x.shape[1:] != y.shape[1:]]
+    return tuple(maps[i] for i in (*ends, len(maps) - 1))
 
 
 class BatchNorm(nnx.Module, pytree=False):

@@ -9,6 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from spaces.base import Drawing, Encodings, Graph, Mixing, additive_costs, every, indices
-from spaces.layers import BatchNorm, Conv, Pointwise, generator
+from spaces.layers import BatchNorm, Conv, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.single_path import Choice, is_mixture
 
@@ -46,8 +47,9 @@ class NasBench201:
 
     def __post_init__(self):
         for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+            least = 0 if name == "num_classes" else 1
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least}")
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -130,7 +132,7 @@ class NasBench201:
         edges = tuple((source, target, decision) for decision, (source, target) in enumerate(EDGES))
         return Graph(NODES, edges, blocked=NONE)
 
-    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Body":
         draw = generator(key)
         blocks: list[nnx.Module] = []
         for stage, (width, _) in enumerate(self._stages()):
@@ -139,9 +141,9 @@ class NasBench201:
             edges = [*range(len(EDGES))] * self.cells
             modules = [[operation(choice, width, draw, affine) for choice in range(len(OPS))] for _ in edges]
             blocks.append(Choice(edges, modules, through_cell, together=len(EDGES)))
-        return Network(self, blocks, draw, affine)
+        return (Network if self.num_classes else Body)(self, blocks, draw, affine)
 
-    def build(self, encoding: np.ndarray, key: jax.Array) -> "Network":
+    def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         return prune(self.supernet(key, affine=True), encoding)
 
     def _stages(self) -> list[tuple[int, int]]:
@@ -161,7 +163,7 @@ class NasBench201:
             table["macs"][op] += self.cells * (k * width * size) ** 2
             table["params"][op] += self.cells * ((k * width) ** 2 + 2 * width)
         (width, size), (last, _) = stages[0], stages[-1]
-        weights, scales = 9 * self.image_channels * width, 2 * width + 2 * last
+        weights, scales = 9 * self.image_channels * width, 2 * width + (2 * last if self.num_classes else 0)
         macs = weights * size**2
         for width, size in stages[1:]:
             reduction = (9 * (width // 2) + 9 * width + width // 2) * width
@@ -293,17 +295,14 @@ class Cell(nnx.Module):
         return through_cell(x, *(functools.partial(edge, path=path, train=train) for edge in self.edges))
 
 
-class Network(nnx.Module):
-    """Stem, stages of cells with reductions between them, mean over pixels, classifier. Logits `[n, num_classes]`."""
+class Body(nnx.Module):
+    """Stem, stages of cells with reductions between them. Gives the map of each stage, the finest first."""
 
     def __init__(self, space: NasBench201, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
-        channels, width, last = space.image_channels, space.width, space.width * 2 ** (STAGES - 1)
+        channels, width = space.image_channels, space.width
         self.stem = Conv((3, 3), channels, width, draw, scale=(2 / (9 * channels)) ** 0.5)
         self.stem_norm = BatchNorm(width, affine=affine)
         self.blocks = nnx.List(blocks)
-        self.norm = BatchNorm(last, affine=affine)
-        self.head = Pointwise(last, space.num_classes, draw, scale=(1 / last) ** 0.5)
-        self.bias = nnx.Param(np.zeros(space.num_classes, np.float32))
 
     def __call__(
         self,
@@ -312,23 +311,38 @@ class Network(nnx.Module):
         *,
         train: bool = False,
         key: jax.Array | None = None,
-    ) -> Float[Array, "n classes"]:
+    ) -> Any:
         """`path` says which operation each edge takes, or mixes them by a weight `[edge, operation]`; a pruned network
         needs none. A mixture is normalised by the batch, in evaluation too, and leaves no statistics."""
         del key  # nothing here is random
         if is_mixture(path):
-            return nnx.clone(self)._logits(images, path, train=True)
-        return self._logits(images, path, train)
+            return nnx.clone(self)._outputs(images, path, train=True)
+        return self._outputs(images, path, train)
 
-    def _logits(self, images: Array, path, train: bool) -> Array:
-        x = self.stem_norm(self.stem(images), train)
+    def _outputs(self, images: Array, path, train: bool) -> Any:
+        maps = [self.stem_norm(self.stem(images), train)]
         for block in self.blocks:
-            x = block(x, path, train)
+            maps.append(block(maps[-1], path, train))
+        return stages(maps)
+
+
+class Network(Body):
+    """A body, mean over pixels, classifier. Gives logits `[n, num_classes]`."""
+
+    def __init__(self, space: NasBench201, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
+        super().__init__(space, blocks, draw, affine)
+        last = space.width * 2 ** (STAGES - 1)
+        self.norm = BatchNorm(last, affine=affine)
+        self.head = Pointwise(last, space.num_classes, draw, scale=(1 / last) ** 0.5)
+        self.bias = nnx.Param(np.zeros(space.num_classes, np.float32))
+
+    def _outputs(self, images: Array, path, train: bool) -> Float[Array, "n classes"]:
+        x = super()._outputs(images, path, train)[-1]
         x = widened(jax.nn.relu(self.norm(x, train))).mean((1, 2))
         return self.head(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None]
 
 
-def prune(supernet: Network, encoding: np.ndarray) -> Network:
+def prune(supernet: Body, encoding: np.ndarray) -> Body:
     """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
     network = nnx.clone(supernet)
     blocks: list[nnx.Module] = []

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
 from spaces.base import Drawing, Encodings, Published, additive_costs
-from spaces.cell_network import Network, Sizes
+from spaces.cell_network import Body, Sizes
 from spaces.cell_ops import SKIP, cost
 from spaces.fixed_cells import fit_cost, fixed_network, genotype_cost
 from spaces.genotype import Cell, Genotype
@@ -122,7 +122,7 @@ class NasNet(Sizes):
             "build(encoding) gives that of one architecture"
         )
 
-    def build(self, encoding: np.ndarray, key: jax.Array, *, auxiliary: bool = False) -> Network:
+    def build(self, encoding: np.ndarray, key: jax.Array, *, auxiliary: bool = False) -> Body:
         """Its drop path is the scheduled one: the probability given is that of the last cell."""
         return fixed_network(self.frame, self.genotype(encoding), generator(key), auxiliary, scheduled=True)
 

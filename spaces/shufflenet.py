@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from spaces.base import Drawing, Encodings, additive_costs
-from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.single_path import Around, Choice, directly
 
@@ -105,7 +105,7 @@ class ShuffleNet:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""
         return additive_costs(*self._costs(), encodings)
 
-    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Network":
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Body":
         draw = generator(key)
         blocks, decision = [], 0
         for shape, group in itertools.groupby(self._shapes()):
@@ -113,9 +113,9 @@ class ShuffleNet:
             branches = [[Branch(shape.layers(c), draw, affine) for c in range(CHOICES)] for _ in range(count)]
             blocks.append(Choice(range(decision, decision + count), branches, shape.around))
             decision += count
-        return Network(self, blocks, draw, affine)
+        return (Network if self.num_classes else Body)(self, blocks, draw, affine)
 
-    def build(self, encoding: np.ndarray, key: jax.Array) -> "Network":
+    def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         return prune(self.supernet(key, affine=True), encoding)
 
     def _shapes(self) -> Iterator["Shape"]:
@@ -131,12 +131,13 @@ class ShuffleNet:
         macs_and_params = np.moveaxis(np.array(rows, np.int64), 2, 0)
         table = {"macs": macs_and_params[0], "params": macs_and_params[1]}
         stem = 9 * self.image_channels * self.stem_width
-        last = self.widths[-1] * self.last_width
+        last = self.widths[-1] * self.last_width if self.num_classes else 0
         head = self.last_width * self.num_classes
+        norms = 2 * (self.stem_width + (self.last_width if self.num_classes else 0))
         sizes = [shape.size for shape in self._shapes()]
         end = -(-sizes[-1] // (self.strides[-1] if self.blocks[-1] == 1 else 1))
         macs = stem * sizes[0] ** 2 + last * end**2 + head
-        return {"macs": macs, "params": stem + last + head + 2 * (self.stem_width + self.last_width)}, table
+        return {"macs": macs, "params": stem + last + head + norms}, table
 
 
 class Layer(NamedTuple):
@@ -232,14 +233,39 @@ class Block(nnx.Module):
         return self.around(x, lambda y: self.branch(y, path, train))
 
 
-class Network(nnx.Module):
-    """Stem, blocks, last convolution, mean over pixels, dropout, classifier. Gives logits `[n, num_classes]`."""
+class Body(nnx.Module):
+    """Stem and blocks. Gives the map of each stage, the finest first."""
 
     def __init__(self, space: ShuffleNet, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
         channels, stride = space.image_channels, space.stem_stride
         self.stem = Conv((3, 3), channels, space.stem_width, draw, strides=(stride, stride), scale=0.01)
         self.stem_norm = BatchNorm(space.stem_width, affine=affine)
         self.blocks = nnx.List(blocks)
+
+    def __call__(
+        self,
+        images: Float[Array, "n height width channels"],
+        path=(),
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+    ) -> Any:
+        """`path` says which choice each block takes; a pruned network needs none."""
+        del key  # nothing here is random
+        return self.features(images, path, train)
+
+    def features(self, images: Array, path, train: bool) -> tuple[Array, ...]:
+        maps = [jax.nn.relu(self.stem_norm(self.stem(images), train))]
+        for block in self.blocks:
+            maps.append(block(maps[-1], path, train))
+        return stages(maps[1:])
+
+
+class Network(Body):
+    """A body, last convolution, mean over pixels, dropout, classifier. Gives logits `[n, num_classes]`."""
+
+    def __init__(self, space: ShuffleNet, blocks: Sequence[nnx.Module], draw: np.random.Generator, affine: bool):
+        super().__init__(space, blocks, draw, affine)
         self.last = Pointwise(space.widths[-1], space.last_width, draw)
         self.last_norm = BatchNorm(space.last_width, affine=affine)
         self.head = Pointwise(space.last_width, space.num_classes, draw, scale=0.01)
@@ -254,16 +280,14 @@ class Network(nnx.Module):
         key: jax.Array | None = None,
     ) -> Float[Array, "n classes"]:
         """`path` says which choice each block takes; a pruned network needs none. Dropout needs a key to act."""
-        x = jax.nn.relu(self.stem_norm(self.stem(images), train))
-        for block in self.blocks:
-            x = block(x, path, train)
+        x = self.features(images, path, train)[-1]
         x = widened(jax.nn.relu(self.last_norm(self.last(x), train))).mean((1, 2))
         if train and key is not None and self.dropout > 0:
             x = jnp.where(jr.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return self.head(x)
 
 
-def prune(supernet: Network, encoding: np.ndarray) -> Network:
+def prune(supernet: Body, encoding: np.ndarray) -> Body:
     """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
     network = nnx.clone(supernet)
     choices = [block for block in network.blocks if isinstance(block, Choice)]

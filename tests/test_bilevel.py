@@ -18,6 +18,7 @@ from nas.commands import cli
 from nas.config import build
 from nas.errors import Interrupted, UsageError
 from nas.job import run as job
+from nas.job import subject
 from nas.report.progress import Silent
 from nas.saved import checkpoint
 from nas.tasks.kinds.classification import Classification
@@ -517,7 +518,7 @@ JOB = {
 
 @pytest.fixture
 def given(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "load_task", lambda settings: task)
+    monkeypatch.setattr(subject, "load_task", lambda settings: task)
     return {**JOB, "store": f"sqlite:///{tmp_path / 'nas.db'}"}
 
 

@@ -364,7 +364,7 @@ WRONG_FLAGS = {
     "way to resize": (["--resize", "fill"], ["resize='fill' must be 'crop', 'pad' or 'stretch'"]),
     "choice": (
         ["--evaluator", "supernets"],
-        ["evaluator='supernets' is not one of supernet, train, zero-cost, predicted; did you mean"],
+        ["evaluator='supernets' is not one of predicted, supernet, train, zero-cost; did you mean"],
     ),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),

@@ -93,9 +93,9 @@ def test_the_auxiliary_head_is_not_counted_and_must_fit(key):
     first, second, head = 32 * 128 + 2 * 128, 4 * 128 * 768 + 2 * 768, 768 * 10 + 10
     wide = 4 * 4 * 4  # channels after the second reduction
     assert count(more) - count(plain) == first + (wide - 32) * 128 + second + head
-    logits, extra = more.both(jnp.ones((2, 32, 32, 3)), train=True)
+    logits, extra = more(jnp.ones((2, 32, 32, 3)), train=True)
     assert logits.shape == extra.shape == (2, 10)
-    assert more.both(jnp.ones((2, 32, 32, 3)))[1] is None
+    assert more(jnp.ones((2, 32, 32, 3))).shape == (2, 10)
     with pytest.raises(ValueError, match="7 or 8 pixels"):
         SMALL.build(np.array(V2), key, auxiliary=True)
 

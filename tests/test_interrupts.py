@@ -133,7 +133,9 @@ def test_an_interrupt_between_storing_a_run_and_beginning_it_says_how_it_goes_on
 def test_what_cannot_be_written_to_is_no_traceback(tmp_path):
     root = Path(__file__).parent.parent
     with open("/dev/full", "w") as full:
-        answer = "from nas import interrupts, output; interrupts.leave(output.say('nas', 'found'))"
+        answer = (
+            "from nas import interrupts; from nas.report import output; interrupts.leave(output.say('nas', 'found'))"
+        )
         done = subprocess.run([sys.executable, "-c", answer], stdout=full, stderr=subprocess.PIPE, text=True, cwd=root)
         said = "nas: error: the answer cannot be written: No space left on device\n"
         assert (done.returncode, done.stderr) == (1, said)

@@ -164,7 +164,7 @@ def test_a_run_uses_no_address_twice(uses, tmp_path):
 def test_scores_without_training_use_no_address_twice(uses, task):
     space = ShuffleNet((2,), (8,), (1,), 8, 2, 16, image_size=8, image_channels=1, num_classes=3)
     proxies.batch(task, 0, 8)
-    weights = [jax.tree.leaves(proxies._initial(space, 0, i)[1]) for i in range(2)]
+    weights = [jax.tree.leaves(proxies._initial(space, task.kind, 0, i)[1]) for i in range(2)]
     assert all((one != other).any() for one, other in zip(*weights, strict=True))
     assert uses.twice() == []
     assert stream(0, streams.WEIGHTS) not in [jr.wrap_key_data(np.frombuffer(key, np.uint32)) for key in uses.keys]

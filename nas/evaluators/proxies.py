@@ -33,7 +33,7 @@ from nas.streams import UNTRAINED, generator, stream
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
-from nas.training.net import Graph, forward, on_path, split
+from nas.training.net import Graph, forward, on_path, split, supernet
 from spaces.base import Space
 from spaces.single_path import initial_statistics, total
 
@@ -60,7 +60,7 @@ def scores(
     data = batch(task, seed, batch_size)
     found = []
     for i in range(initialisations):
-        graph, shared, statistics = _initial(space, seed, i)
+        graph, shared, statistics = _initial(space, task.kind, seed, i)
         found.append(network_scores(graph, on_path(shared, path), statistics, data, task, path))
     # In float32, as strategies see them: the last bits of a factorisation may depend on the number of threads.
     return {name: float(np.float32(np.mean([each[name] for each in found]))) for name in SCORES}
@@ -105,9 +105,9 @@ def decorrelation(gradients: np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _initial(space: Space, seed: int, i: int) -> tuple[Graph, nnx.State, nnx.State]:
+def _initial(space: Space, kind: Any, seed: int, i: int) -> tuple[Graph, nnx.State, nnx.State]:
     """A network of all architectures of the space. Without scales and biases: at first they would be 1 and 0."""
-    return split(space.supernet(jr.fold_in(stream(seed, UNTRAINED), i), affine=False))
+    return split(supernet(space, kind, jr.fold_in(stream(seed, UNTRAINED), i), affine=False))
 
 
 def _program(function: Callable[..., Any]) -> Callable[[], Any]:

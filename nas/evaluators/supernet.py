@@ -15,7 +15,7 @@ from nas.devices import everywhere
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
-from nas.training.net import calibrate, measure, on_path, split, unflatten
+from nas.training.net import calibrate, measure, on_path, split, supernet, unflatten
 from spaces.base import Space, costs
 
 
@@ -60,7 +60,7 @@ class SupernetEvaluator:
 
     @cached_property
     def _network(self):
-        graph, weights, statistics = split(self.space.supernet(jax.random.key(0), affine=self.affine))
+        graph, weights, statistics = split(supernet(self.space, self.task.kind, jax.random.key(0), affine=self.affine))
         return graph, everywhere(unflatten(weights, self.weights)), everywhere(statistics)
 
     @cached_property

@@ -15,7 +15,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
-from nas.training.net import calibrate, flatten, measure, split, unflatten
+from nas.training.net import alone, calibrate, flatten, measure, split, supernet, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces.base import Space, architecture_id, costs, shares_weights
@@ -79,7 +79,7 @@ class TrainEvaluator:
             graph, start, statistics = split(self._built(row, key))
             path = ()
         else:
-            graph, shared, statistics = split(self.space.supernet(key, affine=True))
+            graph, shared, statistics = split(supernet(self.space, self.task.kind, key, affine=True))
             path = row
             start = select(shared, jnp.asarray(row))
         saved = None
@@ -114,12 +114,12 @@ class TrainEvaluator:
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
 
     def _built(self, row: np.ndarray, key: jax.Array) -> nnx.Module:
-        build: Any = self.space.build
-        return build(row, key, auxiliary=True) if self.recipe.auxiliary else build(row, key)
+        options = {"auxiliary": True} if self.recipe.auxiliary else {}
+        return alone(self.space, self.task.kind, row, key, **options)
 
     def _without_auxiliary(self, weights: nnx.State, row: np.ndarray, key: jax.Array):
         """What the second classifier was trained for is done."""
-        graph, plain, statistics = split(self.space.build(row, key))
+        graph, plain, statistics = split(alone(self.space, self.task.kind, row, key))
         trained = flatten(weights)
         return unflatten(plain, {name: trained[name] for name in flatten(plain)}), graph, statistics
 

@@ -11,7 +11,7 @@ from nas.report import output
 from nas.saved import predictor_jobs
 from nas.store.query import Row, Trial, free_name
 from nas.streams import PATHS, WEIGHTS, stream
-from nas.training.net import flatten, split
+from nas.training.net import flatten, split, supernet
 from nas.training.paths import cost_binned_paths, uniform_paths
 from nas.training.sgd import fit
 from predictors import kind_of
@@ -70,7 +70,7 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
 def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
     """Those of the supernet; from the checkpoint, as far as there is one."""
-    settings, space = job.settings, job.space
+    settings, space, task = job.settings, job.space, job.subject.images
     recipe, key_paths = settings.training, stream(settings.seed, PATHS)
     if settings.paths == "uniform":
         paths = uniform_paths(space, key_paths, recipe.steps)
@@ -79,8 +79,8 @@ def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
     saved, stage = job.folder / "supernet.safetensors", "Training shared weights"
     job.reporter.show(stage, 0, recipe.steps, "compiling")
     weights = fit(
-        *split(space.supernet(stream(settings.seed, WEIGHTS), affine=affine)),
-        job.subject.images,
+        *split(supernet(space, task.kind, stream(settings.seed, WEIGHTS), affine=affine)),
+        task,
         recipe,
         seed=settings.seed,
         paths=paths,

@@ -22,7 +22,7 @@ from nas.store.query import Run
 from nas.store.sql import Store
 from nas.tasks import Resize, kinds
 from nas.tasks.pixels import decode, fit, in_colour
-from nas.training.net import Scaling, batch_logits, flatten, split, unflatten
+from nas.training.net import Scaling, alone, batch_logits, flatten, split, unflatten
 from spaces.base import Space, check_encoding, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -168,7 +168,7 @@ def load(folder: str | Path) -> Exported:
         needed = f"{folder / DESCRIPTION}, whose network has {params:.0f} parameters"
         raise UsageError(f"{folder / WEIGHTS} does not fit {needed}: it holds {held} numbers")
     try:
-        network = space.build(np.asarray(encoding, np.int32), jax.random.key(0))
+        network = alone(space, _kind(description, space), np.asarray(encoding, np.int32), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)

@@ -27,7 +27,7 @@ from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
 from nas.training.discretise import discretise
 from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient, weight_step
-from nas.training.net import flatten, measure, split
+from nas.training.net import flatten, measure, split, supernet
 from nas.training.recipe import Recipe
 from nas.training.sgd import Program, TrainState, at_rest, batch_indices, identified, learning_rates, resume, train_step
 from spaces.base import Limits, Mixable
@@ -92,7 +92,7 @@ def search(
     steps = epochs * per_epoch
     rates = learning_rates(recipe.with_steps(steps))
     options: dict[str, Any] = {"partial": strategy.partial} if strategy.partial > 1 else {}
-    graph, weights, statistics = split(space.supernet(stream(seed, INITIAL), **options))
+    graph, weights, statistics = split(supernet(space, task.kind, stream(seed, INITIAL), **options))
     program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=strategy.along_paths)
     key_logits, key_noise, key_train, key_valid = jr.split(stream(seed, SEARCH), 4)
     key_images, key_direction = jr.split(stream(seed, CURVATURE))

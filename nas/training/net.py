@@ -1,4 +1,5 @@
-"""A network as a function of its weights: the forward pass, calibration of normalisation statistics, and the metric.
+"""A network as a function of its weights: how it is made for a task, its forward pass, the calibration of its
+normalisation statistics, and the metric.
 
 Statistics are an argument. A candidate's are measured on training images and used for its own evaluation only;
 nothing is ever written back to the shared weights (Guo et al., 2019, section 3.3; Wu & Johnson, "Rethinking Batch
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
@@ -19,6 +21,8 @@ from nas.devices import divided
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
+from spaces.base import Space
+from spaces.layers import generator
 from spaces.single_path import select
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels
@@ -54,10 +58,45 @@ def _interned(definition: nnx.GraphDef) -> Graph:
 def forward(
     graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None
 ) -> tuple[Array, nnx.State]:
-    """Logits in float32, and the statistics of this batch when training."""
-    network = nnx.merge(graph.definition, weights, statistics, copy=True)
-    logits = network(images, path, train=train, key=key)
-    return logits.astype(jnp.float32), nnx.state(network, nnx.BatchStat)
+    """The outputs in float32, and the statistics of this batch when training."""
+    network: Any = nnx.merge(graph.definition, weights, statistics, copy=True)
+    return in_float32(network(images, path, train=train, key=key)), nnx.state(network, nnx.BatchStat)
+
+
+def in_float32(outputs: Any) -> Any:
+    return jax.tree.map(lambda each: each.astype(jnp.float32), outputs)
+
+
+class Headed(nnx.Module):
+    """A space's body, whose features the head of a task turns into outputs."""
+
+    def __init__(self, body: nnx.Module, head: nnx.Module):
+        self.body, self.head = body, head
+
+    def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None, **more: Any) -> Any:
+        body: Any = self.body
+        head: Any = self.head
+        return head(body(images, path, train=train, key=key, **more), train=train)
+
+
+def supernet(space: Space, kind: Any, key: jax.Array, **options: Any) -> nnx.Module:
+    """The network of all architectures for a kind of task: see `Space.supernet` for the options."""
+    return _ended(space, kind, space.supernet(key, **options), key, jnp.zeros(len(space.cardinalities), jnp.int32))
+
+
+def alone(space: Space, kind: Any, encoding: np.ndarray, key: jax.Array, **options: Any) -> nnx.Module:
+    """The network of one architecture for a kind of task: see `Space.build`."""
+    return _ended(space, kind, space.build(encoding, key, **options), key, ())
+
+
+def _ended(space: Any, kind: Any, network: Any, key: jax.Array, path: Any) -> nnx.Module:
+    """With the kind's own head, if it has one, on what `network` then gives: the maps of its stages."""
+    if kind.head is None:
+        return network
+    images = jax.ShapeDtypeStruct((1, space.image_size, space.image_size, space.image_channels), jnp.float32)
+    definition, state = nnx.split(network)
+    maps = jax.eval_shape(lambda state, x: nnx.merge(definition, state)(x, path, train=False), state, images)
+    return Headed(network, kind.head(tuple(each.shape[1:] for each in maps), generator(jr.fold_in(key, 1))))
 
 
 @jax.jit

@@ -28,7 +28,7 @@ from nas.saved import checkpoint
 from nas.streams import OWN_TRAINING, TRAINING, generator, stream
 from nas.tasks.augment import Augment, augment, normalise
 from nas.tasks.base import Split, Task
-from nas.training.net import PRECISIONS, Graph, Scaling, flatten, forward, unflatten
+from nas.training.net import PRECISIONS, Graph, Scaling, flatten, forward, in_float32, unflatten
 from nas.training.recipe import Recipe
 from spaces.single_path import decay_mask, put, select
 
@@ -131,12 +131,12 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
 
     def loss_in_cells(weights, path) -> Array:
         network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
-        dropped = drop if recipe.drop_path else None
-        logits, extra = network.both(images, path, train=True, key=key_dropout, drop_path=dropped)
-        value = program.kind.loss(logits.astype(jnp.float32), targets)
-        if extra is None:
-            return value
-        return value + recipe.auxiliary * program.kind.loss(extra.astype(jnp.float32), targets)
+        dropped = {"drop_path": drop} if recipe.drop_path else {}
+        outputs = in_float32(network(images, path, train=True, key=key_dropout, **dropped))
+        if not recipe.auxiliary:
+            return program.kind.loss(outputs, targets)
+        first, second = (program.kind.loss(each, targets) for each in outputs)
+        return first + recipe.auxiliary * second
 
     return loss_in_cells if recipe.drop_path or recipe.auxiliary else loss
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +23,9 @@ class Kind(Protocol):
 
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
     allowed: ClassVar[str]  # the labels that it takes, in words
+    # What ends a network, called with the shapes `(height, width, channels)` of the maps of its stages, the finest
+    # first, and a generator. None where that is the classifier of the space; else `outputs` is 0, and spaces have none.
+    head: ClassVar[Callable[[tuple[tuple[int, ...], ...], np.random.Generator], Any] | None]
 
     @classmethod
     def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Kind | None":
@@ -31,7 +34,7 @@ class Kind(Protocol):
 
     @property
     def outputs(self) -> int:
-        """How many numbers a network gives for an image."""
+        """How many numbers the classifier of a space gives for an image; 0 where there is a head in its place."""
         ...
 
     def checked(self, field: str, labels: np.ndarray) -> np.ndarray:

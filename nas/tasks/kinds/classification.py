@@ -18,6 +18,7 @@ class Classification:
 
     metric: ClassVar[str] = "error"
     allowed: ClassVar[str] = "integers [n]"
+    head: ClassVar[None] = None
 
     @classmethod
     def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Classification | None":

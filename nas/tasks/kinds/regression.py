@@ -25,6 +25,7 @@ class Regression:
 
     metric: ClassVar[str] = "rmse"
     allowed: ClassVar[str] = "floats [n]"
+    head: ClassVar[None] = None
 
     def __post_init__(self):
         if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):

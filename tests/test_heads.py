@@ -1,0 +1,94 @@
+"""A head of the task's own: it ends the body of any space that gives the maps of its stages."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import MINI, RECIPE
+from flax import nnx
+
+from nas.evaluators.supernet import SupernetEvaluator
+from nas.evaluators.train import TrainEvaluator
+from nas.tasks.kinds.classification import Classification
+from nas.training.net import alone, flatten, forward, on_path, split, supernet
+from nas.training.sgd import fit
+from spaces.darts import Darts
+from spaces.layers import Pointwise
+from spaces.nasbench201 import NasBench201
+from spaces.nasnet import NasNet
+
+SIZES = {"image_size": 8, "image_channels": 1, "num_classes": 0}
+SPACES = {
+    "shufflenet": dataclasses.replace(MINI, num_classes=0),
+    "nasbench201": NasBench201(width=4, cells=1, **SIZES),
+    "darts": Darts(width=4, cells=3, **SIZES),
+    "nasnet": NasNet(width=4, cells=3, **SIZES),
+}
+
+
+class EveryScale(nnx.Module):
+    """A classifier that sees the map of every stage."""
+
+    def __init__(self, shapes, classes, draw):
+        self.classifiers = nnx.List([Pointwise(width, classes, draw, scale=0.1) for _, _, width in shapes])
+
+    def __call__(self, maps, *, train):
+        return sum(
+            classifier(x.astype(jnp.float32).mean((1, 2))) for classifier, x in zip(self.classifiers, maps, strict=True)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AtEveryScale(Classification):
+    outputs: ClassVar[int] = 0
+
+    def head(self, shapes, draw):
+        return EveryScale(shapes, self.num_classes, draw)
+
+
+KIND = AtEveryScale(3)
+
+
+def row(space) -> np.ndarray:
+    return np.array([i % size for i, size in enumerate(space.cardinalities)], np.int32)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_body_gives_the_maps_of_its_stages_and_costs_what_it_has(name, key):
+    space = SPACES[name]
+    body = space.build(row(space), key)
+    maps = body(jnp.ones((2, 8, 8, 1)))
+    sizes = [x.shape[1] for x in maps]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(x.shape for x in maps)) == len(maps) == {"shufflenet": 2}.get(name, 3)
+    held = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(body, nnx.Param)))
+    assert space.cost(jnp.asarray(row(space))[None])["params"][0] == held
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "nasbench201", "darts"])
+def test_a_supernet_is_ended_by_the_head_of_the_task(name, key):
+    space = SPACES[name]
+    graph, weights, statistics = split(supernet(space, KIND, key))
+    path = jnp.asarray(row(space))
+    outputs, left = forward(graph, on_path(weights, path), statistics, jnp.ones((2, 8, 8, 1)), path, train=True)
+    assert outputs.shape == (2, 3)
+    assert jax.tree.structure(left) == jax.tree.structure(statistics)
+    assert {name.partition(".")[0] for name in flatten(weights)} == {"body", "head"}
+
+
+def test_it_is_trained_and_measured_with_shared_weights_and_alone(task, key):
+    task = dataclasses.replace(task, kind=KIND, classes=())
+    space, path = SPACES["shufflenet"], (0, 1, 2, 3)
+    losses = []
+    paths = np.tile(np.array(path, np.int32), (RECIPE.steps, 1))
+    heard = lambda step, loss: losses.append(loss)  # noqa: E731
+    weights = fit(*split(supernet(space, KIND, key)), task, RECIPE, seed=0, paths=paths, on_step=heard)
+    assert losses[-1] < losses[0]
+    found = SupernetEvaluator(space, flatten(weights), task, calibration_images=64)(path, 0, 0)
+    own = TrainEvaluator(space, task, RECIPE, pruned=True, tests=True)(path, 0, 0)
+    assert found.metrics["error"] < 0.5
+    assert own.metrics["test_error"] < 0.5
+    assert own.arrays.keys() >= {name for name in flatten(split(alone(space, KIND, np.array(path), key))[1])}
