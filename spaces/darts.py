@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
 from spaces.base import Drawing, Encodings, Mixing, Published, additive_costs
-from spaces.cell_network import Body, Drop, Network, Shape, Sizes
+from spaces.cell_network import Body, Network, Sizes
 from spaces.cell_ops import cost, operation
+from spaces.cell_runs import Drop, Shape
 from spaces.fixed_cells import Fixed, FixedCore, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
 from spaces.layers import generator

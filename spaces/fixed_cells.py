@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from spaces.cell_network import Body, Drop, Frame, Network, Shape, stack, unstack
+from spaces.cell_network import Body, Frame, Network
 from spaces.cell_ops import SKIP, FactorizedReduce, cost, operation, relu_conv_norm
+from spaces.cell_runs import Drop, Shape, stack, unstack
 from spaces.genotype import Cell, Genotype
 
 

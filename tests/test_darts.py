@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from nas.training.net import forward, split
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
-from spaces import cell_network
+from spaces import cell_runs
 from spaces import genotype as notation
 from spaces.base import architecture_id, fingerprint
 from spaces.cell_ops import OPERATIONS, cost, max_pool, mean_pool, operation
@@ -560,7 +560,7 @@ def test_drop_path_leaves_out_all_but_identities(key):
 
 
 def test_drop_path_is_by_image_in_training_and_keeps_the_mean(key):
-    from spaces.cell_network import Drop
+    from spaces.cell_runs import Drop
 
     x = jnp.ones((4000, 2, 2, 3))
     y = np.asarray(Drop(key, 0.25)(x))
@@ -634,7 +634,7 @@ def test_cells_in_a_loop_are_the_cells_written_out(key, monkeypatch):
     graph, weights, statistics = split(fixed_network(space.frame, Genotype(plain, plain), generator(key)))
     images = jr.normal(key, (4, 4, 4, 1))
     logits, left = forward(graph, weights, statistics, images, (), train=True)
-    monkeypatch.setattr(cell_network, "LOOPED", False)
+    monkeypatch.setattr(cell_runs, "LOOPED", False)
     expected, left_too = forward(graph, weights, statistics, images, (), train=True)
     for one, other in zip(*map(jax.tree.leaves, ((logits, left), (expected, left_too))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spaces.base import architecture_id, fingerprint
-from spaces.cell_network import Drop
 from spaces.cell_ops import SKIP
+from spaces.cell_runs import Drop
 from spaces.fixed_cells import Fixed, genotype_cost
 from spaces.genotype import PUBLISHED as IN_DARTS
 from spaces.genotype import Cell
