@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
+import jax.random as jr
 import numpy as np
 
 from nas.config import Config
@@ -24,10 +26,19 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     if task is None:
         raise UsageError(f"task={settings.task!r} is a table, by which nothing has gradients; name images")
     if not isinstance(space, Mixable):
-        raise UsageError("strategy: this space has no network that mixes operations; darts and nasbench201 have")
+        raise UsageError(
+            "strategy: this space has no network that mixes operations; darts, nasbench201 and shufflenet have"
+        )
     mixing = space.mixing()
-    if strategy.partial > 1 and not mixing.partial:
-        raise UsageError(f"strategy.partial={strategy.partial} must be 1 in this space")
+    if mixing.partial % strategy.partial:
+        allowed = "be 1 in this space" if mixing.partial == 1 else f"divide {mixing.partial}"
+        raise UsageError(f"strategy.partial={strategy.partial} must {allowed}")
+    if strategy.max_skips is not None and mixing.skip is None:
+        raise UsageError(f"strategy.max_skips={strategy.max_skips} must be none: this space has no skips")
+    try:
+        jax.eval_shape(lambda key: strategy.init(key, mixing), jr.key(0))
+    except ValueError as error:
+        raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
         raise UsageError(f"objectives={settings.objectives!r} must be {task.kind.metric}: set limits on other costs")
     region(space, settings.limits)
