@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import jax.random as jr
 import numpy as np
 
@@ -36,7 +35,7 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     if strategy.max_skips is not None and mixing.skip is None:
         raise UsageError(f"strategy.max_skips={strategy.max_skips} must be none: this space has no skips")
     try:
-        jax.eval_shape(lambda key: strategy.init(key, mixing), jr.key(0))
+        strategy.init(jr.key(0), mixing)
     except ValueError as error:
         raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
