@@ -46,7 +46,9 @@ class Mixing(NamedTuple):
     kept: tuple[float, ...]  # of each edge, how much of the edges to its node an architecture keeps
     normal: int  # how many edges the normal cell has, which come first
     costs: dict[str, tuple[int, np.ndarray]]  # what all architectures pay, and what operations add `[edges, ops]`
-    partial: bool  # whether the operations of the supernet may see a part of the channels alone
+    partial: int  # operations of the supernet may see one channel in any divisor of it: 1 where they see all
+    none: int | None = None  # the operation that gives nothing, where there is one
+    skip: int | None = None  # the one that gives its input
 
     def expected(self, weights: Float[Array, "edges ops"]) -> dict[str, Float[Array, ""]]:
         """The costs of an architecture that has its operations with these weights, as probabilities."""
@@ -137,7 +139,9 @@ def equivalents(space: Space, encodings: Encodings, numbers: Int[Array, "n"]) ->
 @runtime_checkable
 class Mixable(Space, Protocol):
     """A space whose supernet is also called with a mixture in place of a path. A path may then also be the operations
-    of all edges, as one row."""
+    of all edges, as one row. A mixture is normalised by the batch, in evaluation too, and leaves no statistics.
+
+    Where `mixing().partial` is more than 1, `supernet` also takes `partial`, a divisor of it."""
 
     def mixing(self) -> Mixing: ...
 

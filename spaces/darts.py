@@ -119,7 +119,7 @@ class Darts(Sizes):
         nodes = tuple(cell * NODES + node for cell in range(CELLS) for node, _ in EDGES)
         kept = tuple(2 / (2 + node) for node, _ in EDGES) * CELLS
         costs = {name: (fixed[name], table[name]) for name in table}
-        return Mixing(OPS, nodes, kept, len(EDGES), costs, partial=True)
+        return Mixing(OPS, nodes, kept, len(EDGES), costs, self.width, OPS.index("none"), OPS.index("skip_connect"))
 
     def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
         return edge_ops(encodings)

@@ -95,7 +95,7 @@ class NasBench201:
         fixed, table = self._costs_by_edge()
         costs = {name: (fixed[name], table[name]) for name in table}
         nodes = tuple(target for _, target in EDGES)
-        return Mixing(OPS, nodes, (1.0,) * len(EDGES), len(EDGES), costs, partial=False)
+        return Mixing(OPS, nodes, (1.0,) * len(EDGES), len(EDGES), costs, partial=1, none=NONE, skip=SKIP)
 
     def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
         return encodings

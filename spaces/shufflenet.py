@@ -9,6 +9,7 @@ Channel split: that of the SPOS code. A block of stride 1 lets the even channels
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -18,16 +19,17 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from spaces.base import Drawing, Encodings, additive_costs
+from spaces.base import Drawing, Encodings, Mixing, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
-from spaces.single_path import Around, Choice, directly
+from spaces.single_path import Around, Choice, directly, is_mixture
 
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
 XCEPTION = 3
-CHOICES = 4
+OPS = (*(f"k{k}" for k in KERNELS), "xception")
+CHOICES = len(OPS)
 WORD = re.compile(r"-?[0-9]{1,9}")  # of a description
 
 
@@ -94,7 +96,7 @@ class ShuffleNet:
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         """A chain a stage."""
-        found, names = [], iter("xception" if choice == XCEPTION else f"k{KERNELS[choice]}" for choice in encoding)
+        found, names = [], iter(OPS[choice] for choice in encoding)
         for stage, (blocks, wide) in enumerate(zip(self.blocks, self.widths, strict=True)):
             chain = tuple(itertools.islice(names, blocks))
             edges = tuple((i, i + 1, "") for i in range(blocks - 1))
@@ -105,10 +107,29 @@ class ShuffleNet:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""
         return additive_costs(*self._costs(), encodings)
 
-    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Body":
+    def mixing(self) -> Mixing:
+        """An edge a block, an operation a choice, as in FBNet (Wu et al., 2019, https://arxiv.org/abs/1812.03443) and
+        ProxylessNAS (Cai et al., 2019, https://arxiv.org/abs/1812.00332)."""
+        fixed, table = self._costs()
+        costs = {name: (fixed[name], table[name]) for name in table}
+        n = len(self.cardinalities)
+        return Mixing(OPS, tuple(range(n)), (1.0,) * n, n, costs, partial=math.gcd(*self.widths) // 2)
+
+    def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
+        return encodings
+
+    def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
+        """The heaviest choice of each block; of equal ones the first."""
+        return mixture.argmax(1).astype(jnp.int32)
+
+    def supernet(self, key: jax.Array, *, affine: bool = False, partial: int = 1) -> "Body":
+        """With `partial`, blocks of stride 1 send one in so many of their channels through the branch that would go
+        through it (PC-DARTS, https://arxiv.org/abs/1907.05737); the others pass."""
+        if self.mixing().partial % partial:
+            raise ValueError(f"partial={partial} must divide half of all widths={self.widths}")
         draw = generator(key)
         blocks, decision = [], 0
-        for shape, group in itertools.groupby(self._shapes()):
+        for shape, group in itertools.groupby(self._shapes(partial)):
             count = len(list(group))
             branches = [[Branch(shape.layers(c), draw, affine) for c in range(CHOICES)] for _ in range(count)]
             blocks.append(Choice(range(decision, decision + count), branches, shape.around))
@@ -118,11 +139,11 @@ class ShuffleNet:
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         return prune(self.supernet(key, affine=True), encoding)
 
-    def _shapes(self) -> Iterator["Shape"]:
+    def _shapes(self, partial: int = 1) -> Iterator["Shape"]:
         width, size = self.stem_width, -(-self.image_size // self.stem_stride)
         for blocks, wide, first_stride in zip(self.blocks, self.widths, self.strides, strict=True):
             for stride in (first_stride,) + (1,) * (blocks - 1):
-                yield Shape(width, wide, stride, size)
+                yield Shape(width, wide, stride, size, 2 * partial)
                 width, size = wide, -(-size // stride)
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
@@ -156,15 +177,16 @@ class Shape(NamedTuple):
     width_out: int
     stride: int
     size: int  # pixels of a side, before the block
+    parts: int = 2  # a block of stride 1 transforms one channel in so many
 
     @property
     def around(self) -> Around:
-        return directly if self.stride > 1 else half_through
+        return directly if self.stride > 1 else Through(self.parts)
 
     def layers(self, choice: int) -> tuple[list[Layer], list[Layer]]:
         """The main branch and, where the resolution changes, the projection branch."""
-        wide = self.width_in if self.stride > 1 else self.width_in // 2
-        mid, out = self.width_out // 2, self.width_out - wide
+        wide = self.width_in if self.stride > 1 else self.width_in // self.parts
+        mid, out = (self.width_out // 2, self.width_out - wide) if self.stride > 1 else (wide, wide)
         if choice == XCEPTION:
             k = 3
             main = [Layer(3, wide, wide, self.stride), Layer(1, wide, mid), Layer(3, mid, mid)]
@@ -217,10 +239,17 @@ class ConvNorm(nnx.Module):
         return jax.nn.relu(y) if self.pointwise else y
 
 
-def half_through(x: Array, branch: Callable[[Array], Array]) -> Array:
-    """A block of stride 1: the even channels pass by, the odd ones go through the branch."""
-    pairs = x.reshape(*x.shape[:-1], -1, 2)
-    return jnp.concatenate([pairs[..., 0], branch(pairs[..., 1])], axis=-1)
+@dataclasses.dataclass(frozen=True)
+class Through:
+    """A block of stride 1: of so many channels in a row the last goes through the branch, the others pass by. Of two,
+    the even channels pass by and the odd ones go through."""
+
+    parts: int
+
+    def __call__(self, x: Array, branch: Callable[[Array], Array]) -> Array:
+        groups = x.reshape(*x.shape[:-1], -1, self.parts)
+        passing = [groups[..., i] for i in range(self.parts - 1)]
+        return jnp.concatenate([*passing, branch(groups[..., -1])], axis=-1)
 
 
 class Block(nnx.Module):
@@ -250,11 +279,16 @@ class Body(nnx.Module):
         train: bool = False,
         key: jax.Array | None = None,
     ) -> Any:
-        """`path` says which choice each block takes; a pruned network needs none."""
-        del key  # nothing here is random
-        return self.features(images, path, train)
+        """`path` says which choice each block takes, or mixes them by a weight `[block, choice]`; a pruned network
+        needs none. A mixture is normalised by the batch, in evaluation too, and leaves no statistics. Dropout needs a
+        key to act."""
+        dropped = key if train else None
+        if is_mixture(path):
+            return nnx.clone(self)._outputs(images, path, True, dropped)
+        return self._outputs(images, path, train, dropped)
 
-    def features(self, images: Array, path, train: bool) -> tuple[Array, ...]:
+    def _outputs(self, images: Array, path, train: bool, key: jax.Array | None) -> Any:
+        del key  # nothing here is random
         maps = [jax.nn.relu(self.stem_norm(self.stem(images), train))]
         for block in self.blocks:
             maps.append(block(maps[-1], path, train))
@@ -271,18 +305,10 @@ class Network(Body):
         self.head = Pointwise(space.last_width, space.num_classes, draw, scale=0.01)
         self.dropout = space.dropout
 
-    def __call__(
-        self,
-        images: Float[Array, "n height width channels"],
-        path=(),
-        *,
-        train: bool = False,
-        key: jax.Array | None = None,
-    ) -> Float[Array, "n classes"]:
-        """`path` says which choice each block takes; a pruned network needs none. Dropout needs a key to act."""
-        x = self.features(images, path, train)[-1]
+    def _outputs(self, images: Array, path, train: bool, key: jax.Array | None) -> Float[Array, "n classes"]:
+        x = super()._outputs(images, path, train, key)[-1]
         x = widened(jax.nn.relu(self.last_norm(self.last(x), train))).mean((1, 2))
-        if train and key is not None and self.dropout > 0:
+        if key is not None and self.dropout > 0:
             x = jnp.where(jr.bernoulli(key, 1 - self.dropout, x.shape), x / (1 - self.dropout), 0)
         return self.head(x)
 

@@ -92,7 +92,7 @@ class GradientStrategy(Protocol):
     cost_weight: float
 
     def init(self, key: jax.Array, mixing: Mixing) -> Any:
-        """Logits."""
+        """Logits. Raises ValueError, naming the field, where the strategy asks for what such a space does not have."""
         ...
 
     def optimiser(self) -> Any:

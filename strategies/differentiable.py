@@ -69,9 +69,9 @@ class Differentiable:
     zero_one: float = 0.0
     """Weight of a loss that pulls sigmoid gates to 0 or 1."""
     auxiliary_skip: float = 0.0
-    """What is added to the weights of skips at first, and falls to 0 over the epochs."""
+    """What is added to the weights of skips at first, and falls to 0 over the epochs; in a space that has skips."""
     max_skips: int | None = None
-    """How many skips the derived normal cell may have."""
+    """How many skips the derived normal cell may have, in a space that has skips."""
     stop_growth: float = 0.0
     """Stop when the curvature of the validation loss has grown by this factor (RobustDARTS: 1.3); 0 never stops."""
     cost_weight: float = 1.0
@@ -108,6 +108,8 @@ class Differentiable:
         return self.sample == "hard"
 
     def init(self, key: jax.Array, mixing: Mixing) -> Logits:
+        if self.auxiliary_skip and mixing.skip is None:
+            raise ValueError(f"auxiliary_skip={self.auxiliary_skip} must be 0: this space has no skips")
         key_ops, key_edges = jr.split(key)
         n = len(mixing.nodes)
         return Logits(1e-3 * jr.normal(key_ops, (n, len(mixing.ops))), 1e-3 * jr.normal(key_edges, (n,)))
@@ -120,7 +122,7 @@ class Differentiable:
         if self.gate == "softmax":
             gates = jax.nn.softmax(logits.ops)
         else:
-            gates = jax.nn.sigmoid(logits.ops) * _something(mixing)
+            gates = jax.nn.sigmoid(logits.ops) * (1 - _which(mixing, mixing.none))
         return gates * self._edge_weights(logits, mixing)
 
     def tracked(self, logits: Logits, mixing: Mixing) -> Mixture:
@@ -130,8 +132,7 @@ class Differentiable:
     def mixture(self, logits: Logits, mixing: Mixing, key: jax.Array, progress: Float[Array, ""] | float) -> Mixture:
         if self.sample == "none":
             more = self.auxiliary_skip * (1 - progress)
-            skip = np.array([op == "skip_connect" for op in mixing.ops], np.float32)
-            return self.weights(logits, mixing) + more * skip[None]
+            return self.weights(logits, mixing) + more * _which(mixing, mixing.skip)
         temperature = self.temperature + (self.last_temperature - self.temperature) * progress
         noisy = jax.nn.log_softmax(logits.ops) + jr.gumbel(key, logits.ops.shape)
         soft = jax.nn.softmax(noisy / temperature)
@@ -143,7 +144,7 @@ class Differentiable:
 
     def penalty(self, logits: Logits, mixing: Mixing) -> Float[Array, ""]:
         """FairDARTS, eq. 5."""
-        return -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=_something(mixing) > 0)
+        return -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=_which(mixing, mixing.none) < 1)
 
     def _edge_weights(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges 1"]:
         if not self.edges:
@@ -153,9 +154,9 @@ class Differentiable:
         return jnp.exp(logits.edges - jax.nn.logsumexp(rows, axis=1))[:, None]
 
 
-def _something(mixing: Mixing) -> Float[np.ndarray, "1 ops"]:
-    """1 for all operations but `none`."""
-    return np.array([[op != "none" for op in mixing.ops]], np.float32)
+def _which(mixing: Mixing, op: int | None) -> Float[np.ndarray, "1 ops"]:
+    """1 for the operation, 0 for the others; for all where the space has none such."""
+    return np.array([[i == op for i in range(len(mixing.ops))]], np.float32)
 
 
 def pc_darts() -> Differentiable:

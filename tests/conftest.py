@@ -54,7 +54,7 @@ LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "dar
 # Cases of laws that take long, mostly to compile, and whole jobs: each is tried by a quicker case too, and these are
 # slow. By file, what is found in the names of tests.
 COSTLY = {
-    "bilevel": r"one_hot_mixtures.*nasbench201|killed_ends.*darts|derived_architectures.*darts",
+    "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path.*(darts|nasb)",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
     "nasbench201": r"training_along_a_path|cell_of_nothing|mixture_of_one_operation",
     "nasnet": r"gives_logits_and_has_a_gradient",

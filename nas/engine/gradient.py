@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.random as jr
+
 from nas.config import Config
 from nas.engine.loop import Entry
 from nas.engine.record import Record
@@ -23,10 +25,19 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     if task is None:
         raise UsageError(f"task={settings.task!r} is a table, by which nothing has gradients; name images")
     if not isinstance(space, Mixable):
-        raise UsageError("strategy: this space has no network that mixes operations; darts and nasbench201 have")
+        raise UsageError(
+            "strategy: this space has no network that mixes operations; darts, nasbench201 and shufflenet have"
+        )
     mixing = space.mixing()
-    if strategy.partial > 1 and not mixing.partial:
-        raise UsageError(f"strategy.partial={strategy.partial} must be 1 in this space")
+    if mixing.partial % strategy.partial:
+        allowed = "be 1 in this space" if mixing.partial == 1 else f"divide {mixing.partial}"
+        raise UsageError(f"strategy.partial={strategy.partial} must {allowed}")
+    if strategy.max_skips is not None and mixing.skip is None:
+        raise UsageError(f"strategy.max_skips={strategy.max_skips} must be none: this space has no skips")
+    try:
+        strategy.init(jr.key(0), mixing)
+    except ValueError as error:
+        raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
         raise UsageError(f"objectives={settings.objectives!r} must be {task.kind.metric}: set limits on other costs")
     region(space, settings.limits)

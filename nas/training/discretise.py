@@ -35,13 +35,12 @@ def _with_few_skips(
     space: Mixable, scores: np.ndarray, limits: Limits, max_skips: int | None
 ) -> tuple[np.ndarray, bool]:
     mixing, scores = _mixing(space), scores.copy()
-    skip = mixing.ops.index("skip_connect")
     while True:
         row, ops, legal = (np.asarray(each) for each in _derived(space, limits, jnp.asarray(scores, jnp.float32)))
-        skips = np.flatnonzero(ops[: mixing.normal] == skip)
+        skips = np.flatnonzero(ops[: mixing.normal] == mixing.skip)
         if max_skips is None or len(skips) <= max_skips:
             return row, bool(legal)
-        scores[skips[scores[skips, skip].argmin()], skip] = -np.inf
+        scores[skips[scores[skips, mixing.skip].argmin()], mixing.skip] = -np.inf
 
 
 @functools.lru_cache(maxsize=8)
