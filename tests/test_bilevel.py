@@ -27,7 +27,8 @@ from nas.training.discretise import discretise
 from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
 from nas.training.net import flatten, split
 from nas.training.recipe import Recipe
-from nas.training.sgd import Program, TrainState, descend, learning_rates
+from nas.training.schedule import learning_rates
+from nas.training.sgd import Program, TrainState, descend
 from spaces import cell_ops
 from spaces.base import Mixable, feasible, smallest
 from spaces.darts import PRESETS as DARTS
@@ -258,7 +259,7 @@ def toy():
 
 def test_the_second_order_is_the_gradient_through_a_step(toy):
     found, (program, state, mixture, train, valid) = toy
-    rate, velocity = 0.5, state.momentum[-1].trace
+    rate, velocity = 0.5, state.optimiser[-1].trace
 
     def after_a_step(mixture):
         gradient = jax.grad(train.loss(program))(state.weights, mixture)
