@@ -380,7 +380,7 @@ RECIPE = Recipe(**{**RECIPES["darts"], "batch_size": 40}, checkpoint_seconds=0.0
 Stop = type("Stop", (Exception,), {})
 
 
-def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=()):
+def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=(), recipe=RECIPE):
     heard = []
 
     def on_epoch(epoch):
@@ -391,8 +391,29 @@ def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=(
             raise Stop
 
     rule = Rule(strategy, space, limits)
-    found, state = search(rule, task, RECIPE, seed=0, epochs=epochs, saved=saved, on_step=on_step, on_epoch=on_epoch)
+    found, state = search(rule, task, recipe, seed=0, epochs=epochs, saved=saved, on_step=on_step, on_epoch=on_epoch)
     return heard, flatten(state), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "optimiser"), [("darts", "rmsprop"), ("darts", "adamw"), ("gumbel-darts", "adamw")])
+def test_weights_learn_by_other_optimisers(task, name, optimiser, tmp_path):
+    how = {
+        "saved": tmp_path / "search",
+        "recipe": dataclasses.replace(RECIPE, optimiser=optimiser, learning_rate=0.003),
+    }
+    expected, state, _ = run(ALL[name], task, recipe=how["recipe"])
+    with pytest.raises(Stop):
+        run(ALL[name], task, stop_at=6, **how)
+    heard, resumed, _ = run(ALL[name], task, **how)
+    assert heard == expected[-len(heard) :]
+    assert all(resumed[each].tobytes() == state[each].tobytes() for each in state)
+
+
+@pytest.mark.parametrize("order", ["second", "second-finite"])
+def test_a_look_ahead_by_another_optimiser_is_refused(task, order):
+    with pytest.raises(UsageError, match=f"optimiser='adamw' must be 'sgd' with strategy.order='{order}', which"):
+        run(Differentiable(order=order), task, recipe=dataclasses.replace(RECIPE, optimiser="adamw"))
 
 
 def test_halves_are_of_the_training_split_and_apart(task):
@@ -598,6 +619,11 @@ REFUSED = {
     "auxiliary=0.4 needs a network of cells": {"final": {"auxiliary": 0.4}},
     "drop_path=0.2 needs a network of cells": {"final": {"drop_path": 0.2}},
     "training.drop_path=0.2 must be 0": {"training": {"drop_path": 0.2}},
+    "must be 'sgd' with strategy.order='second'": {
+        "strategy": {"name": "darts", "order": "second"},
+        "training": {"optimiser": "adamw"},
+    },
+    "training.ema=0.9 must be 0": {"training": {"ema": 0.9}},
     "needs 7 or 8 pixels": {"space": "darts:tiny", "final": {"auxiliary": 0.4}},
     "is not a cell such as": {"architecture": "nothing"},
     "no network that mixes": {"space": "shufflenet"},

@@ -269,8 +269,9 @@ def program(recipe: Recipe, graph, task) -> Program:
     return Program(graph, recipe, task.kind, (task.mean, task.std), shared=False)
 
 
-def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task):
-    recipe = dataclasses.replace(ALONE, steps=1)
+@pytest.mark.parametrize("fields", [{}, {"optimiser": "adamw", "ema": 0.9}], ids=["sgd", "adamw"])
+def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task, fields):
+    recipe = dataclasses.replace(ALONE, steps=1, **fields)
     seen = []
     for budget, changes in (
         (1, {}),

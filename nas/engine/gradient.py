@@ -25,6 +25,7 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
         raise UsageError(f"task={settings.task!r} is a table, by which nothing has gradients; name images")
     if not isinstance(space, Mixable):
         raise UsageError("strategy: this space has no network that mixes operations; darts and nasbench201 have")
+    bilevel.check_recipe(strategy, settings.training)
     mixing = space.mixing()
     if strategy.partial > 1 and not mixing.partial:
         raise UsageError(f"strategy.partial={strategy.partial} must be 1 in this space")

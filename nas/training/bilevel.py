@@ -19,6 +19,7 @@ from flax import nnx, struct
 from jaxtyping import Array
 
 from nas.devices import everywhere
+from nas.errors import UsageError
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
@@ -84,6 +85,7 @@ def search(
     steps are done, of how many, and the loss: NaN before the first step, which waits for its compilation.
     """
     strategy, space, _ = rule
+    check_recipe(strategy, recipe)
     for_weights, for_logits = halves(task, seed) if strategy.bilevel else (np.arange(len(task.train)),) * 2
     batch_size = min(recipe.batch_size, len(for_weights), len(for_logits))
     recipe = dataclasses.replace(recipe, batch_size=batch_size)
@@ -142,6 +144,17 @@ def search(
     )
     best = found(state, done // per_epoch)
     return epochs - 1 if best is None else best, state
+
+
+def check_recipe(strategy: GradientStrategy, recipe: Recipe) -> None:
+    """Raises UsageError for a recipe that a strategy's search cannot train weights by."""
+    if strategy.order != "first" and recipe.optimiser != "sgd":
+        raise UsageError(
+            f"training.optimiser={recipe.optimiser!r} must be 'sgd' with strategy.order={strategy.order!r}, "
+            "which looks ahead by a step of SGD"
+        )
+    if recipe.ema:
+        raise UsageError(f"training.ema={recipe.ema} must be 0: a gradient search keeps no weights to average")
 
 
 def search_step(

@@ -25,6 +25,7 @@ from nas.tasks.augment import Augment, augment, normalise
 from nas.tasks.base import Split, Task
 from nas.training.driver import checkpoints, drive
 from nas.training.net import PRECISIONS, Graph, Scaling, forward
+from nas.training.optimiser import Average, optimiser
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices, drop_rates, learning_rates
 from spaces.single_path import decay_mask, put, select
@@ -38,6 +39,7 @@ AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0}
 class TrainState:
     weights: nnx.State
     optimiser: Any  # its state, over all weights
+    average: Average | None = None  # of the weights, where the recipe has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +61,12 @@ class Program:
         object.__setattr__(self, "recipe", at_any_pace)
 
     def optimiser(self) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
-        decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
-        return optax.chain(clip, decay, optax.trace(self.recipe.momentum, self.recipe.nesterov))
+        return optimiser(self.recipe)
 
     def begin(self, weights: nnx.State) -> TrainState:
         """The state before the first step."""
-        return TrainState(weights, at_rest(self, weights))
-
-    def _decayed(self, gradient: Array, weight: Array) -> Array:
-        return gradient + self.recipe.weight_decay * weight
+        average = Average.of(weights) if self.recipe.ema else None
+        return TrainState(weights, at_rest(self, weights), average)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -121,7 +119,9 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
 def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate) -> TrainState:
     decayed = jax.tree.map(jnp.multiply, state.weights, decay_mask(state.weights, path))
     updates, rest = program.optimiser().update(gradient, state.optimiser, decayed)
-    return TrainState(jax.tree.map(lambda w, update: w - rate * update, state.weights, updates), rest)
+    weights = jax.tree.map(lambda w, update: w - rate * update, state.weights, updates)
+    average = None if state.average is None else state.average.after(weights, program.recipe.ema)
+    return TrainState(weights, rest, average)
 
 
 def fit(
@@ -139,7 +139,7 @@ def fit(
     note: dict | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
-    """The trained weights.
+    """The trained weights; with `ema`, their average.
 
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
@@ -164,4 +164,4 @@ def fit(
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
     steps = range(start, recipe.steps)
     state, _ = drive(take, state, steps, kept, epoch=recipe.steps, diverged=said, on_step=on_step)
-    return state.weights
+    return state.weights if state.average is None else state.average.weights
