@@ -45,7 +45,8 @@ from nas.tasks.base import Task
 from nas.training.compilation import quick_start
 from nas.training.net import calibrate, flatten, measure, on_path, split, unflatten
 from nas.training.paths import uniform_paths
-from nas.training.sgd import batch_indices, fit
+from nas.training.schedule import batch_indices
+from nas.training.sgd import fit
 from spaces.base import Space, costs, fingerprint, sample
 from spaces.single_path import Shared
 

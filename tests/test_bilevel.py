@@ -30,7 +30,8 @@ from nas.training.discretise import discretise
 from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient
 from nas.training.net import flatten, forward, split
 from nas.training.recipe import Recipe
-from nas.training.sgd import Program, TrainState, descend, learning_rates
+from nas.training.schedule import learning_rates
+from nas.training.sgd import Program, TrainState, descend
 from spaces import SPACES as NAMES
 from spaces import cell_ops, presets
 from spaces.base import Mixable, every, feasible, sample, smallest
@@ -330,7 +331,7 @@ def toy():
 
 def test_the_second_order_is_the_gradient_through_a_step(toy):
     found, (program, state, mixture, train, valid) = toy
-    rate, velocity = 0.5, state.momentum[-1].trace
+    rate, velocity = 0.5, state.optimiser[-1].trace
 
     def after_a_step(mixture):
         gradient = jax.grad(train.loss(program))(state.weights, mixture)
@@ -461,7 +462,7 @@ RECIPE = Recipe(**{**RECIPES["darts"], "batch_size": 40}, checkpoint_seconds=0.0
 Stop = type("Stop", (Exception,), {})
 
 
-def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=()):
+def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=(), recipe=RECIPE):
     heard = []
 
     def on_epoch(epoch):
@@ -472,8 +473,29 @@ def run(strategy, task, space=MINI, saved=None, stop_at=None, epochs=2, limits=(
             raise Stop
 
     rule = Rule(strategy, space, limits)
-    found, state = search(rule, task, RECIPE, seed=0, epochs=epochs, saved=saved, on_step=on_step, on_epoch=on_epoch)
+    found, state = search(rule, task, recipe, seed=0, epochs=epochs, saved=saved, on_step=on_step, on_epoch=on_epoch)
     return heard, flatten(state), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "optimiser"), [("darts", "rmsprop"), ("darts", "adamw"), ("gumbel-darts", "adamw")])
+def test_weights_learn_by_other_optimisers(task, name, optimiser, tmp_path):
+    how = {
+        "saved": tmp_path / "search",
+        "recipe": dataclasses.replace(RECIPE, optimiser=optimiser, learning_rate=0.003),
+    }
+    expected, state, _ = run(ALL[name], task, recipe=how["recipe"])
+    with pytest.raises(Stop):
+        run(ALL[name], task, stop_at=6, **how)
+    heard, resumed, _ = run(ALL[name], task, **how)
+    assert heard == expected[-len(heard) :]
+    assert all(resumed[each].tobytes() == state[each].tobytes() for each in state)
+
+
+@pytest.mark.parametrize("order", ["second", "second-finite"])
+def test_a_look_ahead_by_another_optimiser_is_refused(task, order):
+    with pytest.raises(UsageError, match=f"optimiser='adamw' must be 'sgd' with strategy.order='{order}', which"):
+        run(Differentiable(order=order), task, recipe=dataclasses.replace(RECIPE, optimiser="adamw"))
 
 
 def test_halves_are_of_the_training_split_and_apart(task):
@@ -696,6 +718,11 @@ REFUSED = {
     "auxiliary=0.4 needs a network of cells": {"final": {"auxiliary": 0.4}},
     "drop_path=0.2 needs a network of cells": {"final": {"drop_path": 0.2}},
     "training.drop_path=0.2 must be 0": {"training": {"drop_path": 0.2}},
+    "must be 'sgd' with strategy.order='second'": {
+        "strategy": {"name": "darts", "order": "second"},
+        "training": {"optimiser": "adamw"},
+    },
+    "training.ema=0.9 must be 0": {"training": {"ema": 0.9}},
     "needs 7 or 8 pixels": {"space": "darts:tiny", "final": {"auxiliary": 0.4}},
     "is not a cell such as": {"architecture": "nothing"},
     "no network that mixes operations; darts, nasbench201 and shufflenet have": {"space": "nasnet"},

@@ -375,6 +375,11 @@ WRONG_FLAGS = {
         ["strategy.tournament_size=3 must lie in 1..population_size=2"],
     ),
     "rule of a recipe": (["--training.momentum", "1"], ["training.momentum=1.0 must lie in [0, 1)"]),
+    "optimiser": (["--final.optimiser", "adam"], ["final.optimiser='adam' must be 'sgd', 'adamw' or 'rmsprop'"]),
+    "fields of optimisers": (
+        ["--training.optimiser", "adamw", "--training.nesterov"],
+        ["training.nesterov=True needs optimiser='sgd', not 'adamw'"],
+    ),
     "rule of a space": (["--space.widths", "[8]"], ["space.blocks=(3, 3, 3), widths=(8,)", "equally long"]),
     "what the task decides": (["--space.image-size", "8"], ["'--space.image-size'", "'--image-size'"]),
     "budget": (["--strategy.budget", "-1"], ["strategy.budget=-1 must be at least 0"]),

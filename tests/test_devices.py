@@ -16,7 +16,8 @@ import conftest, jax, jax.numpy as jnp, numpy as np
 from nas.devices import everywhere
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.training.net import calibrate, flatten, split
-from nas.training.sgd import Program, batch_indices, fit, train_step
+from nas.training.schedule import batch_indices
+from nas.training.sgd import Program, fit, train_step
 
 task = conftest.bands()
 graph, weights, statistics = split(conftest.MINI.supernet(jax.random.key(0)))

@@ -13,7 +13,8 @@ from jax import lax
 
 from nas.tasks.kinds.classification import cross_entropy
 from nas.training.net import forward, split
-from nas.training.sgd import Program, TrainState, batch_indices, train_step
+from nas.training.schedule import batch_indices
+from nas.training.sgd import Program, TrainState, train_step
 from spaces.layers import EPSILON, BatchNorm, normalise_by_batch
 from spaces.shufflenet import prune
 from spaces.single_path import Shared, decay_mask, put, select
@@ -175,7 +176,7 @@ def test_a_step_changes_every_tensor_on_its_path(steps, supernet):
 
 def test_padding_stays_zero(steps, supernet):
     graph, _, statistics = supernet
-    for tree in (steps[2].weights, steps[2].momentum[-1].trace):
+    for tree in (steps[2].weights, steps[2].optimiser[-1].trace):
         for encoding in PATHS[:2]:
             held = nonzero(select(tree, jnp.array(encoding)))
             np.testing.assert_array_equal(held, nonzero(as_in_pruned(graph, tree, statistics, encoding)))

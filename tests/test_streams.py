@@ -16,7 +16,7 @@ import nas
 from nas import streams
 from nas.evaluators import proxies
 from nas.streams import generator, stream
-from nas.training import sgd
+from nas.training import schedule
 from nas.training.bilevel import Rule, search
 from nas.training.recipe import Recipe
 from predictors import predictor_class
@@ -128,7 +128,7 @@ NOTHING = np.zeros(2, np.uint32).tobytes()  # key 0: of weights that others take
 @pytest.fixture
 def uses(monkeypatch):
     jax.clear_caches()  # what is traced already would not be heard
-    for cached in (proxies._initial, sgd._order):
+    for cached in (proxies._initial, schedule._order):
         cached.cache_clear()
     yield Uses(monkeypatch)
     jax.clear_caches()

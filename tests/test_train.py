@@ -17,10 +17,12 @@ from nas.errors import RunError, UsageError
 from nas.evaluators.train import TrainEvaluator
 from nas.saved import checkpoint
 from nas.tasks.base import Split
+from nas.training.driver import resume
 from nas.training.net import flatten, split
 from nas.training.paths import cost_binned_paths, uniform_paths
 from nas.training.recipe import Recipe
-from nas.training.sgd import Program, TrainState, batch_indices, fit, learning_rates, resume, train_step
+from nas.training.schedule import batch_indices, learning_rates
+from nas.training.sgd import Program, TrainState, fit, train_step
 from spaces.base import feasible, fingerprint, smallest
 from spaces.shufflenet import PRESETS, ShuffleNet
 
@@ -104,7 +106,7 @@ def test_a_checkpoint_holds_weights_and_momentum(uninterrupted):
     arrays, note = checkpoint.read(uninterrupted[0])
     assert note.items() >= {"space": fingerprint(MINI), "seed": 0, "recipe.steps": 50, "step": 50}.items()
     assert note["recipe.learning_rate"] == RECIPE.learning_rate
-    momentum = [name for name in arrays if name.startswith("momentum")]
+    momentum = [name for name in arrays if name.startswith("optimiser")]
     assert len(momentum) == sum(name.startswith("weights") for name in arrays) == len(arrays) / 2
     assert all(np.any(arrays[name]) for name in momentum)
 
@@ -267,8 +269,9 @@ def program(recipe: Recipe, graph, task) -> Program:
     return Program(graph, recipe, task.kind, (task.mean, task.std), shared=False)
 
 
-def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task):
-    recipe = dataclasses.replace(ALONE, steps=1)
+@pytest.mark.parametrize("fields", [{}, {"optimiser": "adamw", "ema": 0.9}], ids=["sgd", "adamw"])
+def test_trainings_of_one_network_share_a_program_whatever_their_length_and_rate(task, fields):
+    recipe = dataclasses.replace(ALONE, steps=1, **fields)
     seen = []
     for budget, changes in (
         (1, {}),

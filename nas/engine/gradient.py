@@ -28,6 +28,7 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
         raise UsageError(
             "strategy: this space has no network that mixes operations; darts, nasbench201 and shufflenet have"
         )
+    bilevel.check_recipe(strategy, settings.training)
     mixing = space.mixing()
     if mixing.partial % strategy.partial:
         allowed = "be 1 in this space" if mixing.partial == 1 else f"divide {mixing.partial}"

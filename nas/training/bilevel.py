@@ -19,17 +19,17 @@ from flax import nnx, struct
 from jaxtyping import Array
 
 from nas.devices import everywhere
-from nas.errors import RunError
-from nas.interrupts import check
-from nas.saved import checkpoint
+from nas.errors import UsageError
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
 from nas.tasks.base import Task
 from nas.training.discretise import discretise
+from nas.training.driver import checkpoints, drive
 from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, dominant, gradients, hypergradient, weight_step
-from nas.training.net import flatten, measure, split, supernet
+from nas.training.net import measure, split, supernet
 from nas.training.recipe import Recipe
-from nas.training.sgd import Program, TrainState, at_rest, batch_indices, identified, learning_rates, resume, train_step
+from nas.training.schedule import batch_indices, learning_rates
+from nas.training.sgd import Program, TrainState, at_rest, train_step
 from spaces.base import Limits, Mixable
 from spaces.single_path import OneHot
 from strategies.base import GradientStrategy
@@ -85,6 +85,7 @@ def search(
     steps are done, of how many, and the loss: NaN before the first step, which waits for its compilation.
     """
     strategy, space, _ = rule
+    check_recipe(strategy, recipe)
     for_weights, for_logits = halves(task, seed) if strategy.bilevel else (np.arange(len(task.train)),) * 2
     batch_size = min(recipe.batch_size, len(for_weights), len(for_logits))
     recipe = dataclasses.replace(recipe, batch_size=batch_size)
@@ -97,56 +98,63 @@ def search(
     key_logits, key_noise, key_train, key_valid = jr.split(stream(seed, SEARCH), 4)
     key_images, key_direction = jr.split(stream(seed, CURVATURE))
     logits = strategy.init(key_logits, space.mixing())
-    state, start = begin(rule, program, weights, logits, epochs), 0
-    if saved is not None:
-        note = identified(note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
-        if saved.exists():
-            state, start = resume(saved, state, note)
-    state = everywhere(state)
-    data = task.train.on_device
-    statistics = everywhere(statistics)
-    last_saved = began = time.monotonic()
-
-    def save(step: int) -> None:
-        if saved is not None:
-            checkpoint.write(saved, flatten(state), {**(note or {}), "step": step})
+    kept = checkpoints(saved, note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
+    state, start = kept.begin(begin(rule, program, weights, logits, epochs))
+    data, statistics = task.train.on_device, everywhere(statistics)
+    began = time.monotonic()
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
         indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
         return Batch(statistics, data, indices, key, step)
 
-    if start < steps:
-        on_step(start, steps, float("nan"))
-    for step in range(start, steps):
-        check()
-        epoch, rate = step // per_epoch, rates[step]
+    def take(state: SearchState, step: int) -> tuple[SearchState, Array]:
+        epoch = step // per_epoch
         progress = np.float32(epoch / max(epochs - 1, 1))
-        if step % per_epoch == 0 and (found := stopped(strategy, np.asarray(state.curvature), epoch)) is not None:
-            return found, state
         train = batch(for_weights, key_train, step, SEARCH, 0)
         valid = batch(for_logits, key_valid, step, SEARCH, 1) if strategy.bilevel else train
         learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
-        state, loss = search_step(rule, program, state, train, valid, key, progress, rate, learns=learns)
-        if step % 20 == 0 or (step + 1) % per_epoch == 0:
-            value = float(loss)
-            if not np.isfinite(value):
-                raise RunError(f"the search diverged at step {step}: the loss is {value}; lower training.learning_rate")
-            on_step(step + 1, steps, value)
-        if (step + 1) % per_epoch == 0:
-            if strategy.stop_growth:
-                # The same images and the same direction in every epoch: their curvatures are compared.
-                looked_at = batch(for_logits, key_images, 0, CURVATURE)
-                value = curvature(rule, program, state, looked_at, key_direction)
-                state = dataclasses.replace(state, curvature=state.curvature.at[epoch].set(value))
-            on_epoch(_measured(rule, program, task, state, statistics, epoch, time.monotonic() - began))
-            began = time.monotonic()
-            save(step + 1)
-            last_saved = began
-        elif time.monotonic() - last_saved > recipe.checkpoint_seconds:
-            save(step + 1)
-            last_saved = time.monotonic()
-    found = stopped(strategy, np.asarray(state.curvature), epochs)
-    return epochs - 1 if found is None else found, state
+        return search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
+
+    def after(state: SearchState, epoch: int) -> SearchState:
+        nonlocal began
+        if strategy.stop_growth:
+            # The same images and the same direction in every epoch: their curvatures are compared.
+            looked_at = batch(for_logits, key_images, 0, CURVATURE)
+            value = curvature(rule, program, state, looked_at, key_direction)
+            state = dataclasses.replace(state, curvature=state.curvature.at[epoch].set(value))
+        on_epoch(_measured(rule, program, task, state, statistics, epoch, time.monotonic() - began))
+        began = time.monotonic()
+        return state
+
+    def found(state: SearchState, epoch: int) -> int | None:
+        return stopped(strategy, np.asarray(state.curvature), epoch)
+
+    if start < steps:
+        on_step(start, steps, float("nan"))
+    state, done = drive(
+        take,
+        state,
+        range(start, steps),
+        kept,
+        epoch=per_epoch,
+        diverged="the search diverged at step {step}: the loss is {loss}; lower training.learning_rate",
+        on_step=lambda done, loss: on_step(done, steps, loss),
+        on_epoch=after,
+        ended=lambda state, epoch: found(state, epoch) is not None,
+    )
+    best = found(state, done // per_epoch)
+    return epochs - 1 if best is None else best, state
+
+
+def check_recipe(strategy: GradientStrategy, recipe: Recipe) -> None:
+    """Raises UsageError for a recipe that a strategy's search cannot train weights by."""
+    if strategy.order != "first" and recipe.optimiser != "sgd":
+        raise UsageError(
+            f"training.optimiser={recipe.optimiser!r} must be 'sgd' with strategy.order={strategy.order!r}, "
+            "which looks ahead by a step of SGD"
+        )
+    if recipe.ema:
+        raise UsageError(f"training.ema={recipe.ema} must be 0: a gradient search keeps no weights to average")
 
 
 def search_step(

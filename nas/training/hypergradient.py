@@ -68,10 +68,10 @@ def hypergradient(program: Program, order: str, state: TrainState, mixture, trai
 
 @functools.partial(jax.jit, static_argnums=0)
 def unrolled(program: Program, state: TrainState, gradient, mixture, rate) -> nnx.State:
-    """The weights after one more step, which is not clipped. Its momentum is plain also where that of the step is
-    Nesterov's, as in the code of NAS-Bench-201."""
+    """The weights after one more step, of SGD, which is not clipped. Its momentum is plain also where that of the step
+    is Nesterov's, as in the code of NAS-Bench-201."""
     recipe, mask = program.recipe, decay_mask(state.weights, mixture)
-    velocity = optax.tree_utils.tree_get(state.momentum, "trace")
+    velocity = optax.tree_utils.tree_get(state.optimiser, "trace")
 
     def move(w, g, b, decays):
         return w - rate * (recipe.momentum * b + g + recipe.weight_decay * w * decays)

@@ -1,7 +1,9 @@
 """How a network is trained or looked up, as values. Nothing heavy is imported: `--help` shows them."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
+
+Optimiser = Literal["sgd", "adamw", "rmsprop"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,19 +15,24 @@ class Recipe:
     batch_size: int = 64
     """Images a step."""
     learning_rate: float = 0.1
-    """The highest learning rate."""
+    """The highest learning rate; adamw and rmsprop need a lower one than sgd, of about 0.001."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls over the steps."""
     min_learning_rate: float = 0.0
     """What it falls to."""
     warmup: float = 0.05
     """The share of the steps in which the learning rate rises from 0."""
+    optimiser: Optimiser = "sgd"
+    """Which takes the steps, as defined by PyTorch: sgd, adamw (beta2 0.999) or rmsprop (alpha 0.99); eps is 1e-8."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Of sgd and rmsprop; the first beta of adamw."""
     nesterov: bool = False
-    """Nesterov's form of momentum."""
+    """Nesterov's form of the momentum of sgd."""
     weight_decay: float = 4e-5
-    """Added to the gradient of tensors with more than one axis, before momentum."""
+    """Of tensors with more than one axis: added to the gradient before momentum (sgd, rmsprop), or taken off the
+    weights, times the learning rate (adamw)."""
+    ema: float = 0.0
+    """Decay of the moving average of weights that a training gives in place of the last ones; 0 gives the last."""
     clip: float = 5.0
     """The gradient's largest global norm; 0 switches clipping off."""
     label_smoothing: float = 0.1
@@ -61,9 +68,13 @@ class Recipe:
             raise ValueError(
                 f"min_learning_rate={self.min_learning_rate} must lie in 0..learning_rate={self.learning_rate}"
             )
-        for name in ("warmup", "momentum", "label_smoothing", "drop_path"):
+        for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if self.optimiser not in get_args(Optimiser):
+            raise ValueError(f"optimiser={self.optimiser!r} must be {', '.join(get_args(Optimiser))}")
+        if self.nesterov and self.optimiser != "sgd":
+            raise ValueError(f"nesterov=True needs optimiser='sgd', not {self.optimiser!r}")
         for name in ("crop", "cutout", "mixup", "auxiliary"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")

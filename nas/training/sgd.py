@@ -1,4 +1,4 @@
-"""The trainer: SGD on one network, with its path fixed, or on shared weights, with a new path each step.
+"""The trainer of one network, with its path fixed, or of shared weights, with a new path each step.
 
 Data order, augmentation, dropout and path are functions of (seed, step). So a training that was killed goes on from
 its checkpoint bit for bit.
@@ -7,8 +7,6 @@ its checkpoint bit for bit.
 import dataclasses
 import functools
 import hashlib
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,35 +20,15 @@ from flax import nnx, struct
 from jaxtyping import Array, Int
 
 from nas.devices import divided, everywhere
-from nas.errors import RunError, UsageError
-from nas.interrupts import check
-from nas.saved import checkpoint
-from nas.streams import OWN_TRAINING, TRAINING, generator, stream
+from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, augment, normalise
 from nas.tasks.base import Split, Task
-from nas.training.net import PRECISIONS, Graph, Scaling, flatten, forward, in_float32, unflatten
+from nas.training.driver import checkpoints, drive
+from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32
+from nas.training.optimiser import Average, optimiser
 from nas.training.recipe import Recipe
+from nas.training.schedule import batch_indices, drop_rates, learning_rates
 from spaces.single_path import decay_mask, put, select
-
-
-def learning_rates(recipe: Recipe) -> np.ndarray:
-    """The learning rate of every step: a linear rise, then the recipe's schedule.
-
-    The code of DARTS and its kin lowers it once an epoch; here it falls a little with every step.
-    """
-    least = recipe.min_learning_rate
-    warm = min(round(recipe.warmup * recipe.steps), recipe.steps - 1)
-    falls = {
-        "cosine": optax.cosine_decay_schedule(
-            recipe.learning_rate, recipe.steps - warm, least / recipe.learning_rate if least else 0.0
-        ),
-        "linear": optax.linear_schedule(recipe.learning_rate, least, recipe.steps - warm),
-        "constant": optax.constant_schedule(recipe.learning_rate),
-    }
-    rise = optax.linear_schedule(recipe.learning_rate / (warm + 1), recipe.learning_rate, max(warm, 1))
-    schedule = optax.join_schedules([rise, falls[recipe.schedule]], [warm])
-    return np.broadcast_to(np.asarray(schedule(np.arange(recipe.steps)), np.float32), recipe.steps)
-
 
 # What a step does not depend on, as `Program` has it.
 AT_ANY_PACE: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "min_learning_rate": 0.0, "schedule": "constant"}
@@ -60,7 +38,8 @@ AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0}
 @struct.dataclass
 class TrainState:
     weights: nnx.State
-    momentum: Any  # the optimiser's state, over all weights
+    optimiser: Any  # its state, over all weights
+    average: Average | None = None  # of the weights, where the recipe has one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +61,12 @@ class Program:
         object.__setattr__(self, "recipe", at_any_pace)
 
     def optimiser(self) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.recipe.clip) if self.recipe.clip else optax.identity()
-        decay = optax.stateless(lambda gradient, weights: jax.tree.map(self._decayed, gradient, weights))
-        return optax.chain(clip, decay, optax.trace(self.recipe.momentum, self.recipe.nesterov))
+        return optimiser(self.recipe)
 
     def begin(self, weights: nnx.State) -> TrainState:
         """The state before the first step."""
-        return TrainState(weights, at_rest(self, weights))
-
-    def _decayed(self, gradient: Array, weight: Array) -> Array:
-        return gradient + self.recipe.weight_decay * weight
+        average = Average.of(weights) if self.recipe.ema else None
+        return TrainState(weights, at_rest(self, weights), average)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -104,7 +79,7 @@ def at_rest(learner: Any, values: Any) -> Any:
 def train_step(
     program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step, drop=0.0
 ) -> tuple[TrainState, Array]:
-    """One step of SGD with coupled weight decay. With shared weights, whatever is off the path keeps its bits.
+    """One step of the optimiser. With shared weights, whatever is off the path keeps its bits.
 
     `rate` is the learning rate and `drop` the probability with which operations of cells are left out.
     """
@@ -143,24 +118,10 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
 
 def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate) -> TrainState:
     decayed = jax.tree.map(jnp.multiply, state.weights, decay_mask(state.weights, path))
-    updates, momentum = program.optimiser().update(gradient, state.momentum, decayed)
-    return TrainState(jax.tree.map(lambda w, update: w - rate * update, state.weights, updates), momentum)
-
-
-def batch_indices(seed: int, step: int, size: int, batch: int, *address: int) -> np.ndarray:
-    """The images of a step: each pass over the data is a new permutation; what a batch lacks comes from the next.
-
-    The address, by default `TRAINING`, is a purpose of the seed and what lies below it.
-    """
-    first, last = step * batch // size, (step * batch + batch - 1) // size
-    order = [_order(seed, size, *(address or (TRAINING,)), epoch) for epoch in range(first, last + 1)]
-    start = step * batch - first * size
-    return np.concatenate(order)[start : start + batch].astype(np.int32)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, size: int, *address: int) -> np.ndarray:
-    return generator(seed, *address).permutation(size)
+    updates, rest = program.optimiser().update(gradient, state.optimiser, decayed)
+    weights = jax.tree.map(lambda w, update: w - rate * update, state.weights, updates)
+    average = None if state.average is None else state.average.after(weights, program.recipe.ema)
+    return TrainState(weights, rest, average)
 
 
 def fit(
@@ -178,7 +139,7 @@ def fit(
     note: dict | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
-    """The trained weights.
+    """The trained weights; with `ema`, their average.
 
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
@@ -187,58 +148,20 @@ def fit(
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None)
-    state, start = program.begin(weights), 0
-    if saved is not None:
-        steps = np.asarray(path if paths is None else paths)
-        note = identified(note, recipe, task, seed, paths=hashlib.sha256(steps.tobytes()).hexdigest())
-        if saved.exists():
-            state, start = resume(saved, state, note)
-    arrays = data.on_device
-    statistics = everywhere(statistics)
-    state = everywhere(state)  # a copy: a step gives the buffers of its state away, and the caller keeps the network
+    digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
+    kept = checkpoints(saved, note, recipe, task, seed, paths=digest)
+    state, start = kept.begin(program.begin(weights))
+    arrays, statistics = data.on_device, everywhere(statistics)
     purpose = TRAINING if program.shared else OWN_TRAINING
-    key = stream(seed, purpose)
-    rates = learning_rates(recipe)
-    drops = np.float32(recipe.drop_path) * np.arange(recipe.steps, dtype=np.float32) / np.float32(recipe.steps)
-    last_saved = time.monotonic()
+    key, rates, drops = stream(seed, purpose), learning_rates(recipe), drop_rates(recipe)
 
-    def save(step: int) -> None:
-        if saved is not None:
-            checkpoint.write(saved, flatten(state), {**(note or {}), "step": step})
-
-    for step in range(start, recipe.steps):
-        check()
-        where = paths[step] if paths is not None else path
+    def take(state: TrainState, step: int) -> tuple[TrainState, Array]:
+        where = path if paths is None else paths[step]
         indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
         pace = rates[step], key, step, drops[step]
-        state, loss = train_step(program, state, statistics, arrays, indices, where, *pace)
-        if step % 20 == 0 or step == recipe.steps - 1:
-            value = float(loss)
-            if not np.isfinite(value):
-                raise RunError(f"training diverged at step {step}: the loss is {value}; lower the learning rate")
-            on_step(step + 1, value)
-            if time.monotonic() - last_saved > recipe.checkpoint_seconds:
-                save(step + 1)
-                last_saved = time.monotonic()
-    if start < recipe.steps:
-        save(recipe.steps)
-    return state.weights
+        return train_step(program, state, statistics, arrays, indices, where, *pace)
 
-
-def identified(note: dict | None, recipe: Recipe, task: Task, seed: int, **more: Any) -> dict:
-    """What a checkpoint is the progress of: all that decides what is computed. It is gone on with by nothing else."""
-    given = {f"recipe.{name}": value for name, value in dataclasses.asdict(recipe).items()}
-    del given["recipe.checkpoint_seconds"]
-    return {**(note or {}), **given, "data": task.fingerprint(), "seed": seed, **more}
-
-
-def resume(saved: Path, state: Any, note: dict) -> tuple[Any, int]:
-    """The state in a checkpoint and its step. Raises UsageError where it is not of this training."""
-    arrays, found = checkpoint.read(saved)
-    for name, value in json.loads(json.dumps(note)).items():
-        if found.get(name) != value:
-            raise UsageError(f"{saved} is of another training: its {name} is {found.get(name)!r}, not {value!r}")
-    try:
-        return unflatten(state, arrays), found["step"]
-    except ValueError as error:
-        raise UsageError(f"{saved} does not fit this network: {error}") from error
+    said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
+    steps = range(start, recipe.steps)
+    state, _ = drive(take, state, steps, kept, epoch=recipe.steps, diverged=said, on_step=on_step)
+    return state.weights if state.average is None else state.average.weights
