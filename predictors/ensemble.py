@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from predictors.targets import Scale, restored, scale
 from predictors.training import Weights
-from spaces.base import Encodings, Space, networks
+from spaces.abilities import networks
+from spaces.base import Encodings, Space
 
 Score = Callable[[Weights, Space, Encodings], Array]  # of one network, in quantiles
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from spaces.base import Encodings, Space, every, networks, one_hot, sample
+from spaces.abilities import Featured, Scored, networks
+from spaces.base import Encodings, Space, every, one_hot, sample
 
 
 def features(space: Space, encodings: Encodings) -> Float[Array, "n d"]:
@@ -27,12 +28,10 @@ def groups(space: Space) -> Int[np.ndarray, "d"]:
 
 
 def _groups(space: Space, encodings: Encodings) -> list[Array]:
-    scores = getattr(space, "scores", None)  # of a table: what a network tells before it is trained
-    found = [] if not scores else [space.scores_of(encodings)]  # pyright: ignore[reportAttributeAccessIssue]
+    found = [space.scores_of(encodings)] if isinstance(space, Scored) and space.scores else []
     space = networks(space)
     rows = space.canonical(encodings)
-    own = getattr(space, "features", None)
-    own = (one_hot(space, rows),) if own is None else own(rows)
+    own = space.features(rows) if isinstance(space, Featured) else (one_hot(space, rows),)
     costs = space.cost(rows)
     logs = jnp.stack([jnp.log(jnp.maximum(costs[name], 1.0)) for name in sorted(costs)], 1)
     return [*(jnp.asarray(group, jnp.float32) for group in own), logs, *found]

@@ -22,7 +22,8 @@ from predictors import ensemble
 from predictors.checks import check_network
 from predictors.targets import quantiles
 from predictors.training import Weights, batches, train
-from spaces.base import Encodings, Space, equivalents, graph, networks
+from spaces.abilities import equivalents, graph, networks
+from spaces.base import Encodings, Space
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ from predictors.checks import check_network
 from predictors.features import features
 from predictors.targets import quantiles
 from predictors.training import Weights, batches, draw_known, train
-from spaces.base import Encodings, Space, equivalents, networks, sample
+from spaces.abilities import equivalents, networks
+from spaces.base import Encodings, Space, sample
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import importlib
 
-from spaces.base import Published, Space
+from spaces.abilities import Published
+from spaces.base import Space
 
 SPACES = {
     "shufflenet": "spaces.shufflenet",

@@ -22,43 +22,6 @@ Encodings = Int[Array, "n length"]
 Limits = tuple[tuple[str, float], ...]  # hard limits: (name of a cost, the most it may be)
 
 
-class Drawing(NamedTuple):
-    """An architecture, or a part of it, as it is drawn: a space may have `drawings(encoding)`, a list of these."""
-
-    title: str
-    nodes: tuple[str, ...]
-    edges: tuple[tuple[int, int, str], ...]  # from node, to node, label
-
-
-class Published(NamedTuple):
-    """An architecture by name, as a space's module gives it by `published(name)`; KeyError for a name it has not."""
-
-    description: str
-    drawings: list[Drawing]
-    costs: dict[str, dict[str, int]]  # of networks of published size, by what they are called
-
-
-class Mixing(NamedTuple):
-    """How a mixture of a space is laid out: a row an edge, in it a weight for each operation."""
-
-    ops: tuple[str, ...]
-    nodes: tuple[int, ...]  # of each edge, the node that it leads to, numbered through all cells
-    kept: tuple[float, ...]  # of each edge, how much of the edges to its node an architecture keeps
-    normal: int  # how many edges the normal cell has, which come first
-    costs: dict[str, tuple[int, np.ndarray]]  # what all architectures pay, and what operations add `[edges, ops]`
-    partial: int  # operations of the supernet may see one channel in any divisor of it: 1 where they see all
-    none: int | None = None  # the operation that gives nothing, where there is one
-    skip: int | None = None  # the one that gives its input
-
-    def expected(self, weights: Float[Array, "edges ops"]) -> dict[str, Float[Array, ""]]:
-        """The costs of an architecture that has its operations with these weights, as probabilities."""
-        shares = weights / weights.sum(1, keepdims=True) * jnp.asarray(self.kept)[:, None]
-        return {
-            name: fixed + (shares * jnp.asarray(table, jnp.float32)).sum()
-            for name, (fixed, table) in self.costs.items()
-        }
-
-
 @runtime_checkable
 class Space(Protocol):
     """A frozen, hashable value: the choices there are, how they are written, what they cost, how they are built."""
@@ -88,10 +51,7 @@ class Space(Protocol):
         """Named costs of each architecture, such as `macs` (multiply-adds of one image) and `params`."""
         ...
 
-    # A space may also have, for those who learn from its architectures:
-    # `features(encodings) -> tuple of [n, d]`, groups of numbers in which similar networks are close;
-    # `equivalents(encodings, numbers) -> encodings`, of each the number-th way to write its network, in a circle;
-    # `graph() -> Graph`, where its decisions lie on the way from the input to the output.
+    # What a space may do besides is in `spaces.abilities`.
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
         """The network that holds the shared weights of all architectures; called with images and a path."""
@@ -99,58 +59,6 @@ class Space(Protocol):
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> nnx.Module:
         """The network of one architecture alone, pruned of all other choices, for training and export."""
-        ...
-
-
-def shares_weights(space: Space) -> bool:
-    """Whether `supernet` gives a network of all architectures; a space that has none says `supernets = False`."""
-    return getattr(space, "supernets", True)
-
-
-class Graph(NamedTuple):
-    """Nodes in the order of the computation, the first the input and the last the output; edges carry decisions.
-
-    What a node holds is the sum of what its edges bring.
-    """
-
-    num_nodes: int
-    edges: tuple[tuple[int, int, int], ...]  # source, target, decision
-    blocked: int | None = None  # the choice that lets nothing pass
-
-
-def graph(space: Space) -> Graph:
-    """The space's own graph; of a space that has none its decisions as a chain."""
-    own = getattr(networks(space), "graph", None)
-    length = len(space.cardinalities)
-    return own() if own is not None else Graph(length + 1, tuple((i, i + 1, i) for i in range(length)))
-
-
-def networks(space: Space) -> Space:
-    """The space in which equal networks are the same; a table tells apart what was trained more than once."""
-    return getattr(space, "space", space)
-
-
-def equivalents(space: Space, encodings: Encodings, numbers: Int[Array, "n"]) -> Encodings:
-    """Another way to write each network, as many as the space knows, in a circle of which 0 is a member."""
-    own = getattr(networks(space), "equivalents", None)
-    return encodings if own is None else own(encodings, numbers)
-
-
-@runtime_checkable
-class Mixable(Space, Protocol):
-    """A space whose supernet is also called with a mixture in place of a path. A path may then also be the operations
-    of all edges, as one row. A mixture is normalised by the batch, in evaluation too, and leaves no statistics.
-
-    Where `mixing().partial` is more than 1, `supernet` also takes `partial`, a divisor of it."""
-
-    def mixing(self) -> Mixing: ...
-
-    def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
-        """The operation on each edge; where an architecture leaves out edges, `none`."""
-        ...
-
-    def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
-        """The architecture that a mixture stands for. Only the order of the weights matters."""
         ...
 
 

@@ -16,7 +16,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
-from spaces.base import Drawing, Encodings, Mixing, Published, additive_costs
+from spaces.abilities import Drawing, Mixing, Published
+from spaces.base import Encodings, additive_costs
 from spaces.cell_network import Body, Network, Sizes
 from spaces.cell_ops import cost, operation
 from spaces.cell_runs import Drop, Shape

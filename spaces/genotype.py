@@ -8,7 +8,7 @@ import ast
 import warnings
 from typing import NamedTuple
 
-from spaces.base import Drawing
+from spaces.abilities import Drawing
 from spaces.cell_ops import NONE, OPERATIONS
 
 Edge = tuple[str, int]

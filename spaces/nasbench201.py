@@ -18,7 +18,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spaces.base import Drawing, Encodings, Graph, Mixing, additive_costs, every, indices
+from spaces.abilities import Drawing, Graph, Mixing
+from spaces.base import Encodings, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.single_path import Choice, is_mixture

@@ -17,7 +17,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
-from spaces.base import Drawing, Encodings, Published, additive_costs
+from spaces.abilities import Drawing, Published
+from spaces.base import Encodings, additive_costs
 from spaces.cell_network import Body, Sizes
 from spaces.cell_ops import SKIP, cost
 from spaces.fixed_cells import fit_cost, fixed_network, genotype_cost

@@ -21,7 +21,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from spaces.base import Drawing, Encodings, Mixing, additive_costs
+from spaces.abilities import Drawing, Mixing
+from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.single_path import Around, Choice, directly, is_mixture

@@ -6,7 +6,8 @@ import jax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from spaces.base import Encodings, Limits, Mixing, Space
+from spaces.abilities import Mixing
+from spaces.base import Encodings, Limits, Space
 
 
 @struct.dataclass
@@ -64,6 +65,23 @@ class Strategy(Protocol):
 
     def tell(self, state: Any, observed: Observations) -> Any:
         """The state that has also observed these."""
+        ...
+
+
+@runtime_checkable
+class Learns(Protocol):
+    """A strategy that learns by a predictor, which can be saved."""
+
+    @property
+    def predictor(self) -> Any: ...
+
+
+@runtime_checkable
+class GoesOn(Learns, Protocol):
+    """One that can go on from what a predictor of its kind has learned elsewhere."""
+
+    def warm(self, state: Any, params: Any) -> Any:
+        """The state with the parameters of a fitted predictor."""
         ...
 
 

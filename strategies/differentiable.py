@@ -23,7 +23,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float
 
-from spaces.base import Mixing
+from spaces.abilities import Mixing
 
 Mixture = Float[Array, "edges ops"]
 

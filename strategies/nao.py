@@ -26,7 +26,8 @@ from predictors.nao import NAO as Predictor
 from predictors.nao import SemiNAS as SemiNASPredictor
 from predictors.nao import unlabelled
 from predictors.targets import quantiles
-from spaces.base import Encodings, Limits, Space, networks
+from spaces.abilities import networks
+from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, draw_new, empty, lowest, seen
 from strategies.base import Observations, Proposals
 from strategies.checks import at_least

@@ -34,7 +34,8 @@ from nas.training.schedule import learning_rates
 from nas.training.sgd import Program, TrainState, descend
 from spaces import SPACES as NAMES
 from spaces import cell_ops, presets
-from spaces.base import Mixable, every, feasible, sample, smallest
+from spaces.abilities import Mixable
+from spaces.base import every, feasible, sample, smallest
 from spaces.darts import PRESETS as DARTS
 from spaces.darts import Darts
 from spaces.darts import _in_part as in_part

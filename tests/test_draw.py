@@ -11,7 +11,8 @@ from nas.commands.cli import main
 from nas.report import draw
 from nas.store.sql import NewTrial, Store
 from spaces import SPACES, presets, published
-from spaces.base import Drawing, architecture_id
+from spaces.abilities import Drawing
+from spaces.base import architecture_id
 
 TWISTED = Drawing('<"twisted">', ("a", "b", "c & d", "e"), ((0, 1, "x<y"), (1, 2, ""), (0, 2, "z"), (0, 3, "w\\")))
 

@@ -14,7 +14,8 @@ from predictors.lstm import _forward, lstm
 from predictors.nao import NAO, unlabelled
 from predictors.targets import quantiles, restore, scale
 from spaces import SPACES, presets
-from spaces.base import equivalents, sample
+from spaces.abilities import equivalents
+from spaces.base import sample
 
 TOY = Toy()
 OTHERS = sorted(SPACES.keys() - {"nasbench201"})

@@ -136,6 +136,7 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
         import numpy as np
 
         from nas.config import Config, build_space
+        from spaces.abilities import Drawable
         from spaces.base import check_encoding
 
         runs = sorted({score["run"] for score in shown["scores"]})
@@ -143,7 +144,7 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
         # A question runs no code that a store names.
         space = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
-        if not hasattr(space, "drawings"):
+        if not isinstance(space, Drawable):
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
         try:
             check_encoding(space, shown["encoding"])

@@ -19,7 +19,7 @@ from nas.store.query import Row
 from nas.tables import Table, table_of
 from nas.training.compilation import quick_start
 from spaces.base import Limits
-from strategies.base import Strategy
+from strategies.base import GradientStrategy, Strategy
 
 BASELINE = "random"
 POINTS = 200  # of a curve
@@ -308,7 +308,7 @@ def main(argv: Sequence[str]) -> str:
     )
     fields = _fields(rest, options.strategies.split(","))
     strategies = {name: config.build_strategy({"name": name, **given}) for name, given in fields.items()}
-    learning = [name for name, strategy in strategies.items() if not hasattr(strategy, "ask")]
+    learning = [name for name, strategy in strategies.items() if isinstance(strategy, GradientStrategy)]
     if learning:
         raise UsageError(f"strategies={learning[0]!r} learns by gradients, of which a table has none")
     quick_start()

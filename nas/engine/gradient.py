@@ -15,7 +15,8 @@ from nas.report import output
 from nas.store.query import Trial
 from nas.tasks.base import Task
 from nas.training import bilevel
-from spaces.base import Mixable, Space, costs
+from spaces.abilities import Mixable
+from spaces.base import Space, costs
 from strategies.region import region
 
 

@@ -12,7 +12,8 @@ from nas import registry
 from nas.errors import UsageError
 from nas.tasks.base import Task
 from nas.training.recipe import Recipe
-from spaces.base import Space, shares_weights
+from spaces.abilities import shares_weights
+from spaces.base import Space
 
 
 @dataclasses.dataclass(frozen=True)

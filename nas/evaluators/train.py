@@ -1,7 +1,6 @@
 """Evaluation by training: one architecture from scratch, by itself."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,9 @@ from nas.tasks.base import Task
 from nas.training.net import alone, calibrate, flatten, measure, split, supernet, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
-from spaces.base import Space, architecture_id, costs, shares_weights
+from spaces.abilities import shares_weights
+from spaces.base import Space, architecture_id, costs
+from spaces.cell_network import Sizes
 from spaces.single_path import select
 
 
@@ -126,12 +127,12 @@ class TrainEvaluator:
 
 def check(space: Space, recipe: Recipe) -> None:
     """Raises UsageError for a recipe that asks for what the networks of a space have not."""
-    build: Any = space.build
     for field in ("auxiliary", "drop_path"):
-        if getattr(recipe, field) and "auxiliary" not in inspect.signature(build).parameters:
+        if getattr(recipe, field) and not isinstance(space, Sizes):
             raise UsageError(f"final.{field}={getattr(recipe, field)} needs a network of cells: darts, nasnet")
     if recipe.auxiliary:
         try:
+            build: Any = space.build
             build(np.zeros(len(space.cardinalities), np.int32), jax.random.key(0), auxiliary=True)
         except ValueError as error:
             raise UsageError(f"final.auxiliary={recipe.auxiliary}: {error}") from error

@@ -11,7 +11,7 @@ from nas.saved.predictors import check_space
 from nas.store.sql import Store
 from predictors import PREDICTORS
 from spaces.base import Space
-from strategies.base import GradientStrategy
+from strategies.base import GoesOn, GradientStrategy, Learns
 from strategies.prescreened import Prescreened
 
 
@@ -49,7 +49,7 @@ class Learning:
         elif start is not None:
             strategy = _started(strategy, start, field, name)
         if settings.save_predictor is not None:
-            if not hasattr(strategy, "predictor"):
+            if not isinstance(strategy, Learns):
                 raise UsageError(f"save-predictor={settings.save_predictor!r} {NEEDS}")
             if resume is None:
                 with Store(settings.store, create=True) as store:
@@ -62,8 +62,9 @@ NEEDS = "needs a strategy that learns by a predictor: nao, seminas or bayesian, 
 
 def _started(strategy: Any, start: Any, field: str, name: str | None) -> Any:
     """The strategy with the settings of a saved predictor."""
-    if not hasattr(strategy, "warm"):
+    if not isinstance(strategy, GoesOn):
         raise UsageError(f"{field}={name!r} needs a strategy that goes on from a predictor: nao or seminas")
-    if type(strategy.predictor) is not type(start.predictor):
+    own: Any = strategy
+    if type(own.predictor) is not type(start.predictor):
         raise UsageError(f"{field}={name!r} is a {start.card['kind']!r}, from which this strategy cannot go on")
-    return dataclasses.replace(strategy, predictor=start.predictor)
+    return dataclasses.replace(own, predictor=start.predictor)

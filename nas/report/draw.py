@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 from html import escape
 
-from spaces.base import Drawing
+from spaces.abilities import Drawing
 
 LETTER, LINE = 7.2, 30.0  # the width of a letter and the height of a place, in pixels
 GAP = 26.0  # between layers

@@ -30,7 +30,8 @@ from nas.training.net import measure, split, supernet
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices, learning_rates
 from nas.training.sgd import Program, TrainState, at_rest, train_step
-from spaces.base import Limits, Mixable
+from spaces.abilities import Mixable
+from spaces.base import Limits
 from spaces.single_path import OneHot
 from strategies.base import GradientStrategy
 

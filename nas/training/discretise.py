@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from spaces.base import Limits, Mixable, Mixing, feasible, smallest
+from spaces.abilities import Mixable, Mixing
+from spaces.base import Limits, feasible, smallest
 
 RATES = (0.0, *np.geomspace(1e-3, 1e5, 65).tolist())  # by how much weights fall, for what costs as much as the limit
 

@@ -1,0 +1,144 @@
+"""What a space may do besides: the closed list of it, each a protocol, with what holds for a space that has it not."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from spaces.base import Encodings, Space
+
+
+class Drawing(NamedTuple):
+    """An architecture, or a part of it, as it is drawn: a space may have `drawings(encoding)`, a list of these."""
+
+    title: str
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]  # from node, to node, label
+
+
+class Published(NamedTuple):
+    """An architecture by name, as a space's module gives it by `published(name)`; KeyError for a name it has not."""
+
+    description: str
+    drawings: list[Drawing]
+    costs: dict[str, dict[str, int]]  # of networks of published size, by what they are called
+
+
+class Mixing(NamedTuple):
+    """How a mixture of a space is laid out: a row an edge, in it a weight for each operation."""
+
+    ops: tuple[str, ...]
+    nodes: tuple[int, ...]  # of each edge, the node that it leads to, numbered through all cells
+    kept: tuple[float, ...]  # of each edge, how much of the edges to its node an architecture keeps
+    normal: int  # how many edges the normal cell has, which come first
+    costs: dict[str, tuple[int, np.ndarray]]  # what all architectures pay, and what operations add `[edges, ops]`
+    partial: int  # operations of the supernet may see one channel in any divisor of it: 1 where they see all
+    none: int | None = None  # the operation that gives nothing, where there is one
+    skip: int | None = None  # the one that gives its input
+
+    def expected(self, weights: Float[Array, "edges ops"]) -> dict[str, Float[Array, ""]]:
+        """The costs of an architecture that has its operations with these weights, as probabilities."""
+        shares = weights / weights.sum(1, keepdims=True) * jnp.asarray(self.kept)[:, None]
+        return {
+            name: fixed + (shares * jnp.asarray(table, jnp.float32)).sum()
+            for name, (fixed, table) in self.costs.items()
+        }
+
+
+@runtime_checkable
+class Drawable(Space, Protocol):
+    def drawings(self, encoding: np.ndarray) -> list[Drawing]:
+        """The parts of an architecture, as they are drawn."""
+        ...
+
+
+@runtime_checkable
+class Unshared(Protocol):
+    supernets: bool  # False where `supernet` gives no network of all architectures
+
+
+def shares_weights(space: Space) -> bool:
+    """Whether `supernet` gives a network of all architectures."""
+    return space.supernets if isinstance(space, Unshared) else True
+
+
+@runtime_checkable
+class Featured(Protocol):
+    def features(self, encodings: Encodings) -> tuple[Float[Array, "n d"], ...]:
+        """Groups of numbers in which similar networks are close, for those who learn from architectures."""
+        ...
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """A table that knows what networks tell before they are trained."""
+
+    scores: dict[str, np.ndarray]
+
+    def scores_of(self, encodings: Encodings) -> Float[Array, "n scores"]: ...
+
+
+@runtime_checkable
+class Wrapping(Protocol):
+    space: Space  # of which it tells apart more: a table has every training of a network by itself
+
+
+def networks(space: Space) -> Space:
+    """The space in which equal networks are the same."""
+    return space.space if isinstance(space, Wrapping) else space
+
+
+@runtime_checkable
+class Redundant(Protocol):
+    def equivalents(self, encodings: Encodings, numbers: Int[Array, "n"]) -> Encodings:
+        """Of each row the number-th way to write its network, in a circle of which 0 is a member."""
+        ...
+
+
+def equivalents(space: Space, encodings: Encodings, numbers: Int[Array, "n"]) -> Encodings:
+    """Another way to write each network; the same where the space knows none."""
+    own = networks(space)
+    return own.equivalents(encodings, numbers) if isinstance(own, Redundant) else encodings
+
+
+class Graph(NamedTuple):
+    """Nodes in the order of the computation, the first the input and the last the output; edges carry decisions.
+
+    What a node holds is the sum of what its edges bring.
+    """
+
+    num_nodes: int
+    edges: tuple[tuple[int, int, int], ...]  # source, target, decision
+    blocked: int | None = None  # the choice that lets nothing pass
+
+
+@runtime_checkable
+class Graphed(Protocol):
+    def graph(self) -> Graph:
+        """Where the decisions lie on the way from the input to the output."""
+        ...
+
+
+def graph(space: Space) -> Graph:
+    """The space's own graph; of a space that has none its decisions as a chain."""
+    own, length = networks(space), len(space.cardinalities)
+    return own.graph() if isinstance(own, Graphed) else Graph(length + 1, tuple((i, i + 1, i) for i in range(length)))
+
+
+@runtime_checkable
+class Mixable(Space, Protocol):
+    """A space whose supernet is also called with a mixture in place of a path. A path may then also be the operations
+    of all edges, as one row. A mixture is normalised by the batch, in evaluation too, and leaves no statistics.
+
+    Where `mixing().partial` is more than 1, `supernet` also takes `partial`, a divisor of it."""
+
+    def mixing(self) -> Mixing: ...
+
+    def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
+        """The operation on each edge; where an architecture leaves out edges, `none`."""
+        ...
+
+    def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
+        """The architecture that a mixture stands for. Only the order of the weights matters."""
+        ...
