@@ -47,7 +47,7 @@ def ours(kind: str) -> tuple[str, ...]:
     elif kind == "cost":
         names = ()
     else:
-        from nas.tasks import NAMES as names
+        from nas.tasks.names import NAMES as names
     return tuple(names)
 
 

@@ -124,8 +124,8 @@ class ShuffleNet:
         return mixture.argmax(1).astype(jnp.int32)
 
     def supernet(self, key: jax.Array, *, affine: bool = False, partial: int = 1) -> "Body":
-        """With `partial`, blocks of stride 1 send one in so many of their channels through the branch that would go
-        through it (PC-DARTS, https://arxiv.org/abs/1907.05737); the others pass."""
+        """With `partial`, of the channels that a block of stride 1 transforms only one in so many is, the others
+        pass by too (PC-DARTS, https://arxiv.org/abs/1907.05737). Blocks of stride 2 transform all."""
         if self.mixing().partial % partial:
             raise ValueError(f"partial={partial} must divide half of all widths={self.widths}")
         draw = generator(key)

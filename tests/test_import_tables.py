@@ -18,7 +18,7 @@ import pytest
 from nas.commands.cli import main
 from nas.errors import UsageError
 from nas.tables import natsbench, read_table, write_table
-from nas.tables.table import open_arrays
+from nas.tables.archive import open_arrays
 from nas.tables.unpickle import TORCH_MAGIC, load
 from spaces.base import every
 from spaces.nasbench201 import NasBench201

@@ -15,9 +15,9 @@ from spaces.base import fingerprint
 def read_table(path: str, space_name: str | None = None) -> Table:
     """The table in a file, of our format or of one that is recognised. Raises UsageError, saying what is wrong, also
     where it is not of the space that is named."""
-    from nas.tables import nb201, table
+    from nas.tables import archive, nb201, table
 
-    arrays = table.open_arrays(path)
+    arrays = archive.open_arrays(path)
     if nb201.recognises(arrays):
         return nb201.read(path, arrays)
     return table.read(path, arrays, None if space_name is None else registry.portable(space_name))

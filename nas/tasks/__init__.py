@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal
 
 from nas import registry
 from nas.errors import UsageError, unknown
+from nas.tasks.names import NAMES
 
 if TYPE_CHECKING:
     from nas.tasks.base import Raw, Task
 
 Resize = Literal["crop", "pad", "stretch"]  # how images become squares of one size: see `nas.tasks.pixels.fit`
-NAMES = ("digits", "fashion-mnist", "cifar10", "npz:FILE", "folder:DIR", "table:FILE")
 
 
 def _digits(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
