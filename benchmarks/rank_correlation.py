@@ -48,7 +48,7 @@ from nas.training.paths import uniform_paths
 from nas.training.schedule import batch_indices
 from nas.training.sgd import fit
 from spaces.base import Space, costs, fingerprint, sample
-from spaces.single_path import Shared
+from spaces.shared import Shared
 
 Encoding = tuple[int, ...]
 RECALIBRATED, SHARED = "recalibrated", "shared"

@@ -26,7 +26,8 @@ from spaces.genotype import PUBLISHED, Cell, Genotype
 from spaces.layers import generator
 from spaces.node_loop import NODES, Edges, Inputs, through_nodes
 from spaces.precision import widened
-from spaces.single_path import Choice, OneHot, Path, Run
+from spaces.shared import OneHot, Path
+from spaces.single_path import Choice, Run
 
 OPS = (
     *("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect"),

@@ -22,7 +22,8 @@ from spaces.abilities import Drawing, Graph, Mixing
 from spaces.base import Encodings, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator, stages
 from spaces.precision import widened
-from spaces.single_path import Choice, is_mixture
+from spaces.shared import is_mixture
+from spaces.single_path import Choice
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE, SKIP, CONV_1X1, CONV_3X3, POOL = range(5)

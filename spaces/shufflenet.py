@@ -25,7 +25,8 @@ from spaces.abilities import Drawing, Mixing
 from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
-from spaces.single_path import Around, Choice, directly, is_mixture
+from spaces.shared import is_mixture
+from spaces.single_path import Around, Choice, directly
 
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
 XCEPTION = 3

@@ -18,33 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx, struct
+from flax import nnx
 from jax import lax
 from jax.custom_derivatives import CustomVJPPrimal
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from spaces.precision import widened
-
-Path = Int[Array, "length"]
-Mixture = Float[Array, "length choices"]
+from spaces.shared import Mixture, OneHot, Path, Shared, is_mixture
 
 
-@struct.dataclass
-class OneHot:
-    """A mixture that gives one choice of each decision the weight 1, and the others 0."""
-
-    weights: Mixture
-    ndim = 2
-
-    def choices(self) -> Path:
-        return self.weights.argmax(1).astype(jnp.int32)
-
-
-def is_mixture(path: Any) -> bool:
-    return np.ndim(path) == 2
-
-
-class Shared(nnx.Param):
+class Rows(Shared):
     """Parameters `[count, choices, width]`: for each `i` the choices of decision `decisions[i]`, as rows.
 
     `decayed[choice]` is the number of leading entries that are weights; normalisation scales and biases follow.
@@ -61,6 +44,30 @@ class Shared(nnx.Param):
         """What the path chooses at these decisions, or the weights that the mixture gives to their choices."""
         path = jnp.asarray(path.weights if isinstance(path, OneHot) else path)
         return (path if is_mixture(path) else self.read(path))[np.array(self.decisions)]
+
+    def part(self, path: Path) -> Any:
+        return self.replace(self.get_value()[np.arange(self.shape[0]), self.picks(path)])
+
+    def with_part(self, part: Any, path: Path) -> Any:
+        rows = jnp.asarray(self.get_value()).at[np.arange(self.shape[0]), self.picks(path)]
+        return self.replace(rows.set(part.get_value()))
+
+    def decays(self, path: Path | Mixture) -> Any:
+        weights = jnp.asarray(self.decayed)
+        weights = weights[self.picks(path)] if self.ndim == 2 else weights[None]  # of one choice a row, or of all
+        return self.replace(lax.broadcasted_iota(jnp.int32, self.shape, self.ndim - 1) < weights[..., None])
+
+    def counters(self) -> Any:
+        return self.replace(jnp.zeros(self.shape[:-1], jnp.int32))
+
+    def total(self, measure: Callable[..., Array], path: Any, *others: Any) -> Array:
+        rows = [each.get_value() for each in (self, *others)]
+        by_choice = []
+        for sizes in self.sizes:
+            ends = np.cumsum((0, *sizes))
+            parts = [[row[:, a:b] for row in rows] for a, b in itertools.pairwise(ends)]
+            by_choice.append(sum((jax.vmap(measure)(*part) for part in parts), jnp.zeros(self.shape[0])))
+        return jnp.stack(by_choice)[self.picks(path), np.arange(self.shape[0])].sum()
 
 
 class Statistics(nnx.BatchStat):
@@ -151,7 +158,7 @@ class Choice(nnx.Module):
         self.branches = tuple(zip(graphs[0], weights, statistics, strict=True))
         sizes = tuple(layout.sizes for layout in weights)
         decayed = tuple(map(sum, sizes))
-        self.weights = Shared(np.array(rows), decisions=tuple(decisions), decayed=decayed, sizes=sizes, read=read)
+        self.weights = Rows(np.array(rows), decisions=tuple(decisions), decayed=decayed, sizes=sizes, read=read)
         # Of the branch that ran last; one row a decision, because a path has its own statistics.
         size = max(layout.width for layout in statistics)
         zeros = np.zeros((len(rows), size), np.float32)
@@ -285,46 +292,6 @@ def _pull(branch, train: bool, x: Array, row: Array, statistics: Array, gradient
     return jax.vjp(lambda x, row: _call(branch, train, x, row, statistics)[0], x, row)[1](gradient)
 
 
-def _is_shared(node: Any) -> bool:
-    return isinstance(node, Shared)
-
-
-def select(tree: Any, path: Path) -> Any:
-    """The part of weights (or of an optimiser's state over them) that lies on the path."""
-
-    def pick(leaf: Any) -> Any:
-        if not _is_shared(leaf):
-            return leaf
-        return leaf.replace(leaf.get_value()[np.arange(leaf.shape[0]), leaf.picks(path)])
-
-    return jax.tree.map(pick, tree, is_leaf=_is_shared)
-
-
-def put(tree: Any, selected: Any, path: Path) -> Any:
-    """The tree with its part on the path replaced; every other entry keeps its bits."""
-
-    def place(leaf: Any, new: Any) -> Any:
-        if not _is_shared(leaf):
-            return new
-        rows = jnp.asarray(leaf.get_value()).at[np.arange(leaf.shape[0]), leaf.picks(path)]
-        return leaf.replace(rows.set(new.get_value()))
-
-    return jax.tree.map(place, tree, selected, is_leaf=_is_shared)
-
-
-def decay_mask(selected: Any, path: Path | Mixture | tuple[()]) -> Any:
-    """Which selected parameters weight decay acts on: those of tensors with more than one axis."""
-
-    def mask(leaf: Any) -> Any:
-        if not _is_shared(leaf):
-            return jnp.full(leaf.shape, leaf.ndim > 1)
-        weights = jnp.asarray(leaf.decayed)
-        weights = weights[leaf.picks(path)] if leaf.ndim == 2 else weights[None]  # of one choice a row, or of all
-        return leaf.replace(lax.broadcasted_iota(jnp.int32, leaf.shape, leaf.ndim - 1) < weights[..., None])
-
-    return jax.tree.map(mask, selected, is_leaf=_is_shared)
-
-
 def initial_statistics(statistics: Any, path: Path | tuple[()]) -> Any:
     """The statistics that the modules on the path are made with: mean 0, variance 1."""
 
@@ -335,21 +302,3 @@ def initial_statistics(statistics: Any, path: Path | tuple[()]) -> Any:
         return leaf.replace(jnp.asarray(table)[jnp.asarray(path)[np.array(leaf.decisions)]])
 
     return jax.tree_util.tree_map_with_path(begin, statistics, is_leaf=lambda node: isinstance(node, nnx.Variable))
-
-
-def total(measure: Callable[..., Array], path: Path | tuple[()], *trees: Any) -> Array:
-    """The sum of a measure of each weight tensor on the path, given as it is in each of the selected trees (weights,
-    their gradients). Parameters of one axis, biases and scales, are left out."""
-
-    def one(leaf: Any, *others: Any) -> Array | float:
-        if not _is_shared(leaf):
-            return measure(leaf, *others) if leaf.ndim > 1 else 0.0
-        rows = [each.get_value() for each in (leaf, *others)]
-        by_choice = []
-        for sizes in leaf.sizes:
-            ends = np.cumsum((0, *sizes))
-            parts = [[row[:, a:b] for row in rows] for a, b in itertools.pairwise(ends)]
-            by_choice.append(sum((jax.vmap(measure)(*part) for part in parts), jnp.zeros(leaf.shape[0])))
-        return jnp.stack(by_choice)[leaf.picks(path), np.arange(leaf.shape[0])].sum()
-
-    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(one, *trees, is_leaf=_is_shared))))

@@ -28,7 +28,8 @@ from spaces.fixed_cells import Fixed, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
 from spaces.layers import generator
 from spaces.node_loop import Edges, Inputs, through_nodes
-from spaces.single_path import Choice, Shared, put, select
+from spaces.shared import Shared, put, select
+from spaces.single_path import Choice
 
 SEARCH, CIFAR, IMAGENET = (PRESETS[name] for name in ("search", "cifar", "imagenet"))
 # A normal cell and two reductions.

@@ -19,7 +19,7 @@ from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces.base import architecture_id, fingerprint
 from spaces.nasbench201 import EDGES, NasBench201, mean_pool, prune
-from spaces.single_path import Shared, put, select
+from spaces.shared import Shared, put, select
 
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 

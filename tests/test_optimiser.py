@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from nas import config
-from nas.job.run import bind, load_task
+from nas.job.subject import bind, load_task
 from nas.saved import checkpoint
 from nas.training.net import flatten, split
 from nas.training.optimiser import Average, no_steps
@@ -19,8 +19,8 @@ from nas.training.paths import uniform_paths
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices
 from nas.training.sgd import Program, descend, fit, loss_of, train_step
+from spaces.shared import Shared, put, select
 from spaces.shufflenet import ShuffleNet
-from spaces.single_path import Shared, put, select
 
 ONE = ShuffleNet((1,), (8,), (2,), 4, 4, 8, image_size=8, image_channels=1, num_classes=3)
 BASE = Recipe(steps=25, batch_size=16, learning_rate=0.01, weight_decay=0.1, crop=0, checkpoint_seconds=0.0)

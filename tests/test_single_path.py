@@ -16,8 +16,8 @@ from nas.training.net import forward, split
 from nas.training.schedule import batch_indices
 from nas.training.sgd import Program, TrainState, train_step
 from spaces.layers import EPSILON, BatchNorm, normalise_by_batch
+from spaces.shared import Shared, decay_mask, put, select
 from spaces.shufflenet import prune
-from spaces.single_path import Shared, decay_mask, put, select
 
 # Between them every block takes three of its four choices, and a path of equal choices is not among them.
 PATHS = [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)]

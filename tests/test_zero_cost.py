@@ -26,7 +26,7 @@ from spaces.darts import Darts
 from spaces.genotype import Cell, Genotype
 from spaces.layers import Pointwise, generator
 from spaces.nasbench201 import NasBench201
-from spaces.single_path import put
+from spaces.shared import put
 
 # With two cells, so that the cells of a stage are a loop.
 CELLS = NasBench201(width=4, cells=2, image_size=8, image_channels=1, num_classes=3)

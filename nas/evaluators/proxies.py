@@ -35,7 +35,8 @@ from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
 from nas.training.net import Graph, forward, on_path, split, supernet
 from spaces.base import Space
-from spaces.single_path import initial_statistics, total
+from spaces.shared import total
+from spaces.single_path import initial_statistics
 
 SCORES = ("synflow", "naswot", "jacov", "grad_norm", "snip")
 JITTER = 1e-5  # of the eigenvalues of `jacov`, as in its authors' code

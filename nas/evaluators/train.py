@@ -20,7 +20,7 @@ from nas.training.sgd import fit
 from spaces.abilities import shares_weights
 from spaces.base import Space, architecture_id, costs
 from spaces.cell_network import Sizes
-from spaces.single_path import select
+from spaces.shared import select
 
 
 @dataclasses.dataclass(frozen=True)

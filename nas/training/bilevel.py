@@ -32,7 +32,7 @@ from nas.training.schedule import batch_indices, learning_rates
 from nas.training.sgd import Program, TrainState, at_rest, train_step
 from spaces.abilities import Mixable
 from spaces.base import Limits
-from spaces.single_path import OneHot
+from spaces.shared import OneHot
 from strategies.base import GradientStrategy
 
 WINDOW = 5  # epochs over which the curvature is averaged

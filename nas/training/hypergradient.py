@@ -20,7 +20,7 @@ from flax import nnx, struct
 from jaxtyping import Array
 
 from nas.training.sgd import Program, TrainState, descend, loss_of
-from spaces.single_path import decay_mask
+from spaces.shared import decay_mask
 
 WEIGHTS, MIXTURE = 0, 1
 

@@ -23,7 +23,7 @@ from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
 from spaces.base import Space
 from spaces.layers import generator
-from spaces.single_path import select
+from spaces.shared import select
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}

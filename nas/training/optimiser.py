@@ -15,7 +15,7 @@ from flax import struct
 from jaxtyping import Array
 
 from nas.training.recipe import Recipe
-from spaces.single_path import Shared
+from spaces.shared import is_shared
 
 # As PyTorch has them.
 SECOND = {"adamw": 0.999, "rmsprop": 0.99}  # decay of the mean of squared gradients
@@ -98,11 +98,9 @@ def no_steps(weights: Any) -> Any:
     weights: so paths select it as they do weights."""
 
     def count(leaf: Any) -> Any:
-        if isinstance(leaf, Shared):
-            return leaf.replace(jnp.zeros(leaf.shape[:-1], jnp.int32))
-        return jax.tree.map(lambda _: jnp.zeros((), jnp.int32), leaf)
+        return leaf.counters() if is_shared(leaf) else jax.tree.map(lambda _: jnp.zeros((), jnp.int32), leaf)
 
-    return jax.tree.map(count, weights, is_leaf=lambda node: isinstance(node, Shared))
+    return jax.tree.map(count, weights, is_leaf=is_shared)
 
 
 def _forgotten(decay: float, steps: Array) -> Array:

@@ -28,7 +28,7 @@ from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32
 from nas.training.optimiser import Average, optimiser
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices, drop_rates, learning_rates
-from spaces.single_path import decay_mask, put, select
+from spaces.shared import decay_mask, put, select
 
 # What a step does not depend on, as `Program` has it.
 AT_ANY_PACE: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "min_learning_rate": 0.0, "schedule": "constant"}
