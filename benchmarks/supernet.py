@@ -38,6 +38,7 @@ from nas.errors import UsageError
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
+from nas.tasks.kinds.classification import Classification
 from nas.training.net import flatten, forward, on_path, split
 from nas.training.paths import uniform_paths
 from nas.training.recipe import Recipe
@@ -105,7 +106,9 @@ def noise_task(train: int, valid: int) -> Task:
         images = rng.integers(0, 256, (n, SIZE, SIZE, 3), np.uint8)
         return Split(images, (np.arange(n) % CLASSES).astype(np.int32))
 
-    return Task("noise", part(train), part(valid), part(CLASSES), CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Task(
+        "noise", part(train), part(valid), part(CLASSES), Classification(CLASSES), mean=(0.5,) * 3, std=(0.25,) * 3
+    )
 
 
 def save_task(task: Task, file: Path) -> None:

