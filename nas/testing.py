@@ -17,6 +17,7 @@ import jax.random as jr
 import numpy as np
 
 from nas import registry
+from spaces.abilities import Mixable
 from spaces.base import Encodings, Space, fingerprint, sample
 from strategies.base import GradientStrategy, Observations, Proposals
 from strategies.region import region
@@ -97,9 +98,29 @@ def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed:
         _law(np.array_equal(same, row), "parse reads back what describe writes", text, back)
     for odd in ("", "no architecture", "(9,9,9,9,9,9,9,9)"):
         _law(_refused(space, odd), "parse raises ValueError for what is no architecture", repr(odd), "no ValueError")
+    if isinstance(space, Mixable):
+        _check_mixing(space, canonical[:16])
     if networks:
         for row in np.asarray(canonical)[:2]:
             _check_network(space, row, seed)
+
+
+def _check_mixing(space: Mixable, rows: Encodings) -> None:
+    """The laws of mixtures, on those of one operation an edge, which stand for architectures."""
+    mixing = space.mixing()
+    edges, n = len(mixing.nodes), len(mixing.ops)
+    ops = _calls("edge_ops takes encodings", rows[0], jax.jit(space.edge_ops), rows)
+    _law(ops.shape == (len(rows), edges), "edge_ops gives an operation for each edge", rows[0], ops.shape)
+    _first(((ops >= 0) & (ops < n)).all(1), "edge_ops are operations of mixing()", rows, ops)
+    derive = jax.jit(jax.vmap(space.derive))
+    found = _calls("derive takes a mixture [edges, ops]", ops[0], derive, jax.nn.one_hot(ops, n) + 1e-3)
+    _law(found.shape == rows.shape, "derive gives an encoding", ops[0], found.shape)
+    inside = ((found >= 0) & (found < jnp.asarray(space.cardinalities)[None])).all(1)
+    _first(inside, "what is derived is of the space", ops, found)
+    sharper = derive(10 * jax.nn.one_hot(ops, n) + 1e-2)
+    _first((found == sharper).all(1), "only the order of the weights decides what is derived", ops, sharper)
+    for name, (_, table) in mixing.costs.items():
+        _law(table.shape == (edges, n), f"mixing().costs[{name!r}] is a number for each operation", edges, table.shape)
 
 
 def _refused(space: Space, text: str) -> bool:

@@ -86,9 +86,9 @@ class Scoring:
         """What it measures beside costs on a task that minimises `metric`; by default the first is the objective."""
         return (metric,)
 
-    def check(self, space: Space) -> None:
-        """Raises UsageError for a space whose candidates it cannot score."""
-        if self.needs_supernet and not shares_weights(space):
+    def check(self, context: Context) -> None:
+        """Raises UsageError for what it cannot score. It is asked before a run is stored."""
+        if self.needs_supernet and not shares_weights(context.space):
             raise UsageError(
                 f"evaluator={self.name!r} needs a space with shared weights; this one has none: "
                 "--evaluator train builds the network of each architecture by itself"

@@ -25,9 +25,10 @@ class Predicted(Scoring):
     def metrics(self, metric: str) -> tuple[str, ...]:
         return (METRIC,)
 
-    def check(self, space: Space) -> None:
+    def check(self, context: Context) -> None:
         if not self.predictor:
             raise UsageError("evaluator.predictor='' must be the name of a saved predictor: nas predictors list")
+        self.prepare(context)((0,) * len(context.space.cardinalities), 0, 0)  # of another space it scores nothing
 
     def prepare(self, context: Context) -> "PredictedEvaluator":
         return PredictedEvaluator(context.space, context.predictor(self.predictor))

@@ -2,19 +2,18 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from nas.config import Config
 from nas.engine.executors import Executor, InProcess
 from nas.engine.record import Record
 from nas.evaluators.base import Context, Evaluator
 from nas.job.learning import Learning
-from nas.job.subject import Subject
+from nas.job.subject import Subject, context_of
 from nas.report.progress import Reporter
-from nas.saved import checkpoint, predictor_jobs
+from nas.saved import checkpoint
 from nas.store.query import Run
 from nas.store.sql import Store
 from spaces.base import Space
@@ -54,20 +53,10 @@ class Ongoing:
         sha256 = checkpoint.digest(path)
         self.store.add_artifact(self.run.id, kind=kind, path=path, sha256=sha256, architecture=architecture)
 
-    def context(self, shared_weights: Callable[[bool], dict[str, np.ndarray]]) -> Context:
-        """For those who score. `shared_weights` trains the supernet if need be, affine or not."""
-        settings = self.settings
-        return Context(
-            self.space,
-            self.subject.task,
-            settings.objective,
-            settings.training,
-            settings.final,
-            shared_weights,
-            lambda name: predictor_jobs.open_saved(self.store, name),
-            self.folder,
-            {"run": self.run.identity},
-        )
+    def context(self, **more: Any) -> Context:
+        """For those who score: see `subject.context_of`."""
+        kept = {"progress": self.folder, "note": {"run": self.run.identity}}
+        return context_of(self.settings, self.subject, **kept, **more)
 
     @contextlib.contextmanager
     def executor(

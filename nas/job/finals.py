@@ -40,7 +40,7 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
         stage, remark = "Training from scratch", f"{length} each"
         if scoring.immediate:
             stage, remark = "Looking up the best", ""
-        evaluator = scoring.prepare(job.context(_never))
+        evaluator = scoring.prepare(job.context())
         job.reporter.show(stage, len(done), len(rows), remark)
         workers = min(settings.workers, len(waiting))
         with job.executor(evaluator, workers, 0.0, immediate=scoring.immediate) as executor:
@@ -56,10 +56,6 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
 
 def _row(trial: Trial, role: str) -> Row:
     return {"role": role, "architecture": trial.architecture, **trial.measurements}
-
-
-def _never(affine: bool) -> dict[str, np.ndarray]:
-    raise AssertionError("a final training shares no weights")
 
 
 def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[Encoding]:

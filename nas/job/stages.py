@@ -61,7 +61,7 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
     if record.complete(state):
         return
-    evaluator = scoring.prepare(job.context(lambda affine: shared_weights(job, affine)))
+    evaluator = scoring.prepare(job.context(shared_weights=lambda affine: shared_weights(job, affine)))
     job.reporter.show("Searching", 0, settings.trials, "" if scoring.immediate else "compiling")
     where = job.executor(evaluator, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
     with where as executor:

@@ -15,13 +15,16 @@ from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import gradient
 from nas.errors import UsageError, unknown
-from nas.evaluators.base import Scoring
+from nas.evaluators.base import Context, Scoring
 from nas.evaluators.own import scoring
 from nas.evaluators.supernet import Supernet
 from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
 from nas.evaluators.train import check as check_recipe
 from nas.report import command_lines
+from nas.saved.predictor_jobs import open_saved
+from nas.saved.predictors import Fitted
+from nas.store.sql import Store
 from nas.streams import SAMPLE, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
@@ -152,7 +155,28 @@ def check_search(settings: Config, subject: Subject) -> None:
     elif isinstance(settings.strategy, GradientStrategy):
         gradient.check(settings, subject.space, subject.task)
     else:
-        subject.scoring.check(subject.space)
+        subject.scoring.check(context_of(settings, subject))
+
+
+def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
+    """For those who score. By default no weights are shared, as before the first training."""
+
+    def saved(name: str) -> Fitted:
+        with Store(settings.store) as store:
+            return open_saved(store, name)
+
+    return Context(
+        subject.space,
+        subject.task,
+        settings.objective,
+        settings.training,
+        settings.final,
+        **{"shared_weights": _no_weights, "predictor": saved, **more},
+    )
+
+
+def _no_weights(affine: bool) -> dict[str, np.ndarray]:
+    raise AssertionError("there are no shared weights at this stage")
 
 
 def given_row(settings: Config, subject: Subject) -> tuple[int, ...]:

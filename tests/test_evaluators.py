@@ -1,0 +1,89 @@
+"""Evaluators by name: values with fields of their own, which say what they measure and prepare what scores."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nas
+from nas.commands import cli
+from nas.commands import search as launch
+from nas.errors import UsageError
+from nas.evaluators import EVALUATORS, evaluator_class
+from nas.evaluators.base import Context, Scoring
+from nas.saved import predictor_jobs
+from nas.saved.predictors import fit
+from nas.store.sql import Store
+from nas.training.recipe import Recipe
+from predictors.gaussian_process import GaussianProcess
+from spaces.nasnet import NasNet
+from spaces.shufflenet import PRESETS
+
+STORE = "sqlite:///nas.db"
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_an_evaluator_is_a_value_that_knows_its_name_and_what_it_measures(name):
+    value = evaluator_class(name)()
+    assert isinstance(value, Scoring)
+    assert (value.name, hash(value)) == (name, hash(evaluator_class(name)()))
+    assert all(isinstance(metric, str) for metric in value.metrics("rmse"))
+    assert name in ("zero-cost", "predicted") or value.metrics("rmse") == ("rmse",)
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_only_what_needs_no_supernet_scores_a_space_that_has_none(name):
+    context = Context(NasNet(), None, "error", Recipe(), Recipe(), lambda affine: {}, lambda name: None)
+    if name in ("supernet", "zero-cost"):
+        with pytest.raises(UsageError, match=f"evaluator='{name}' needs a space with shared weights"):
+            evaluator_class(name)().check(context)
+    elif name == "train":
+        evaluator_class(name)().check(context)
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """A predictor of the multiply-adds, in the store of the folder."""
+    monkeypatch.chdir(tmp_path)
+    space = PRESETS["tiny"]
+    rows = np.random.default_rng(0).integers(0, 4, (60, 9)).astype(np.int32)
+    targets = np.asarray(space.cost(jnp.asarray(rows))["macs"]) / 1e6
+    data = {"name": "shufflenet", "widths": [32, 64, 128]}
+    fitted = fit("gp", GaussianProcess(), data, rows, targets, task="digits", objective="error", unit="share")
+    with Store(STORE, create=True) as store:
+        predictor_jobs.save(store, "light", fitted)
+    return fitted
+
+
+def test_a_search_by_a_saved_predictor_finds_what_it_expects_to_be_best(saved, capsys):
+    outcome = nas.search(
+        evaluator={"name": "predicted", "predictor": "light"}, trials=60, finalists=0, store=STORE, name="it", seed=1
+    )
+    assert outcome.objective == "predicted"
+    rows = outcome.top(limit=60)
+    macs = [row["macs"] for row in rows]
+    assert [row["predicted"] for row in rows] == sorted(row["predicted"] for row in rows)
+    assert np.mean(macs[:10]) < np.mean(macs[-10:])
+    mean, _ = saved.predict(saved.space, np.array([rows[0]["encoding"]]))
+    assert rows[0]["predicted"] == pytest.approx(float(mean[0]))
+    assert cli.main(["top", "it", "--limit", "1"]) == 0
+    assert rows[0]["architecture"] in capsys.readouterr().out
+    assert launch.main(["--resume", "it"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--evaluator", "predicted"], "evaluator.predictor='' must be the name of a saved predictor"),
+        (["--evaluator", "predicted", "--evaluator.predictor", "lihgt"], "did you mean 'light'"),
+        (["--evaluator", "predicted", "--evaluator.predictor", "light", "--space", "shufflenet:small"], "of space"),
+        (["--evaluator.affine", "maybe"], "affine"),
+        (["--evaluator.calibration-images", "0"], "evaluator.calibration_images=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_stored(saved, flags, said, capsys):
+    assert launch.main(flags) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert len(told.strip().splitlines()) == 1
+    with Store(STORE) as store:
+        assert store.runs() == []
