@@ -497,7 +497,7 @@ def test_stored_data_name_every_field():
     assert stored.keys() == {field.name for field in dataclasses.fields(Config)}
     assert stored["training"].keys() == {field.name for field in dataclasses.fields(Recipe)}
     assert stored["strategy"] == {"name": "evolution", **dataclasses.asdict(Evolution())}
-    assert not set(config.BOUND) & stored["space"].keys()
+    assert not set(config.values.BOUND) & stored["space"].keys()
 
 
 def test_names_are_those_of_the_kinds():
@@ -558,7 +558,7 @@ def test_help_of_a_strategy_lists_its_own_fields():
 @pytest.mark.parametrize("kind", [Config, Recipe, Evolution, RandomSearch, RegularizedEvolution])
 def test_every_field_has_a_help_text(kind):
     parser = argparse.ArgumentParser()
-    skipped = config.NESTED if kind is Config else ()
+    skipped = config.values.NESTED if kind is Config else ()
     config.flags._add_fields(parser, kind(), "", skip=skipped)
     texts = {action.dest: action.help for action in parser._actions if action.dest != "help"}
     assert texts.keys() == {field.name for field in dataclasses.fields(kind)} - {*skipped}

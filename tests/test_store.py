@@ -477,7 +477,7 @@ def test_the_records_and_the_schema_name_the_same_columns(store, url):
 def test_head_is_the_last_migration():
     from alembic.script import ScriptDirectory
 
-    assert ScriptDirectory(str(REPOSITORY / "nas/migrations")).get_current_head() == HEAD
+    assert ScriptDirectory(str(REPOSITORY / "nas/store/migrations")).get_current_head() == HEAD
 
 
 @only_sqlite

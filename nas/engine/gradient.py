@@ -5,14 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax.random as jr
-
 from nas.config import Config
 from nas.engine.loop import Entry
 from nas.engine.record import Record
 from nas.errors import UsageError
 from nas.report import output
 from nas.store.query import Trial
+from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
 from nas.training import bilevel
 from spaces.abilities import Mixable
@@ -37,7 +36,7 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     if strategy.max_skips is not None and mixing.skip is None:
         raise UsageError(f"strategy.max_skips={strategy.max_skips} must be none: this space has no skips")
     try:
-        strategy.init(jr.key(0), mixing)
+        strategy.init(stream(settings.seed, SEARCH), mixing)
     except ValueError as error:
         raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
