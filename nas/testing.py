@@ -17,7 +17,7 @@ import jax.random as jr
 import numpy as np
 
 from nas import registry
-from spaces.abilities import Mixable
+from spaces.abilities import Mixable, Mixing
 from spaces.base import Encodings, Space, fingerprint, sample
 from strategies.base import GradientStrategy, Observations, Proposals
 from strategies.region import region
@@ -106,21 +106,31 @@ def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed:
 
 
 def _check_mixing(space: Mixable, rows: Encodings) -> None:
-    """The laws of mixtures, on those of one operation an edge, which stand for architectures."""
-    mixing = space.mixing()
+    """The laws of mixtures: those that stand for architectures, and any others."""
+    mixing = _calls("mixing() says how a mixture is laid out", space, space.mixing)
+    _law(isinstance(mixing, Mixing), "mixing() gives a spaces.abilities.Mixing", space, type(mixing).__name__)
     edges, n = len(mixing.nodes), len(mixing.ops)
+    for name, (_, table) in mixing.costs.items():
+        _law(table.shape == (edges, n), f"mixing().costs[{name!r}] is a number for each operation", edges, table.shape)
     ops = _calls("edge_ops takes encodings", rows[0], jax.jit(space.edge_ops), rows)
     _law(ops.shape == (len(rows), edges), "edge_ops gives an operation for each edge", rows[0], ops.shape)
     _first(((ops >= 0) & (ops < n)).all(1), "edge_ops are operations of mixing()", rows, ops)
     derive = jax.jit(jax.vmap(space.derive))
-    found = _calls("derive takes a mixture [edges, ops]", ops[0], derive, jax.nn.one_hot(ops, n) + 1e-3)
+    own = jax.nn.one_hot(ops, n)
+    found = _calls("derive takes a mixture [edges, ops]", ops[0], derive, own)
     _law(found.shape == rows.shape, "derive gives an encoding", ops[0], found.shape)
+    again = space.edge_ops(found)
+    _first((again == ops).all(1), "an architecture is derived from its own operations", rows, found)
+    costs = space.cost(rows)
+    for name, (fixed, table) in mixing.costs.items():
+        sums = fixed + (own * jnp.asarray(table, jnp.float32)[None]).sum((1, 2))
+        right = jnp.abs(sums - costs[name]) <= 1e-4 * jnp.abs(costs[name])
+        _first(right, f"mixing().costs[{name!r}] add up to the costs of architectures", rows, sums)
+    weights = jax.nn.softmax(jr.normal(jr.key(0), (len(rows), edges, n)))
+    found, cubed = derive(weights), derive(weights**3)
     inside = ((found >= 0) & (found < jnp.asarray(space.cardinalities)[None])).all(1)
-    _first(inside, "what is derived is of the space", ops, found)
-    sharper = derive(10 * jax.nn.one_hot(ops, n) + 1e-2)
-    _first((found == sharper).all(1), "only the order of the weights decides what is derived", ops, sharper)
-    for name, (_, table) in mixing.costs.items():
-        _law(table.shape == (edges, n), f"mixing().costs[{name!r}] is a number for each operation", edges, table.shape)
+    _first(inside, "what is derived is of the space", weights, found)
+    _first((found == cubed).all(1), "only the order of the weights decides what is derived", weights, cubed)
 
 
 def _refused(space: Space, text: str) -> bool:
@@ -133,7 +143,7 @@ def _refused(space: Space, text: str) -> bool:
     return False
 
 
-def _first(holds: jax.Array, law: str, rows: Encodings, found: Any) -> None:
+def _first(holds: jax.Array, law: str, rows: jax.Array, found: Any) -> None:
     """The law for all rows, and in its complaint the first row for which it does not hold."""
     wrong = np.flatnonzero(~np.asarray(holds))
     if len(wrong):

@@ -47,7 +47,7 @@ class Mixing(NamedTuple):
 
 
 @runtime_checkable
-class Drawable(Space, Protocol):
+class Drawable(Protocol):
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         """The parts of an architecture, as they are drawn."""
         ...
@@ -61,6 +61,16 @@ class Unshared(Protocol):
 def shares_weights(space: Space) -> bool:
     """Whether `supernet` gives a network of all architectures."""
     return space.supernets if isinstance(space, Unshared) else True
+
+
+@runtime_checkable
+class Celled(Protocol):
+    cells_train: bool  # True where `build` takes `auxiliary`, and its networks take `drop_path` in training
+
+
+def trains_as_cells(space: Space) -> bool:
+    """Whether a recipe may have an auxiliary head and drop path: see `Celled`."""
+    return isinstance(space, Celled) and space.cells_train
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ loop (`cell_runs.Run`).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +109,8 @@ class Sizes:
     image_size: int = 32
     image_channels: int = 3
     num_classes: int = 10
+
+    cells_train: ClassVar[bool] = True  # see `spaces.abilities.Celled`
 
     def __post_init__(self):
         _ = self.frame  # which says what is wrong with it

@@ -77,6 +77,8 @@ def fixed_network(
         cells = [Fixed(cell, shape.width, shape.reduction, draw) for _ in range(shape.length)]
         return FixedCore(cells, shape.first)
 
+    if auxiliary and not frame.num_classes:
+        raise ValueError("an auxiliary head needs classes: the task ends this network by a head of its own")
     if not frame.num_classes:
         return Body(frame, outputs(genotype), core, draw, True, scheduled)
     return Network(frame, outputs(genotype), core, draw, True, scheduled, auxiliary)

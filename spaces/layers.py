@@ -86,8 +86,8 @@ class Depthwise(nnx.Module, pytree=False):
 
 
 def stages(maps: Sequence[Array]) -> tuple[Array, ...]:
-    """Of the maps that successive blocks give, the last of each resolution and width: the features of a body."""
-    ends = [i for i, (x, y) in enumerate(itertools.pairwise(maps)) if x.shape[1:] != y.shape[1:]]
+    """Of the maps that successive blocks give, the last of each resolution: the features of a body."""
+    ends = [i for i, (x, y) in enumerate(itertools.pairwise(maps)) if x.shape[1:3] != y.shape[1:3]]
     return tuple(maps[i] for i in (*ends, len(maps) - 1))
 
 

@@ -51,23 +51,27 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "darts", "sequence")
 
 
-# Cases of laws that take long, mostly to compile, and whole jobs: each is tried by a quicker case too, and these are
+# Cases of laws that take long, mostly to compile, and whole jobs, of most of which there is a quicker case: these are
 # slow. By file, what is found in the names of tests.
 COSTLY = {
-    "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path.*(darts|nasb)",
+    "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path|interrupted_job.*shuf",
+    "darts": r"logits_of_the_pruned_network",
+    "heads": r"trained_and_measured|nasnet|\[darts",
+    "interrupts": r"between_storing",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
-    "nasbench201": r"training_along_a_path|cell_of_nothing|mixture_of_one_operation",
+    "nasbench201": r"training_along_a_path|cell_of_nothing",
     "nasnet": r"gives_logits_and_has_a_gradient",
     "own_tables": r"\[(bayesian|nao|seminas|ppo)",
-    "predictor_files": r"is_saved_shown_measured|is_loaded.*\[(nao|gates|mlp-ensemble|boosted-trees)",
+    "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded.*\[(nao|gates|mlp-ensemble|boosted-trees)",
     "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",
-    "ray_pool": r"cannot_start|without_a_free_core|sigterm|was_there_before",
+    "ray_pool": r"priority_of|retry\[late|lasting|cannot_start|without_a_free_core|sigterm|was_there_before",
+    "regression": r"scored_untrained",
     "region": r"lowest_are_filled_up",
     "sequence": r"trained_pool",
     "single_path": r"logits_of_the_pruned_network\[\((1|2|3)|outside_jit",
     "strategies": r"\[.*(Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
     "streams": r"run_uses_no|predictor_uses_no",
-    "study": r"beats_random(?!.*chain-local)|the_loop.*\[(?!random|local)|batch_believes|many_seeds_is|bayesian_o",
+    "study": r"beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian_o|beside_those",
     "testing": r"our_spaces.*darts|the_examples",
     "zero_cost": r"blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand",
 }

@@ -1,5 +1,8 @@
 """Evaluators by name: values with fields of their own, which say what they measure and prepare what scores."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +13,9 @@ from nas.commands import search as launch
 from nas.errors import UsageError
 from nas.evaluators import EVALUATORS, evaluator_class
 from nas.evaluators.base import Context, Scoring
+from nas.evaluators.own import scoring
+from nas.job import run as job
+from nas.report.progress import Silent
 from nas.saved import predictor_jobs
 from nas.saved.predictors import fit
 from nas.store.sql import Store
@@ -87,3 +93,40 @@ def test_what_cannot_be_is_one_line_before_anything_is_stored(saved, flags, said
     assert len(told.strip().splitlines()) == 1
     with Store(STORE) as store:
         assert store.runs() == []
+
+
+def test_a_run_goes_on_with_the_predictor_that_it_began_with_and_no_other(saved):
+    class Interrupt(Silent):
+        def show(self, stage, done, total, remark):
+            if done == 20:
+                raise KeyboardInterrupt
+
+    given = {"evaluator": {"name": "predicted", "predictor": "lig"}, "trials": 40, "finalists": 0, "store": STORE}
+    with pytest.raises(KeyboardInterrupt):
+        job.search({**given, "name": "it"}, reporter=Interrupt())
+    other = dataclasses.replace(
+        saved, params=jax.tree.map(lambda x: x + 1 if x.dtype == jnp.float32 else x, saved.params)
+    )
+    with Store(STORE) as store:
+        predictor_jobs.save(store, "lig", other)
+    with pytest.raises(UsageError, match="the predictor by which it scores is another now"):
+        nas.search(resume="it", store=STORE)
+
+
+@pytest.mark.parametrize("name", ["train", "zero-cost"])
+def test_a_gradient_strategy_scores_by_its_own_network(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"evaluator='{name}' cannot be set: a gradient strategy"):
+        nas.search(strategy="gumbel-darts", space="nasbench201:tiny", evaluator=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_own_evaluator_is_called_by_its_name():
+    class Probe:
+        metrics = ("speed",)
+
+        def prepare(self, space, task):
+            raise NotImplementedError
+
+    assert scoring(Probe()).name == "Probe"
+    assert scoring(Probe()).metrics("error") == ("speed",)

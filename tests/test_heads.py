@@ -10,13 +10,17 @@ import pytest
 from conftest import MINI, RECIPE
 from flax import nnx
 
+from nas.errors import UsageError
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.evaluators.train import TrainEvaluator
+from nas.evaluators.train import check as check_recipe
+from nas.saved.networks import Exported
+from nas.tasks import kinds
 from nas.tasks.kinds.classification import Classification
 from nas.training.net import alone, flatten, forward, on_path, split, supernet
 from nas.training.sgd import fit
 from spaces.darts import Darts
-from spaces.layers import Pointwise
+from spaces.layers import BatchNorm, Pointwise
 from spaces.nasbench201 import NasBench201
 from spaces.nasnet import NasNet
 
@@ -25,7 +29,7 @@ SPACES = {
     "shufflenet": dataclasses.replace(MINI, num_classes=0),
     "nasbench201": NasBench201(width=4, cells=1, **SIZES),
     "darts": Darts(width=4, cells=3, **SIZES),
-    "nasnet": NasNet(width=4, cells=3, **SIZES),
+    "nasnet": NasNet(width=4, cells=6, **SIZES),
 }
 
 
@@ -62,8 +66,7 @@ def test_a_body_gives_the_maps_of_its_stages_and_costs_what_it_has(name, key):
     body = space.build(row(space), key)
     maps = body(jnp.ones((2, 8, 8, 1)))
     sizes = [x.shape[1] for x in maps]
-    assert sizes == sorted(sizes, reverse=True)
-    assert len(set(x.shape for x in maps)) == len(maps) == {"shufflenet": 2}.get(name, 3)
+    assert sizes == ([4, 2] if name == "shufflenet" else [8, 4, 2])
     held = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(body, nnx.Param)))
     assert space.cost(jnp.asarray(row(space))[None])["params"][0] == held
 
@@ -92,3 +95,44 @@ def test_it_is_trained_and_measured_with_shared_weights_and_alone(task, key):
     assert found.metrics["error"] < 0.5
     assert own.metrics["test_error"] < 0.5
     assert own.arrays.keys() >= {name for name in flatten(split(alone(space, KIND, np.array(path), key))[1])}
+
+
+def test_an_exported_network_gives_what_its_head_gives(key, monkeypatch):
+    monkeypatch.setattr(kinds, "kinds", lambda: {"every-scale": AtEveryScale, "classification": Classification})
+    space = SPACES["shufflenet"]
+    description = {"mean": [0.5], "std": [0.25], "classes": [], "kind": kinds.described(KIND)}
+    assert description["kind"] == {"name": "every-scale", "num_classes": 3}
+    network = Exported(description, space, alone(space, KIND, row(space), key))
+    images = np.random.default_rng(0).integers(0, 255, (300, 8, 8, 1)).astype(np.uint8)
+    logits = network.predict(images)
+    assert logits.shape == (300, 3)
+    np.testing.assert_allclose(network.predict(images[:5]), logits[:5], rtol=1e-5)
+    assert network.predict(images[:0]).shape == (0, 3)
+
+
+def test_a_mixture_is_normalised_by_the_batch_in_the_head_too(key):
+    class Normalised(EveryScale):
+        def __init__(self, shapes, classes, draw):
+            super().__init__(shapes, classes, draw)
+            self.norm = BatchNorm(shapes[-1][-1], affine=False)
+
+        def __call__(self, maps, *, train):
+            return super().__call__((*maps[:-1], self.norm(maps[-1], train)), train=train)
+
+    @dataclasses.dataclass(frozen=True)
+    class Kind(AtEveryScale):
+        def head(self, shapes, draw):
+            return Normalised(shapes, self.num_classes, draw)
+
+    space = SPACES["nasbench201"]
+    network = supernet(space, Kind(3), key)
+    mixture = jnp.full((6, 5), 0.2)
+    images = jax.random.normal(key, (4, 8, 8, 1))
+    by_batch, evaluated = (network(images, mixture, train=train) for train in (True, False))
+    np.testing.assert_allclose(by_batch, evaluated, rtol=1e-5)
+    assert not np.asarray(network.head.norm.mean.get_value()).any()  # and no statistics are left
+
+
+def test_an_auxiliary_head_needs_the_classifier_of_the_space():
+    with pytest.raises(UsageError, match=r"final.auxiliary=0.4: an auxiliary head needs classes"):
+        check_recipe(SPACES["darts"], dataclasses.replace(RECIPE, auxiliary=0.4))

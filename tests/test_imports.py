@@ -76,6 +76,16 @@ ALLOWED = {
     ],
     "nas.errors": [],
     "nas.registry": ["nas.errors", "nas.tasks", "nas.evaluators", "spaces", "strategies", "predictors"],
+    "nas.training": [
+        *("spaces", "strategies.base", "nas.tasks", "nas.training", "nas.saved.checkpoint"),
+        *("nas.devices", "nas.errors", "nas.interrupts", "nas.streams"),
+    ],
+    "nas.evaluators": [
+        *("spaces", "nas.tasks", "nas.tables", "nas.training", "nas.evaluators"),
+        *("nas.devices", "nas.errors", "nas.registry", "nas.streams"),
+    ],
+    "nas.store": ["nas.store", "nas.errors", "nas.plain"],
+    "nas.report": ["nas.report", "nas.store", "nas.errors", "nas.interrupts", "spaces"],
     "nas.training.recipe": [],
     "nas.seeds": [],
     "nas.plain": ["nas.errors"],

@@ -225,12 +225,6 @@ def uniform(supernet, images):
     return measure_mixture(*supernet, images, jnp.asarray(UNIFORM))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=str)
-def test_a_mixture_of_one_operation_is_the_path_in_training(supernet, images, found, path):
-    logits, *_ = measure_mixture(*supernet, images, jnp.eye(5)[np.array(path)])
-    np.testing.assert_allclose(logits, found(path)["train"], rtol=1e-3, atol=1e-4)
-
-
 def test_every_operation_but_none_has_a_gradient_in_a_mixture(uniform):
     _, _, by_weights, by_mixture = uniform
     assert np.isfinite(by_mixture).all()
@@ -240,12 +234,6 @@ def test_every_operation_but_none_has_a_gradient_in_a_mixture(uniform):
         rows = np.asarray(leaf.get_value())
         assert np.isfinite(rows).all()
         np.testing.assert_array_equal(rows.any(2), [[op in (2, 3) for op in range(5)]] * 12)
-
-
-def test_a_mixture_leaves_no_statistics(supernet, uniform):
-    _, left, *_ = uniform
-    for before, after in zip(jax.tree.leaves(supernet[2]), jax.tree.leaves(left), strict=True):
-        np.testing.assert_array_equal(before, after)
 
 
 # Training

@@ -14,6 +14,7 @@ from nas import testing
 from predictors import PREDICTORS, predictor_class
 from predictors.linear import Linear
 from spaces import SPACES, presets
+from spaces.nasbench201 import NasBench201
 from strategies import STRATEGIES
 from strategies.random_search import RandomSearch
 
@@ -84,7 +85,43 @@ class Dearer(Toy):
         return {"macs": jnp.where(encodings[:, 0] == 0, encodings[:, 1], -encodings[:, 1]).astype(jnp.float32) * -1}
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixed(NasBench201):
+    cells: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Backwards(Mixed):
+    def derive(self, mixture):
+        return mixture.argmin(1).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proud(Mixed):
+    """Takes an operation only where it has most of the weight."""
+
+    def derive(self, mixture):
+        return jnp.where(mixture.max(1) > 0.9 * mixture.sum(1), mixture.argmax(1), 0).astype(jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cheap(Mixed):
+    def mixing(self):
+        mixing = super().mixing()
+        return mixing._replace(costs={name: (fixed, 2 * table) for name, (fixed, table) in mixing.costs.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost(Mixed):
+    def mixing(self):
+        return 1 / 0
+
+
 BROKEN_SPACES = {
+    Backwards: "an architecture is derived from its own operations; tried [",
+    Proud: "only the order of the weights decides what is derived",
+    Cheap: "add up to the costs of architectures; tried [",
+    Lost: "mixing() says how a mixture is laid out; tried ",
     Wandering: "canonical is idempotent; tried [",
     Forgetful: "parse reads back what describe writes; tried ",
     Gullible: "parse raises ValueError for what is no architecture; tried ''",

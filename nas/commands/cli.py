@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.errors import Interrupted, RunError, UsageError, unknown, unwritable
 from nas.plain import number, place, whole
@@ -143,11 +143,12 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
         if not runs:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
         # A question runs no code that a store names.
-        space = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
+        known = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
+        space: Any = known
         if not isinstance(space, Drawable):
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
         try:
-            check_encoding(space, shown["encoding"])
+            check_encoding(known, shown["encoding"])
         except ValueError as error:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: {error}") from error
         _draw(space.drawings(np.array(shown["encoding"])), options)

@@ -167,8 +167,6 @@ def to_data(config: Config, given: Data) -> Data:
     """The whole configuration as plain data that `build` reads: names as given, every field with its value."""
     data = dataclasses.asdict(config)
     for part in PARTS:
-        if isinstance(data[part], str):
-            continue
         name, _ = named(given.get(part, getattr(Config, part)), part)
         fields = {key: value for key, value in data[part].items() if key not in BOUND}
         data[part] = {"name": registry.lasting(name), **fields}

@@ -80,8 +80,6 @@ def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
     recipes = defaults(strategy)
     nested = {name: getattr(recipes, name) for name in NESTED}
     for name, value in {**nested, **parts}.items():
-        if isinstance(value, str):
-            continue
         _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
     return parser
 

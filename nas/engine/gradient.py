@@ -9,6 +9,8 @@ from nas.config import Config
 from nas.engine.loop import Entry
 from nas.engine.record import Record
 from nas.errors import UsageError
+from nas.evaluators.own import scoring
+from nas.evaluators.supernet import Supernet
 from nas.report import output
 from nas.store.query import Trial
 from nas.streams import SEARCH, stream
@@ -29,6 +31,9 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
             "strategy: this space has no network that mixes operations; darts, nasbench201 and shufflenet have"
         )
     bilevel.check_recipe(strategy, settings.training)
+    if settings.evaluator != Supernet():  # the default
+        said = "a gradient strategy scores by the network that it searches in"
+        raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} cannot be set: {said}")
     mixing = space.mixing()
     if mixing.partial % strategy.partial:
         allowed = "be 1 in this space" if mixing.partial == 1 else f"divide {mixing.partial}"

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 from nas.streams import NOISE, SEARCH, stream
-from nas.tables.table import TabularSpace
+from nas.tables.table import TabularSpace, perturbation
 from nas.training.compilation import in_order
 from spaces.base import Limits, indices
 from strategies.base import Observations, Proposals, Strategy
@@ -109,9 +109,3 @@ def _search(
     # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
     # done now and then (an update of a policy, a new generation) stays a branch.
     return jax.vmap(search)(keys, noise_keys)
-
-
-def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:
-    """The noise of an evaluation: a standard normal number, the same whenever this seed, whose `NOISE` the key is,
-    meets this row."""
-    return jax.vmap(lambda row: jr.normal(jr.fold_in(key, row)))(rows)

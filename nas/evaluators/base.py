@@ -78,7 +78,7 @@ class Context(NamedTuple):
 class Scoring:
     """A way to score candidates, as a value whose fields the user sets: `--evaluator NAME --evaluator.FIELD VALUE`."""
 
-    name: ClassVar[str] = "evaluator"  # as users choose it
+    name: ClassVar[str]  # as users choose it
     needs_supernet: ClassVar[bool] = False  # of a space without shared weights it can score nothing
     immediate: ClassVar[bool] = False  # nothing is computed: no workers are started for it, and nothing compiled
 
@@ -93,6 +93,10 @@ class Scoring:
                 f"evaluator={self.name!r} needs a space with shared weights; this one has none: "
                 "--evaluator train builds the network of each architecture by itself"
             )
+
+    def rests_on(self, context: Context) -> str | None:
+        """A digest of what decides scores beside fields, data and seed: a run is gone on with by the same alone."""
+        return None
 
     def prepare(self, context: Context) -> Evaluator:
         """The function that scores, which is sent to the workers."""

@@ -39,6 +39,9 @@ def check(name: str, value: Any) -> None:
 class OwnScoring(Scoring):
     own: Own
 
+    def __post_init__(self):
+        object.__setattr__(self, "name", type(self.own).__name__)
+
     def metrics(self, metric: str) -> tuple[str, ...]:
         return self.own.metrics
 

@@ -1,8 +1,10 @@
 """Evaluation by a saved predictor: what was learned from other runs, at no cost."""
 
 import dataclasses
+import hashlib
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 
 from nas.errors import UsageError
@@ -29,6 +31,10 @@ class Predicted(Scoring):
         if not self.predictor:
             raise UsageError("evaluator.predictor='' must be the name of a saved predictor: nas predictors list")
         self.prepare(context)((0,) * len(context.space.cardinalities), 0, 0)  # of another space it scores nothing
+
+    def rests_on(self, context: Context) -> str | None:
+        arrays = jax.tree.leaves(context.predictor(self.predictor).params)
+        return hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in arrays)).hexdigest()
 
     def prepare(self, context: Context) -> "PredictedEvaluator":
         return PredictedEvaluator(context.space, context.predictor(self.predictor))

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nas.engine.study import perturbation
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import NOISE, stream
 from nas.tables import Table
+from nas.tables.table import perturbation
 from nas.training.recipe import Lookup
 
 
@@ -27,7 +27,7 @@ class Tabular(Scoring):
 
     immediate: ClassVar[bool] = True
 
-    def prepare(self, context: Context | None = None) -> "TableEvaluator":
+    def prepare(self, context: Context | None) -> "TableEvaluator":
         costs = dict.fromkeys(["macs", "params", *(name for name in self.asked if name != "error")])
         known = tuple(name for name in costs if name in self.table.columns)
         return TableEvaluator(self.table, self.lookup, known, self.tests)

@@ -17,9 +17,8 @@ from nas.tasks.base import Task
 from nas.training.net import alone, calibrate, flatten, measure, split, supernet, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
-from spaces.abilities import shares_weights
+from spaces.abilities import shares_weights, trains_as_cells
 from spaces.base import Space, architecture_id, costs
-from spaces.cell_network import Sizes
 from spaces.shared import select
 
 
@@ -30,7 +29,8 @@ class Scratch(Scoring):
     name: ClassVar[str] = "train"
 
     def prepare(self, context: Context) -> "TrainEvaluator":
-        pruned = not shares_weights(context.space)
+        # Networks of a supernet have no auxiliary head.
+        pruned = not shares_weights(context.space) or context.final.auxiliary > 0
         return TrainEvaluator(context.space, context.images, context.final, pruned=pruned)
 
 
@@ -128,7 +128,7 @@ class TrainEvaluator:
 def check(space: Space, recipe: Recipe) -> None:
     """Raises UsageError for a recipe that asks for what the networks of a space have not."""
     for field in ("auxiliary", "drop_path"):
-        if getattr(recipe, field) and not isinstance(space, Sizes):
+        if getattr(recipe, field) and not trains_as_cells(space):
             raise UsageError(f"final.{field}={getattr(recipe, field)} needs a network of cells: darts, nasnet")
     if recipe.auxiliary:
         try:

@@ -16,7 +16,15 @@ from nas.interrupts import held, reason, undisturbed
 from nas.job import finals, stages
 from nas.job.context import Ongoing
 from nas.job.learning import Learning
-from nas.job.subject import Subject, check_own, check_search, given_row, load_subject, with_objectives
+from nas.job.subject import (
+    Subject,
+    check_own,
+    check_search,
+    context_of,
+    given_row,
+    load_subject,
+    with_objectives,
+)
 from nas.report import command_lines
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
@@ -40,6 +48,11 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         with Store(url) as store:
             run = store.run(resume)
         stored = run.given
+        old = sorted(set(stored) & {"affine", "calibration_images", "zero_cost"})
+        if old:
+            raise UsageError(
+                f"run={run.name!r} was begun by an earlier version, with {old[0]}: it cannot be gone on with"
+            )
         changed = {name: value for name, value in data.items() if not config.same_part(name, value, stored)}
         odd = sorted(set(changed) - set(config.RESUMABLE))
         if odd:
@@ -109,6 +122,7 @@ def _begun(
     store: Store, settings: Config, given: Data, subject: Subject, learning: Learning, resume: str | None
 ) -> Run:
     """The stored run: a new one, or the one that goes on. Raises UsageError where that began with something else."""
+    scores = subject.scoring.rests_on(context_of(settings, subject))
     if resume is None:
         # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
         kept = {name: value for name, value in config.to_data(settings, given).items() if name != "store"}
@@ -122,12 +136,15 @@ def _begun(
                 "space": fingerprint(subject.named),
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
+                "scores": scores,
                 "identity": uuid.uuid4().hex,
             },
             code_version=importlib.metadata.version("nas-engine"),
             seed=settings.seed,
         )
     run = store.run(resume)
+    if run.config.get("scores") != scores:
+        raise UsageError(f"the predictor by which {run.name} scores is another now")
     if run.config.get("start") != learning.digest:
         raise UsageError(f"the predictor that {run.name} began with is another now")
     if run.config.get("space") != fingerprint(subject.named):

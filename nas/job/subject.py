@@ -70,14 +70,14 @@ def load_subject(settings: Config, space_name: str) -> Subject:
 
 
 def _on_table(settings: Config, table: Table) -> Subject:
-    said = f"images: the table of task={settings.task!r} says what is measured"
+    said = f"cannot be set: the table of task={settings.task!r} says what is measured"
     if settings.cost is not None:
-        raise UsageError(f"cost={settings.cost!r} needs {said}")
+        raise UsageError(f"cost={settings.cost!r} {said}")
     if settings.evaluator != Supernet():  # the default
-        raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} needs {said}")
+        raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} {said}")
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
     found, final = (Tabular(table, settings.table, asked, tests=tests) for tests in (False, True))
-    found.prepare().check()
+    found.prepare(None).check()
     return Subject(table.searchable(), table.space, None, table.fingerprint(), found, final, "error", table.limits)
 
 

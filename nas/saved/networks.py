@@ -53,14 +53,15 @@ class Exported:
         """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
         channels. Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
         images = self._checked(images)
-        logits = np.empty((len(images), self.kind.outputs), np.float32)
-        for start in range(0, len(images), BATCH):
+        parts = []
+        for start in range(0, max(len(images), 1), BATCH):
             batch = images[start : start + BATCH]
             # The last batch is filled up with black: one shape is one program.
             filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
             found = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
-            logits[start : start + BATCH] = np.asarray(found)[: len(batch)]
-        return self.kind.answers(logits)
+            count = len(batch)
+            parts.append(jax.tree.map(lambda each, count=count: np.asarray(each)[:count], found))
+        return self.kind.answers(jax.tree.map(lambda *each: np.concatenate(each), *parts))
 
     def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
         """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and

@@ -1,7 +1,8 @@
-"""The log of every run: one SQL database, a SQLite file unless the URL says otherwise. All SQL is in this long file.
+"""The log of every run: one SQL database, a SQLite file unless the URL says otherwise.
 
-One process writes, any number read meanwhile. Every method is one transaction: whatever kills the writer, the
-store holds all of a call or nothing of it. All SQL is here, and nothing else imports SQLAlchemy.
+One process writes, any number read meanwhile. Every method is one transaction: whatever kills the writer, the store
+holds all of a call or nothing of it. All SQL is in this file, which is why it is long, and nothing else imports
+SQLAlchemy.
 """
 
 import contextlib

@@ -25,9 +25,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from nas.errors import UsageError, unknown, unwritable
 from nas.plain import from_json, shown
@@ -202,6 +204,12 @@ def ranked(values: np.ndarray) -> np.ndarray:
     found = np.zeros(len(values), np.float32)
     found[known] = 2 * values[known].argsort().argsort() / max(known.sum() - 1, 1) - 1
     return found
+
+
+def perturbation(key: jax.Array, rows: Int[Array, "n"]) -> Float[Array, "n"]:
+    """The noise of an evaluation: a standard normal number, the same whenever this seed, whose `NOISE` the key is,
+    meets this row."""
+    return jax.vmap(lambda row: jr.normal(jr.fold_in(key, row)))(rows)
 
 
 def read(path: str, arrays: dict[str, np.ndarray], expected: str | None = None) -> Table:

@@ -23,7 +23,7 @@ from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
 from spaces.base import Space
 from spaces.layers import generator
-from spaces.shared import select
+from spaces.shared import is_mixture, select
 
 Scaling = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of the channels
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -76,7 +76,10 @@ class Headed(nnx.Module):
     def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None, **more: Any) -> Any:
         body: Any = self.body
         head: Any = self.head
-        return head(body(images, path, train=train, key=key, **more), train=train)
+        maps = body(images, path, train=train, key=key, **more)
+        if is_mixture(path):  # as bodies do: normalised by the batch, and no statistics are left
+            return nnx.clone(head)(maps, train=True)
+        return head(maps, train=train)
 
 
 def supernet(space: Space, kind: Any, key: jax.Array, **options: Any) -> nnx.Module:

@@ -74,7 +74,7 @@ class Recipe:
         if self.optimiser not in get_args(Optimiser):
             raise ValueError(f"optimiser={self.optimiser!r} must be {', '.join(get_args(Optimiser))}")
         if self.nesterov and self.optimiser != "sgd":
-            raise ValueError(f"nesterov=True needs optimiser='sgd', not {self.optimiser!r}")
+            raise ValueError(f"nesterov=True needs optimiser='sgd', not {self.optimiser!r}: set nesterov to false too")
         for name in ("crop", "cutout", "mixup", "auxiliary"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")

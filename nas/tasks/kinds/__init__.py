@@ -23,8 +23,9 @@ class Kind(Protocol):
 
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
     allowed: ClassVar[str]  # the labels that it takes, in words
-    # What ends a network, called with the shapes `(height, width, channels)` of the maps of its stages, the finest
-    # first, and a generator. None where that is the classifier of the space; else `outputs` is 0, and spaces have none.
+    # What ends a network: called with the shapes `(height, width, channels)` of the maps of its stages, the finest
+    # first, and a generator, it gives a module that is called with these maps and `train`. None where the classifier
+    # of the space ends it; else `outputs` is 0, and spaces have none.
     head: ClassVar[Callable[[tuple[tuple[int, ...], ...], np.random.Generator], Any] | None]
 
     @classmethod
@@ -92,7 +93,7 @@ def kind_of(field: str, labels: np.ndarray, outputs: int) -> Any:
 
 def described(kind: Any) -> dict[str, Any]:
     """As plain data, which `from_data` reads."""
-    (name,) = (name for name, each in kinds().items() if isinstance(kind, each))
+    (name,) = (name for name, each in kinds().items() if type(kind) is each)
     return {"name": name, **{field.name: getattr(kind, field.name) for field in dataclasses.fields(kind)}}
 
 
