@@ -11,6 +11,8 @@ SPACES = {
     "darts": "spaces.darts",
     "nasnet": "spaces.nasnet",
 }
+# Spaces of the necks of detectors: their published architectures are known, and nothing is searched in them yet.
+NECKS = {"nas-fpn": "spaces.nas_fpn"}
 
 
 def presets(name: str) -> dict[str, Space]:
@@ -20,9 +22,10 @@ def presets(name: str) -> dict[str, Space]:
 
 def published(space: str, name: str) -> Published:
     """An architecture by its name. Raises KeyError with all names that there are."""
-    known = [name for name in SPACES if hasattr(importlib.import_module(SPACES[name]), "published")]
-    names = [f"{each}:{one}" for each in known for one in importlib.import_module(SPACES[each]).PUBLISHED]
+    modules = {each: importlib.import_module(module) for each, module in (SPACES | NECKS).items()}
+    known = {each: module for each, module in modules.items() if hasattr(module, "published")}
+    names = [f"{each}:{one}" for each, module in known.items() for one in module.PUBLISHED]
     try:
-        return importlib.import_module(SPACES[space]).published(name)
+        return modules[space].published(name)
     except (KeyError, AttributeError):
         raise KeyError(names) from None

@@ -1,7 +1,8 @@
 """The NAS-Bench-201 space: one cell of four nodes, with one of five operations on each of its six edges.
 
 Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", 2020,
-https://arxiv.org/abs/2001.00326.
+https://arxiv.org/abs/2001.00326. Its networks are in this file too, which makes it long: what the tables measured is
+the two of them together.
 """
 
 import dataclasses

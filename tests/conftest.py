@@ -71,7 +71,7 @@ COSTLY = {
     "single_path": r"logits_of_the_pruned_network\[\((1|2|3)|outside_jit",
     "strategies": r"\[.*(Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
     "streams": r"run_uses_no|predictor_uses_no",
-    "study": r"beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian_o|beside_those",
+    "study": r"beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian|beside_those",
     "testing": r"our_spaces.*darts|the_examples",
     "zero_cost": r"blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand",
 }

@@ -209,7 +209,10 @@ def test_an_optimiser_from_the_command_line_trains_shared_weights(name, rate):
     ("fields", "said"),
     [
         ({"optimiser": "adam"}, "optimiser='adam' must be sgd, adamw, rmsprop"),
-        ({"optimiser": "adamw", "nesterov": True}, "nesterov=True needs optimiser='sgd', not 'adamw'"),
+        (
+            {"optimiser": "adamw", "nesterov": True},
+            "nesterov=True needs optimiser='sgd', not 'adamw': set nesterov to false too",
+        ),
         ({"ema": 1.0}, "ema=1.0 must lie in [0, 1)"),
         ({"ema": float("nan")}, "ema=nan must lie in [0, 1)"),
     ],

@@ -108,6 +108,16 @@ def test_a_table_of_one_space_is_not_searched_in_another(table, tmp_path, capsys
     assert "epochs=6 is not in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [("train",), ("zero-cost",), ("supernet", "--evaluator.affine")], ids=" ".join)
+def test_a_table_says_what_is_measured_and_no_evaluator_does(flags, table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert search(table, "--evaluator", *flags) == 2
+    said = capsys.readouterr().err
+    assert f"evaluator='{flags[0]}' cannot be set: the table of task='table:" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_runs_no_code_that_nobody_named(table, monkeypatch):
     monkeypatch.setattr(registry, "_given", {})
     with pytest.raises(UsageError, match="is code that this process was not told to run"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Float, UInt8
@@ -53,8 +54,12 @@ class Exported:
         """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
         channels. Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
         images = self._checked(images)
+        if not len(images):
+            network: Any = self.network
+            one = jax.eval_shape(lambda: network(jnp.zeros((1, *images.shape[1:])), train=False))
+            return self.kind.answers(jax.tree.map(lambda each: np.zeros((0, *each.shape[1:]), np.float32), one))
         parts = []
-        for start in range(0, max(len(images), 1), BATCH):
+        for start in range(0, len(images), BATCH):
             batch = images[start : start + BATCH]
             # The last batch is filled up with black: one shape is one program.
             filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))

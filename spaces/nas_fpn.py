@@ -1,0 +1,342 @@
+"""The space of merging cells that NAS-FPN searched: how a detector's feature pyramid is made of a backbone's maps.
+
+Ghiasi et al., "NAS-FPN: Learning Scalable Feature Pyramid Architecture for Object Detection", 2019,
+https://arxiv.org/abs/1904.07392. The pyramid has five levels, P3 to P7, of strides 8 to 128. A cell takes two features
+that there are already, brings both to a level, merges them, and adds the result to those that later cells may take.
+The last five cells are the new levels, each once, in an order that is part of the architecture.
+
+What papers and code leave open, or differ in, is as in the authors' code (tensorflow/tpu, nasfpn.py):
+
+- a map is made coarser by max pooling, and finer by its nearest pixels;
+- `attn`: of the input of the coarser level (of equal levels the first) the largest value of each channel is the gate of
+  the other input: coarse + fine * sigmoid(max(coarse));
+- what has the level of one of the last five cells, and was taken by nobody before, is added to that cell;
+- then ReLU, a 3 x 3 convolution and normalisation;
+- P6 and P7 are P5 and P6, pooled.
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from spaces import resnet
+from spaces.abilities import Drawing, Published
+from spaces.base import Encodings
+from spaces.layers import BatchNorm, Conv, Pointwise, generator
+
+LEVELS: tuple[int, ...] = (3, 4, 5, 6, 7)
+OPS = ("sum", "attn")
+OUTPUTS = len(LEVELS)
+EACH = 4  # decisions of a cell: first input, second input of those that are left, level, operation
+CELL = re.compile(r"(sum|attn)\(([Pf]\d{1,3}),([Pf]\d{1,3})\)@(\d)")
+
+
+class Merge(NamedTuple):
+    """A cell: which features it takes, by their numbers in the pool, its level and its operation."""
+
+    first: int
+    second: int
+    level: int
+    op: str
+
+
+Cells = tuple[Merge, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class NasFpn:
+    """`cells` merging cells of `width` channels, stacked `stacks` times, on a residual network."""
+
+    cells: int = 7
+    width: int = 256
+    stacks: int = 1
+    backbone: str = "resnet-50"
+    image_size: int = 640
+    image_channels: int = 3
+
+    supernets: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for name, least in (("cells", OUTPUTS), ("width", 1), ("stacks", 1), ("image_channels", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.backbone not in resnet.BLOCKS:
+            raise ValueError(f"backbone={self.backbone!r} must be one of {', '.join(resnet.BLOCKS)}")
+        if self.image_size < 1 or self.image_size % 2 ** LEVELS[-1]:
+            raise ValueError(f"image_size={self.image_size} must be a multiple of {2 ** LEVELS[-1]}")
+
+    @property
+    def free(self) -> int:
+        """How many cells are no new levels."""
+        return self.cells - OUTPUTS
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        sizes: list[int] = []
+        for t in range(self.cells):
+            pool = OUTPUTS + t
+            sizes += [pool, pool - 1, OUTPUTS - max(t - self.free, 0), len(OPS)]
+        return tuple(sizes)
+
+    def size(self) -> int:
+        """How many architectures there are, as the paper counts them: pairs of inputs have no order."""
+        pairs = math.prod(math.comb(OUTPUTS + t, 2) for t in range(self.cells))
+        return pairs * len(OPS) ** self.cells * OUTPUTS**self.free * math.factorial(OUTPUTS)
+
+    def identity(self) -> dict:
+        fields = ("cells", "width", "stacks", "backbone")
+        return {"ops": OPS, "levels": LEVELS, **{name: getattr(self, name) for name in fields}}
+
+    def canonical(self, encodings: Encodings) -> Encodings:
+        """The inputs of a cell in the order of the pool, but where it gates and both are of one level."""
+        rows = encodings.reshape(len(encodings), self.cells, EACH)
+        first, second = _inputs(rows)
+        levels = self._levels(encodings)
+        pool = jnp.concatenate([jnp.tile(jnp.arange(OUTPUTS)[None], (len(rows), 1)), levels], axis=1)
+        one, other = (jnp.take_along_axis(pool, each, axis=1) for each in (first, second))
+        ordered = (rows[:, :, 3] == OPS.index("attn")) & (one == other)
+        low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+        first, second = jnp.where(ordered, first, low), jnp.where(ordered, second, high)
+        rows = rows.at[:, :, 0].set(first).at[:, :, 1].set(second - (second > first))
+        return rows.reshape(encodings.shape)
+
+    def _levels(self, encodings: Encodings) -> Int[Array, "n cells"]:
+        """The place in `LEVELS` of each cell: of the last five, the choice is among those that are left."""
+        choices = encodings[:, 2::EACH]
+        left = jnp.ones((len(encodings), OUTPUTS), jnp.int32)
+        found = [choices[:, t] for t in range(self.free)]
+        for t in range(self.free, self.cells):
+            level = ((left.cumsum(1) == choices[:, t, None] + 1) & (left == 1)).argmax(1)
+            left = left * (jnp.arange(OUTPUTS)[None] != level[:, None])
+            found.append(level)
+        return jnp.stack(found, axis=1).astype(jnp.int32)
+
+    def merges(self, encoding: np.ndarray) -> Cells:
+        rows = jnp.asarray(encoding, jnp.int32)[None]
+        first, second = (np.asarray(each)[0] for each in _inputs(rows.reshape(1, self.cells, EACH)))
+        levels = np.asarray(self._levels(rows))[0]
+        ops = np.asarray(encoding).reshape(self.cells, EACH)[:, 3]
+        return tuple(
+            Merge(int(i), int(j), LEVELS[level], OPS[op])
+            for i, j, level, op in zip(first, second, levels, ops, strict=True)
+        )
+
+    def describe(self, encoding: np.ndarray) -> str:
+        """A word a cell, such as `attn(P4,f5)@4`: f5 is what the first cell gave, f6 the second, and so on."""
+        return text_of(self.merges(encoding))
+
+    def parse(self, text: str) -> np.ndarray:
+        """Reads what `describe` writes, or the name of a published architecture."""
+        cells = PUBLISHED.get(text.strip()) or read(text)
+        if len(cells) != self.cells:
+            raise ValueError(f"{_quoted(text)} has {len(cells)} cells, not {self.cells}")
+        row: list[int] = []
+        left = list(LEVELS)
+        for t, (i, j, level, op) in enumerate(cells):
+            new = t >= self.free
+            if new and level not in left:
+                raise ValueError(f"{_quoted(text)}: the last five cells have level {level} twice, or lack another")
+            row += [i, j - (j > i), (left if new else LEVELS).index(level), OPS.index(op)]
+            left = [each for each in left if each != level] if new else left
+        return np.array(row, np.int32)
+
+    def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
+        """Multiply-adds of one image and parameters, of backbone and neck, and of the neck alone (`neck_macs`,
+        `neck_params`: the cells, without what brings the backbone's maps to their width)."""
+        areas = jnp.asarray([(self.image_size // 2**level) ** 2 for level in LEVELS], jnp.float32)
+        weights = 9 * self.width**2
+        macs = self.stacks * weights * areas[self._levels(encodings)].sum(1)
+        params = jnp.full(len(encodings), float(self.stacks * self.cells * (weights + 2 * self.width)))
+        more = self._fixed_costs()
+        return {"macs": macs + more[0], "params": params + more[1], "neck_macs": macs, "neck_params": params}
+
+    def _fixed_costs(self) -> tuple[float, float]:
+        macs, params = resnet.cost(self.backbone, self.image_channels, self.image_size)
+        for level, width in zip(LEVELS, resnet.widths(self.backbone)[1:], strict=False):
+            macs += width * self.width * (self.image_size // 2**level) ** 2
+            params += (width + 2) * self.width
+        return float(macs), float(params)
+
+    def drawings(self, encoding: np.ndarray) -> list[Drawing]:
+        return drawings(self.merges(encoding))
+
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
+        raise ValueError("the space nas-fpn has no shared network; build(encoding) gives that of one architecture")
+
+    def build(self, encoding: np.ndarray, key: jax.Array) -> "Detector":
+        return Detector(self, self.merges(encoding), generator(key))
+
+
+def _inputs(rows: Int[Array, "n cells 4"]) -> tuple[Int[Array, "n cells"], Int[Array, "n cells"]]:
+    first, second = rows[:, :, 0], rows[:, :, 1]
+    return first, second + (second >= first)
+
+
+def text_of(cells: Cells) -> str:
+    def name(i: int) -> str:
+        return f"P{LEVELS[i]}" if i < OUTPUTS else f"f{i}"
+
+    return " ".join(f"{op}({name(i)},{name(j)})@{level}" for i, j, level, op in cells)
+
+
+def read(text: str) -> Cells:
+    """The cells of a description. Raises ValueError that says what is wrong with the text."""
+    cells: list[Merge] = []
+    for word in text.split():
+        found = CELL.fullmatch(word)
+        if found is None:
+            raise ValueError(f"{_quoted(text)} has {word[:40]!r}, which is no cell such as attn(P4,f5)@4")
+        op, one, other, level = found.groups()
+        taken = []
+        for name in (one, other):
+            number = int(name[1:])
+            i = LEVELS.index(number) if name[0] == "P" and number in LEVELS else number if name[0] == "f" else -1
+            if i < 0 or (name[0] == "f" and not OUTPUTS <= i < OUTPUTS + len(cells)):
+                raise ValueError(f"{_quoted(text)}: {word!r} takes {name}, which there is not before it")
+            taken.append(i)
+        if taken[0] == taken[1] or int(level) not in LEVELS:
+            said = "takes one feature twice" if taken[0] == taken[1] else f"has level {level}, not one of 3 to 7"
+            raise ValueError(f"{_quoted(text)}: {word!r} {said}")
+        cells.append(Merge(taken[0], taken[1], int(level), op))
+    if not cells:
+        raise ValueError(f"{_quoted(text)} has no cell such as attn(P4,f5)@4")
+    return tuple(cells)
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+def taken_up(cells: Cells) -> list[tuple[int, ...]]:
+    """Of each cell, the features besides its inputs that are added to it: those of its level that nobody took."""
+    levels, taken, found = [*LEVELS, *(cell.level for cell in cells)], set(), []
+    for t, cell in enumerate(cells):
+        new = t >= len(cells) - OUTPUTS
+        taken |= {cell.first, cell.second}
+        rest = [i for i in range(OUTPUTS + t) if levels[i] == cell.level and i not in taken] if new else []
+        taken |= set(rest)
+        found.append(tuple(rest))
+    return found
+
+
+def drawings(cells: Cells) -> list[Drawing]:
+    names = tuple(f"P{level}" for level in LEVELS)
+    names += tuple(
+        f"{cell.op} {'P' if t >= len(cells) - OUTPUTS else 'at '}{cell.level}" for t, cell in enumerate(cells)
+    )
+    edges: list[tuple[int, int, str]] = []
+    for t, (cell, more) in enumerate(zip(cells, taken_up(cells), strict=True)):
+        edges += [(i, OUTPUTS + t, "") for i in (cell.first, cell.second)]
+        edges += [(i, OUTPUTS + t, "added") for i in more]
+    return [Drawing("pyramid", names, tuple(edges))]
+
+
+def resampled(x: Array, source: int, target: int) -> Array:
+    """A map of one level at another."""
+    factor = 2 ** abs(source - target)
+    if target > source:
+        window = (1, factor, factor, 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+    return x.repeat(factor, axis=1).repeat(factor, axis=2) if target < source else x
+
+
+def gated(coarse: Array, fine: Array) -> Array:
+    """Both of one size. The gate is of what was the coarser map."""
+    return coarse + fine * jax.nn.sigmoid(coarse.max((1, 2), keepdims=True))
+
+
+class Cell(nnx.Module):
+    """What follows a merge: ReLU, a 3 x 3 convolution and normalisation."""
+
+    def __init__(self, width: int, draw: np.random.Generator):
+        self.conv = Conv((3, 3), width, width, draw, scale=(2 / (9 * width)) ** 0.5)
+        self.norm = BatchNorm(width, affine=True)
+
+    def __call__(self, x: Array, train: bool) -> Array:
+        return self.norm(self.conv(jax.nn.relu(x)), train)
+
+
+class Neck(nnx.Module):
+    """One pyramid of another."""
+
+    def __init__(self, cells: Cells, width: int, draw: np.random.Generator):
+        self.merges, self.added = cells, tuple(taken_up(cells))
+        self.cells = nnx.List([Cell(width, draw) for _ in cells])
+
+    def __call__(self, pyramid: tuple[Array, ...], train: bool) -> tuple[Array, ...]:
+        maps, levels = list(pyramid), list(LEVELS)
+        for merge, more, cell in zip(self.merges, self.added, self.cells, strict=True):
+            i, j = merge.first, merge.second
+            if levels[j] > levels[i]:  # the coarser one first
+                i, j = j, i
+            coarse, fine = (resampled(maps[each], levels[each], merge.level) for each in (i, j))
+            merged = gated(coarse, fine) if merge.op == "attn" else coarse + fine
+            maps.append(cell(sum((maps[each] for each in more), merged), train))
+            levels.append(merge.level)
+        new = dict(zip(levels[-OUTPUTS:], maps[-OUTPUTS:], strict=True))
+        return tuple(new[level] for level in LEVELS)
+
+
+class Detector(nnx.Module):
+    """Backbone and necks, without the heads of a detector. Gives the five maps of the last pyramid."""
+
+    def __init__(self, space: NasFpn, cells: Cells, draw: np.random.Generator):
+        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw)
+        inputs = resnet.widths(space.backbone)[1:]
+        self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in inputs])
+        self.norms = nnx.List([BatchNorm(space.width, affine=True) for _ in inputs])
+        self.necks = nnx.List([Neck(cells, space.width, draw) for _ in range(space.stacks)])
+
+    def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
+        del path, key  # of one architecture; nothing here is random
+        maps = self.backbone(images, train)[1:]
+        pyramid = [norm(lateral(x), train) for x, lateral, norm in zip(maps, self.laterals, self.norms, strict=True)]
+        while len(pyramid) < len(LEVELS):
+            pyramid.append(resampled(pyramid[-1], 0, 1))
+        maps = tuple(pyramid)
+        for neck in self.necks:
+            maps = neck(maps, train)
+        return maps
+
+
+PUBLISHED = {
+    "NAS-FPN": (
+        Merge(1, 3, 4, "attn"),
+        Merge(1, 5, 4, "sum"),
+        Merge(0, 6, 3, "sum"),
+        Merge(6, 7, 4, "sum"),
+        Merge(7, 8, 5, "attn"),
+        Merge(6, 9, 7, "attn"),
+        Merge(9, 10, 6, "attn"),
+    )
+}
+
+
+def published(name: str) -> Published:
+    """Also of any cells in the notation of `describe`."""
+    cells = read(name) if "(" in name else PUBLISHED[name]
+    costs = {}
+    for stacks in (1, 3, 7):
+        space = NasFpn(len(cells), stacks=stacks)
+        price = {
+            key: int(value[0]) for key, value in space.cost(jnp.asarray(space.parse(text_of(cells)))[None]).items()
+        }
+        of_neck = {"params": price["neck_params"], "macs": price["neck_macs"]}
+        costs[f"neck at 640 pixels, 256 channels, {stacks} stack{'s' if stacks > 1 else ''}"] = of_neck
+    return Published(text_of(cells), drawings(cells), costs)
+
+
+PRESETS = {
+    # For 128 to 256 pixels on a CPU.
+    "tiny": NasFpn(width=32, backbone="resnet-10", image_size=128),
+    "small": NasFpn(width=64, stacks=3, backbone="resnet-18", image_size=256),
+    "paper": NasFpn(stacks=7),
+}
