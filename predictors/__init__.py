@@ -1,7 +1,7 @@
 """The predictors by name. Each is a module and its default value, imported when it is chosen."""
 
 import dataclasses
-import importlib
+import pkgutil
 from typing import Any
 
 PREDICTORS = {
@@ -17,8 +17,7 @@ PREDICTORS = {
 
 def predictor_class(name: str) -> Any:
     """What makes a predictor of its fields. Raises KeyError for a name that is not in `PREDICTORS`."""
-    module, _, attribute = PREDICTORS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(PREDICTORS[name])
 
 
 def kind_of(predictor: Any) -> str:

@@ -1,6 +1,6 @@
 """The strategies by name. Each is a module and a class, imported when it is chosen."""
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -48,5 +48,4 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def strategy_class(name: str) -> Callable[[], Any]:
     """What gives a strategy, a frozen dataclass, with its defaults. Raises KeyError for a name that is not listed."""
-    module, _, attribute = {**STRATEGIES, **GRADIENT_STRATEGIES}[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name({**STRATEGIES, **GRADIENT_STRATEGIES}[name])

@@ -1,6 +1,6 @@
 """How candidates are scored, a file a way. Where the task is a table, they are looked up: `table.Tabular`."""
 
-import importlib
+import pkgutil
 from typing import Any
 
 EVALUATORS = {
@@ -12,5 +12,4 @@ EVALUATORS = {
 
 
 def evaluator_class(name: str) -> Any:
-    module, _, attribute = EVALUATORS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(EVALUATORS[name])
