@@ -22,10 +22,10 @@ def presets(name: str) -> dict[str, Space]:
 
 def published(space: str, name: str) -> Published:
     """An architecture by its name. Raises KeyError with all names that there are."""
-    modules = {each: importlib.import_module(module) for each, module in (SPACES | NECKS).items()}
-    known = {each: module for each, module in modules.items() if hasattr(module, "published")}
-    names = [f"{each}:{one}" for each, module in known.items() for one in module.PUBLISHED]
+    places = SPACES | NECKS
     try:
-        return modules[space].published(name)
+        return importlib.import_module(places[space]).published(name)
     except (KeyError, AttributeError):
-        raise KeyError(names) from None
+        modules = {each: importlib.import_module(place) for each, place in places.items()}
+        known = {each: module for each, module in modules.items() if hasattr(module, "published")}
+        raise KeyError([f"{each}:{one}" for each, module in known.items() for one in module.PUBLISHED]) from None
