@@ -16,7 +16,7 @@ from nas.report.progress import Reporter
 from nas.saved import checkpoint
 from nas.store.query import Run
 from nas.store.sql import Store
-from spaces.base import Space
+from spaces.base import Space, fingerprint
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +47,11 @@ class Ongoing:
     @property
     def finals(self) -> Record:
         return dataclasses.replace(self.search, kind="final")
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """Beside a checkpoint of shared weights: what it is the progress of."""
+        return {"run": self.run.identity, "space": fingerprint(self.space), **self.space.identity()}
 
     def keep(self, kind: str, path: Path, architecture: str | None = None) -> None:
         """Notes a file of the run in the store."""

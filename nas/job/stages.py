@@ -15,7 +15,6 @@ from nas.training.net import flatten, split, supernet
 from nas.training.paths import cost_binned_paths, uniform_paths
 from nas.training.sgd import fit
 from predictors import kind_of
-from spaces.base import fingerprint
 
 
 def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
@@ -40,9 +39,8 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
 
 def by_gradients(job: Ongoing) -> list[Trial]:
     settings, saved = job.settings, job.folder / "search.safetensors"
-    note = {"run": job.run.identity, "space": fingerprint(job.space), **job.space.identity()}
     trials = gradient.search(
-        settings, job.space, job.subject.images, job.search, saved=saved, note=note, progress=job.reporter.show
+        settings, job.space, job.subject.images, job.search, saved=saved, note=job.note, progress=job.reporter.show
     )
     if saved.exists():
         job.keep("search", saved)
@@ -85,7 +83,7 @@ def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
         seed=settings.seed,
         paths=paths,
         saved=saved,
-        note={"run": job.run.identity, "space": fingerprint(space), **space.identity()},
+        note=job.note,
         on_step=lambda step, loss: job.reporter.show(stage, step, recipe.steps, f"loss {loss:.3f}"),
     )
     job.keep("supernet", saved)
