@@ -38,7 +38,7 @@ def test_an_evaluator_is_a_value_that_knows_its_name_and_what_it_measures(name):
 
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_only_what_needs_no_supernet_scores_a_space_that_has_none(name):
-    context = Context(NasNet(), None, "error", Recipe(), Recipe(), lambda affine: {}, lambda name: None)
+    context = Context(NasNet(), None, "error", Recipe(), Recipe(), lambda affine: {}, lambda name: (None, ""))
     if name in ("supernet", "zero-cost"):
         with pytest.raises(UsageError, match=f"evaluator='{name}' needs a space with shared weights"):
             evaluator_class(name)().check(context)

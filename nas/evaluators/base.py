@@ -64,7 +64,7 @@ class Context(NamedTuple):
     training: Recipe  # of the shared weights
     final: Recipe  # of one architecture alone
     shared_weights: Callable[[bool], dict[str, np.ndarray]]  # of the supernet, affine or not; trained if need be
-    predictor: Callable[[str], Any]  # a saved predictor by name
+    predictor: Callable[[str], tuple[Any, str]]  # a saved predictor by name, and the sha256 of its arrays
     progress: Path | None = None  # the folder in which unfinished trainings are kept
     note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
 

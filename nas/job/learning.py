@@ -40,8 +40,7 @@ class Learning:
         screens = kind is not None and kind not in PREDICTORS and not registry.is_own("predictor", kind)
         field, name = ("prescreen", kind) if screens else ("warm-start", warm)
         if name is not None:
-            with Store(settings.store) as store:
-                start, digest = predictor_jobs.open_saved(store, name), store.predictor(name).sha256
+            start, digest = predictor_jobs.opened(settings.store, name)
             check_space(start.card, space, f"{field}={name!r}")
         if kind is not None:
             predictor = config.build_predictor(kind) if start is None else start.predictor

@@ -4,6 +4,7 @@ All that can be wrong with it is said before anything is stored.
 """
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -22,9 +23,7 @@ from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
 from nas.evaluators.train import check as check_recipe
 from nas.report import command_lines
-from nas.saved.predictor_jobs import open_saved
-from nas.saved.predictors import Fitted
-from nas.store.sql import Store
+from nas.saved.predictor_jobs import opened
 from nas.streams import SAMPLE, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
@@ -160,18 +159,14 @@ def check_search(settings: Config, subject: Subject) -> None:
 
 def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
     """For those who score. By default no weights are shared, as before the first training."""
-
-    def saved(name: str) -> Fitted:
-        with Store(settings.store) as store:
-            return open_saved(store, name)
-
+    predictor = functools.partial(opened, settings.store)
     return Context(
         subject.space,
         subject.task,
         settings.objective,
         settings.training,
         settings.final,
-        **{"shared_weights": _no_weights, "predictor": saved, **more},
+        **{"shared_weights": _no_weights, "predictor": predictor, **more},
     )
 
 

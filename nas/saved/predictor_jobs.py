@@ -48,6 +48,12 @@ def save(store: Store, name: str, fitted: Fitted) -> Path:
     return folder
 
 
+def opened(url: str, name: str) -> tuple[Fitted, str]:
+    """The saved predictor of a store by name, and the sha256 of its arrays."""
+    with Store(url) as store:
+        return open_saved(store, name), store.predictor(name).sha256
+
+
 def open_saved(store: Store, name: str) -> Fitted:
     record = store.predictor(name)
     fitted = predictors.load(record.path)
