@@ -18,6 +18,7 @@ from spaces.cell_ops import spread
 from spaces.cell_runs import Drop, Run, Shape
 from spaces.layers import BatchNorm, Conv, Pointwise, normal, stages
 from spaces.precision import widened
+from spaces.shared import is_mixture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +210,7 @@ class Body(nnx.Module):
         drop = None
         if train and key is not None and drop_path is not None:
             drop = Drop(key, drop_path, self.drop_cells)
-        if np.ndim(path) == 2:
+        if is_mixture(path):
             return nnx.clone(self)._outputs(images, path, True, drop)
         return self._outputs(images, path, train, drop)
 

@@ -171,8 +171,8 @@ class NasFpn:
     def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
         raise ValueError("the space nas-fpn has no shared network; build(encoding) gives that of one architecture")
 
-    def build(self, encoding: np.ndarray, key: jax.Array) -> "Detector":
-        return Detector(self, self.merges(encoding), generator(key))
+    def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
+        return Body(self, self.merges(encoding), generator(key))
 
 
 def _inputs(rows: Int[Array, "n cells 4"]) -> tuple[Int[Array, "n cells"], Int[Array, "n cells"]]:
@@ -285,7 +285,7 @@ class Neck(nnx.Module):
         return tuple(new[level] for level in LEVELS)
 
 
-class Detector(nnx.Module):
+class Body(nnx.Module):
     """Backbone and necks, without the heads of a detector. Gives the five maps of the last pyramid."""
 
     def __init__(self, space: NasFpn, cells: Cells, draw: np.random.Generator):

@@ -12,7 +12,7 @@ from nas.commands import cli, search
 from nas.testing import check_space
 from spaces import resnet
 from spaces.base import architecture_id, sample
-from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, Detector, NasFpn, Neck, gated, read, resampled, taken_up, text_of
+from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, Body, NasFpn, Neck, gated, read, resampled, taken_up, text_of
 
 PAPER = NasFpn()
 TINY = NasFpn(width=4, backbone="resnet-10", image_size=128, image_channels=1)
@@ -193,8 +193,8 @@ def test_what_is_written_is_read_as_it_was():
         assert np.array_equal(PAPER.parse(text_of(cells)), row)
 
 
-def test_a_detector_is_trained_through_all_of_its_parts(key):
-    network = Detector(TINY, PUBLISHED["NAS-FPN"], np.random.default_rng(0))
+def test_a_body_is_trained_through_all_of_its_parts(key):
+    network = Body(TINY, PUBLISHED["NAS-FPN"], np.random.default_rng(0))
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     images = jax.random.normal(key, (2, 128, 128, 1))
 
