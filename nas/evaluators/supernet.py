@@ -15,7 +15,7 @@ from nas.devices import everywhere
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import CALIBRATION, generator
 from nas.tasks.base import Task
-from nas.training.net import calibrate, measure, on_path, split, supernet, unflatten
+from nas.training.net import calibrate, images_at_once, measure, on_path, split, supernet, unflatten
 from spaces.base import Space, costs
 
 
@@ -74,8 +74,7 @@ class SupernetEvaluator:
         graph, shared, statistics = self._network
         path = jnp.asarray(encoding, jnp.int32)
         weights = on_path(shared, path)
-        how = {"batch": self.batch_size, "precision": self.precision}
+        how = {"batch": images_at_once(self.task, self.batch_size), "precision": self.precision}
         statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
-        value = measure(graph, weights, statistics, self.task.valid, self.task, path, **how)
-        metric = self.task.kind.metric
-        return Evaluation({metric: value, **costs(self.space, encoding)}, objective=metric)
+        metrics = measure(graph, weights, statistics, self.task.valid, self.task, path, **how)
+        return Evaluation({**metrics, **costs(self.space, encoding)}, objective=self.task.kind.metric)

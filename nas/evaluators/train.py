@@ -1,6 +1,7 @@
 """Evaluation by training: one architecture from scratch, by itself."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
-from nas.training.net import alone, calibrate, flatten, measure, split, supernet, unflatten
+from nas.training.net import alone, calibrate, flatten, images_at_once, measure, split, supernet, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces.abilities import shares_weights, trains_as_cells
@@ -100,17 +101,15 @@ class TrainEvaluator:
         )
         if recipe.auxiliary:
             weights, graph, statistics = self._without_auxiliary(weights, row, key)
-        how = {"batch": self.batch_size, "precision": recipe.precision}
+        how = {"batch": images_at_once(self.task, self.batch_size), "precision": recipe.precision}
         images = self.task.train.images[: self.calibration_images]
         statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)
         metric = self.task.kind.metric
-        metrics = {
-            metric: measure(graph, weights, statistics, self.task.valid, self.task, path, **how),
-            **costs(self.space, encoding),
-        }
+        measured = functools.partial(measure, graph, weights, statistics, task=self.task, path=path, **how)
+        metrics = {**measured(self.task.valid), **costs(self.space, encoding)}
         if not self.tests:
             return Evaluation(metrics, objective=metric)
-        metrics[f"test_{metric}"] = measure(graph, weights, statistics, self.task.test, self.task, path, **how)
+        metrics |= {f"test_{name}": value for name, value in measured(self.task.test).items()}
         jax.block_until_ready(weights)
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
 

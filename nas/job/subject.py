@@ -91,6 +91,7 @@ def load_task(settings: Config) -> Task:
     for part in ("training", "final"):
         recipe = getattr(settings, part)
         check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size, f"{part}.")
+        task.kind.check_recipe(f"{part}.", recipe)
     return task
 
 

@@ -3,6 +3,7 @@
 The parts depend on the data and on the split seed, never on the seed of a search, so that searches compare.
 """
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -22,15 +23,16 @@ from nas.tasks.pixels import resize as resized
 @dataclass(frozen=True, eq=False)
 class Split:
     images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int32 [n], or float32 [n] where they are numbers
+    labels: np.ndarray  # int32 [n]; float32 [n, ...] where they are numbers
 
     def __post_init__(self):
         images, labels = self.images, self.labels
         if images.dtype != np.uint8 or images.ndim != 4:
             kind = f"{images.dtype} {list(images.shape)}"
             raise UsageError(f"images={kind} must be uint8 [n, height, width, channels]")
-        if labels.dtype not in (np.int32, np.float32) or labels.shape != images.shape[:1]:
-            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be int32 or float32 [{len(images)}]")
+        if labels.dtype not in (np.int32, np.float32) or labels.shape[:1] != images.shape[:1]:
+            allowed = f"int32 or float32 [{len(images)}, ...]"
+            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be {allowed}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -190,7 +192,7 @@ def split(
             chosen[part], order = ("train", order[:n]), order[n:]
     chosen["train"] = "train", order
 
-    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, kind.outputs)
+    sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, max(1, kind.outputs))
     height, width = shapes["train"][:2]
     size = image_size or (max if resize == "pad" else min)(height, width)
     parts: dict[str, Split] = {}
@@ -204,7 +206,9 @@ def split(
     mean, std = _moments(parts["train"].images)
     note = resizing(name, found or {(width, height): sum(map(len, parts.values()))}, size, resize)
     how = None if note is None else resize
-    return Task(name, **parts, kind=kind, mean=mean, std=std, classes=classes, resize=how, note=note)
+    task = Task(name, **parts, kind=kind, mean=mean, std=std, classes=classes, resize=how, note=note)
+    remark = kind.remark(name, task.classes, {part: data.labels for part, data in parts.items()})
+    return dataclasses.replace(task, note="; ".join(filter(None, (note, remark))) or None)
 
 
 def check_options(seed: int, max_images: int | None, image_size: int | None, resize: str) -> None:
@@ -232,7 +236,7 @@ def _checked(field: str, images: np.ndarray, labels: np.ndarray, kind: Any) -> S
     if images.ndim != 4 or images.size == 0 or images.shape[3] > 4:
         allowed = "[n, height, width] or [n, height, width, channels], not empty, of 1..4 channels"
         raise UsageError(f"{field}.images={shape} must be {allowed}")
-    if labels.shape != images.shape[:1]:
+    if labels.shape[:1] != images.shape[:1] or labels.ndim == 2:
         raise UsageError(f"{field}.labels={list(labels.shape)} must be [{len(images)}], one label an image")
     return Split(as_uint8(f"{field}.images", images), kind.checked(field, labels))
 

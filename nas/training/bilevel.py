@@ -240,8 +240,7 @@ def _measured(rule: Rule, program: Program, task: Task, state: SearchState, stat
     tracked = strategy.tracked(state.logits, mixing)
     if strategy.along_paths:
         tracked = OneHot(tracked)
-    value = measure(program.graph, state.train.weights, statistics, task.valid, task, tracked, **how)
-    metrics = {task.kind.metric: value}
+    metrics = measure(program.graph, state.train.weights, statistics, task.valid, task, tracked, **how)
     if strategy.stop_growth:
         metrics["curvature"] = float(state.curvature[epoch])
     return Epoch(epoch, row, metrics, seconds)

@@ -132,11 +132,11 @@ batch_logits = _repeatable(_logits)
 
 
 @_repeatable
-def _batch_misses(graph, scaling, how, weights, statistics, images, labels, path, indices, counted) -> Array:
-    """The sum of the misses of the images at these indices, of those that are counted."""
+def _judged(graph, scaling, how, weights, statistics, images, labels, path, indices, counted) -> Any:
+    """What the metrics are made of, of the images at these indices."""
     precision, kind = how
     outputs = _logits(graph, scaling, precision, weights, statistics, images[indices], path)
-    return jnp.where(counted, kind.misses(outputs, labels[indices]), 0).sum()
+    return kind.judged(outputs, labels[indices], counted)
 
 
 @jax.jit
@@ -155,17 +155,24 @@ def calibrate(graph, weights, statistics, images: Any, task: Task, path, *, batc
     )
 
 
-def measure(graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str) -> float:
-    """The metric of the task on these images. They lie on the device, and what is missed is summed there."""
+def measure(
+    graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str
+) -> dict[str, float]:
+    """The metrics of the task on these images. They lie on the device, and are judged there."""
     batch = min(batch, len(data))
     scaling = (task.mean, task.std)
-    misses = []
+    judged = []
     for i in range(0, len(data), batch):
         # The last batch is moved back, not padded or cut: one shape is one program.
         indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
         inputs = (weights, statistics, *data.on_device, path, indices, indices >= i)
-        misses.append(_batch_misses(graph, scaling, (precision, task.kind), *inputs))
-    return task.kind.value(sum(map(float, jax.device_get(misses))) / len(data))
+        judged.append(_judged(graph, scaling, (precision, task.kind), *inputs))
+    return task.kind.metrics(jax.device_get(judged), data.labels)
+
+
+def images_at_once(task: Task, most: int = 256) -> int:
+    """How many images are shown to a network that is not trained: fewer large ones, for memory's sake."""
+    return min(most, max(16, 2**20 // task.image_size**2))
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 
 from nas.devices import divided, everywhere
 from nas.streams import OWN_TRAINING, TRAINING, stream
-from nas.tasks.augment import Augment, augment, normalise
+from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
 from nas.training.driver import checkpoints, drive
 from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32
@@ -97,7 +97,7 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
     images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
     targets = program.kind.targets(data[1][indices], recipe.label_smoothing)
     how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
-    images, targets = augment(how, images, targets, key_augment)
+    images, targets = program.kind.augmented(how, images, targets, key_augment)
     images = images.astype(PRECISIONS[recipe.precision])
 
     def loss(weights, path) -> Array:

@@ -8,25 +8,26 @@ import dataclasses
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from nas.errors import UsageError, unknown
+from nas.tasks.augment import Augment, augment
 
 
-@runtime_checkable
-class Kind(Protocol):
-    """A frozen dataclass: compiled programs are looked up by it."""
+class Kind:
+    """What every kind is, a frozen dataclass of numbers: compiled programs are looked up by it."""
 
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
     allowed: ClassVar[str]  # the labels that it takes, in words
     # What ends a network: called with the shapes `(height, width, channels)` of the maps of its stages, the finest
     # first, and a generator, it gives a module that is called with these maps and `train`. None where the classifier
     # of the space ends it; else `outputs` is 0, and spaces have none.
-    head: ClassVar[Callable[[tuple[tuple[int, ...], ...], np.random.Generator], Any] | None]
+    head: ClassVar[Any]  # Callable[[tuple[tuple[int, ...], ...], np.random.Generator], nnx.Module] | None
 
     @classmethod
     def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Kind | None":
@@ -54,23 +55,44 @@ class Kind(Protocol):
         """The names of the classes, where there are such. Raises UsageError."""
         ...
 
-    def targets(self, labels: Array, smoothing: float) -> Float[Array, "n outputs"]:
+    def check_recipe(self, field: str, recipe: Any) -> None:
+        """Raises UsageError for a recipe that asks for what there is not for this kind."""
+
+    def remark(self, name: str, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> str | None:
+        """What a user should know of the labels of each part, in one line."""
+        return None
+
+    def targets(self, labels: Array, smoothing: float) -> Array:
         """What a network is trained towards."""
         ...
 
-    def loss(self, outputs: Float[Array, "n outputs"], targets: Float[Array, "n outputs"]) -> Float[Array, ""]:
+    def augmented(
+        self, how: Augment, images: Float[Array, "n h w c"], targets: Array, key: Key[Array, ""]
+    ) -> tuple[Float[Array, "n h w c"], Array]:
+        """The images of a step of training, changed at random, with what is then to be learned of them."""
+        return augment(how, images, targets, key)
+
+    def loss(self, outputs: Any, targets: Array) -> Float[Array, ""]:
         """In single precision, the mean over the batch."""
         ...
 
-    def misses(self, outputs: Float[Array, "n outputs"], labels: Array) -> Float[Array, "n"]:
-        """How far each image's answer is off."""
+    def judged(self, outputs: Any, labels: Any, counted: Any) -> Any:
+        """What the metrics are made of, of a batch, on the device; images that do not count were in another one."""
+        return jnp.where(counted, self.misses(outputs, labels), 0).sum()
+
+    def metrics(self, judged: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
+        """All that is measured, by name, from what was judged of each batch of the images of these labels."""
+        return {self.metric: self.value(sum(map(float, judged)) / len(labels))}
+
+    def misses(self, outputs: Any, labels: Array) -> Float[Array, "n"]:
+        """How far each image's answer is off: what the metric is made of, unless a kind is judged otherwise."""
         ...
 
     def value(self, mean: float) -> float:
         """The metric, of the mean of all misses."""
         ...
 
-    def answers(self, outputs: np.ndarray) -> np.ndarray:
+    def answers(self, outputs: Any) -> Any:
         """The outputs of an exported network in the units of the labels."""
         ...
 

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nas.errors import UsageError
+from nas.tasks.kinds import Kind
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification:
+class Classification(Kind):
     num_classes: int
 
     metric: ClassVar[str] = "error"

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nas.errors import UsageError
+from nas.tasks.kinds import Kind
 
 FEWEST = 10  # images, of which parts are made
 BINS = 10  # of equally many images, by which parts of the data are stratified
 
 
 @dataclasses.dataclass(frozen=True)
-class Regression:
+class Regression(Kind):
     mean: float
     scale: float
 
