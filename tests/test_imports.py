@@ -91,7 +91,7 @@ ALLOWED = {
     "nas.plain": ["nas.errors"],
     "nas.streams": [],
     "nas.devices": [],
-    "nas.tasks": ["nas.tasks", "nas.errors", "nas.plain", "nas.registry", "nas.devices"],
+    "nas.tasks": ["nas.tasks", "spaces", "nas.errors", "nas.plain", "nas.registry", "nas.devices"],
     "nas.saved.checkpoint": ["nas.errors", "nas.plain"],
 }
 

@@ -129,7 +129,7 @@ def _seen(what: tuple[Graph, Any], weights, statistics, path, images, labels) ->
 
     gradient = jax.grad(loss)(weights)
     # Not as one backward program for both: on a CPU the weights' gradients cost several times those of the images.
-    by_images = jax.grad(lambda images: answer(weights, images).sum())(images)
+    by_images = jax.grad(lambda images: _sum(answer(weights, images)))(images)
     return {
         "agreements": agreements(functools.partial(answer, weights), images),
         "gradients": by_images.reshape(len(images), -1),
@@ -144,9 +144,14 @@ def _synflow(graph: Graph, weights, statistics, path, image) -> Array:
 
     def response(weights: nnx.State) -> Array:
         network: Any = nnx.merge(graph.definition, weights, initial_statistics(statistics, path), copy=True)
-        return network(image, path, train=False).sum()
+        return _sum(network(image, path, train=False))
 
     return jnp.log(total(_saliency, path, positive, jax.grad(response)(positive)))
+
+
+def _sum(outputs: Any) -> Array:
+    """Of all that a network gives."""
+    return sum((each.sum() for each in jax.tree.leaves(outputs)), jnp.zeros(()))
 
 
 def _saliency(weight: Array, gradient: Array) -> Array:

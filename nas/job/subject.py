@@ -27,8 +27,9 @@ from nas.saved.predictor_jobs import opened
 from nas.streams import SAMPLE, stream
 from nas.tables import Table, table_of
 from nas.tasks import load
-from nas.tasks.augment import Augment, check_fits
+from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
+from nas.training.sgd import augmentation
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost
 from strategies.base import GradientStrategy
@@ -90,7 +91,7 @@ def load_task(settings: Config) -> Task:
     )
     for part in ("training", "final"):
         recipe = getattr(settings, part)
-        check_fits(Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup), task.image_size, f"{part}.")
+        check_fits(augmentation(recipe), task.image_size, f"{part}.")
         task.kind.check_recipe(f"{part}.", recipe)
     return task
 

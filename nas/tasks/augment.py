@@ -23,6 +23,8 @@ class Augment:
     """Mirror every other image, at random, left to right."""
     cutout: int = 0
     """Side of the square that is set to zero; 0: none."""
+    jitter: float = 0.0
+    """Images of detection are scaled by a factor in 1 - jitter to 1 + jitter, at random."""
     mixup: float = 0.0
     """alpha of Beta(alpha, alpha), from which the weight of the mixture is drawn; 0: none."""
 
@@ -33,6 +35,8 @@ class Augment:
                 raise UsageError(f"{field}={value!r} must be a whole number of pixels, 0 or more")
         if not isinstance(self.flip, bool):
             raise UsageError(f"flip={self.flip!r} must be true or false")
+        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter < 1:
+            raise UsageError(f"jitter={self.jitter!r} must lie in [0, 1)")
         if not isinstance(self.mixup, int | float) or not (math.isfinite(self.mixup) and self.mixup >= 0):
             raise UsageError(f"mixup={self.mixup!r} must be a finite number, 0 or more")
 

@@ -43,6 +43,8 @@ class Recipe:
     """Random horizontal flips."""
     cutout: int = 0
     """Side of the square that is blanked, in pixels."""
+    jitter: float = 0.0
+    """Of detection: images are scaled by random factors from 1 - jitter to 1 + jitter."""
     mixup: float = 0.0
     """Alpha of mixup; 0 switches it off."""
     drop_path: float = 0.0
@@ -68,7 +70,7 @@ class Recipe:
             raise ValueError(
                 f"min_learning_rate={self.min_learning_rate} must lie in 0..learning_rate={self.learning_rate}"
             )
-        for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path"):
+        for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path", "jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
         if self.optimiser not in get_args(Optimiser):

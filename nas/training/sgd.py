@@ -90,14 +90,17 @@ def train_step(
     return (put(state, new, path) if program.shared else new), value
 
 
+def augmentation(recipe: Recipe) -> Augment:
+    return Augment(**{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Augment)})
+
+
 def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) -> Callable[[nnx.State, Any], Array]:
     """The loss of a step's images, augmented, as a function of the weights and the path."""
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
     images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
     targets = program.kind.targets(data[1][indices], recipe.label_smoothing)
-    how = Augment(recipe.crop, recipe.flip, recipe.cutout, recipe.mixup)
-    images, targets = program.kind.augmented(how, images, targets, key_augment)
+    images, targets = program.kind.augmented(augmentation(recipe), images, targets, key_augment)
     images = images.astype(PRECISIONS[recipe.precision])
 
     def loss(weights, path) -> Array:

@@ -57,6 +57,8 @@ class Kind:
 
     def check_recipe(self, field: str, recipe: Any) -> None:
         """Raises UsageError for a recipe that asks for what there is not for this kind."""
+        if recipe.jitter:
+            raise UsageError(f"{field}jitter={recipe.jitter} must be 0: it is for detectors")
 
     def remark(self, name: str, classes: Sequence[str], labels: Mapping[str, np.ndarray]) -> str | None:
         """What a user should know of the labels of each part, in one line."""

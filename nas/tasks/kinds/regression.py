@@ -35,7 +35,7 @@ class Regression(Kind):
     @classmethod
     def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Regression | None":
         del outputs
-        if labels.dtype.kind != "f":
+        if labels.dtype.kind != "f" or labels.ndim != 1:
             return None
         numbers = labels.astype(np.float64)
         if not numbers.size or not np.isfinite(numbers).all() or not numbers.std() > 0:

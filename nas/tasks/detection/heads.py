@@ -1,0 +1,108 @@
+"""What ends the body of a one-stage detector: heads that are shared by the levels of a pyramid.
+
+Lin et al., "Focal Loss for Dense Object Detection", 2017, https://arxiv.org/abs/1708.02002, with normalisation by each
+level, as in the code of NAS-FPN. A body that gives no pyramid gets the plain one of Lin et al., "Feature Pyramid
+Networks for Object Detection", 2017, https://arxiv.org/abs/1612.03144, on its last three maps.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from nas.tasks.detection.boxes import ANCHORS
+from spaces.layers import BatchNorm, Conv, Pointwise
+
+Shape = tuple[int, ...]  # height, width, channels
+LEVELS = 5
+PLAIN_WIDTH = 64  # of a pyramid that is not the space's
+PRIOR = 0.01  # of an anchor to find anything, before training
+FINAL_SCALE = 0.01  # of the last convolutions' initial weights
+
+
+def depth(width: int) -> int:
+    """Convolutions of each head before its last one: as many as RetinaNet has, in narrow ones as few as EfficientDet's
+    (Tan et al., 2020, https://arxiv.org/abs/1911.09070) or fewer."""
+    return 4 if width >= 160 else 3 if width >= 64 else 2
+
+
+def is_pyramid(shapes: Sequence[Shape]) -> bool:
+    """Whether these maps are the levels of one: equally wide, each half as large as the one before it."""
+    halves = all(-(-a[0] // 2) == b[0] and -(-a[1] // 2) == b[1] for a, b in itertools.pairwise(shapes))
+    return len(shapes) == LEVELS and len({shape[2] for shape in shapes}) == 1 and halves
+
+
+class Level(nnx.Module):
+    """The normalisation of one level, after each convolution of a head."""
+
+    def __init__(self, width: int, count: int):
+        self.norms = nnx.List([BatchNorm(width, affine=True) for _ in range(count)])
+
+
+class Tower(nnx.Module):
+    """One head: convolutions that all levels share, each with a level's own normalisation, and a last one with bias."""
+
+    def __init__(self, width: int, outputs: int, bias: float, draw: np.random.Generator):
+        scale, count = (2 / (9 * width)) ** 0.5, depth(width)
+        self.convs = nnx.List([Conv((3, 3), width, width, draw, scale=scale) for _ in range(count)])
+        self.levels = nnx.List([Level(width, count) for _ in range(LEVELS)])
+        self.last = Conv((3, 3), width, outputs, draw, scale=FINAL_SCALE)
+        self.bias = nnx.Param(np.full(outputs, bias, np.float32))
+
+    def __call__(self, x: Float[Array, "n h w c"], level: Level, train: bool) -> Float[Array, "n h w outputs"]:
+        for conv, norm in zip(self.convs, level.norms, strict=True):
+            x = jax.nn.relu(norm(conv(x), train))
+        return self.last(x) + jnp.asarray(self.bias.get_value(), x.dtype)
+
+
+class PlainPyramid(nnx.Module):
+    """Five levels of the last three maps: from the coarsest down they are added up; the last two are pooled."""
+
+    def __init__(self, shapes: Sequence[Shape], width: int, draw: np.random.Generator):
+        inputs = [shape[2] for shape in shapes[-3:]]
+        self.laterals = nnx.List([Pointwise(wide, width, draw, scale=wide**-0.5) for wide in inputs])
+        self.convs = nnx.List([Conv((3, 3), width, width, draw, scale=(1 / (9 * width)) ** 0.5) for _ in inputs])
+        self.norms = nnx.List([BatchNorm(width, affine=True) for _ in inputs])
+
+    def __call__(self, maps: Sequence[Array], train: bool) -> list[Array]:
+        merged = [lateral(x) for lateral, x in zip(self.laterals, maps[-len(self.laterals) :], strict=True)]
+        for i in reversed(range(len(merged) - 1)):
+            rows, columns = merged[i].shape[1:3]
+            above = merged[i + 1].repeat(2, axis=1).repeat(2, axis=2)[:, :rows, :columns]
+            merged[i] = merged[i] + above
+        levels = [norm(conv(x), train) for x, conv, norm in zip(merged, self.convs, self.norms, strict=True)]
+        while len(levels) < LEVELS:
+            x = levels[-1]
+            pads = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
+            levels.append(lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), pads))
+        return levels
+
+
+class Heads(nnx.Module):
+    """Gives for each level the logits of classes `[n, h, w, anchors * classes]` and the boxes `[n, h, w, anchors * 4]`,
+    relative to anchors."""
+
+    def __init__(self, shapes: Sequence[Shape], num_classes: int, draw: np.random.Generator):
+        own = is_pyramid(shapes)
+        if not own and len(shapes) < 3:
+            raise ValueError(f"a detector needs the maps of three resolutions or more, not of {len(shapes)}")
+        width = shapes[0][2] if own else PLAIN_WIDTH
+        self.pyramid = nnx.List([] if own else [PlainPyramid(shapes, width, draw)])
+        self.classes = Tower(width, ANCHORS * num_classes, -math.log((1 - PRIOR) / PRIOR), draw)
+        self.boxes = Tower(width, ANCHORS * 4, 0.0, draw)
+
+    def __call__(self, maps: Sequence[Array], *, train: bool) -> tuple[tuple[Array, Array], ...]:
+        levels = list(maps)
+        for pyramid in self.pyramid:
+            levels = pyramid(levels, train)
+        towers = self.classes, self.boxes
+        return tuple(
+            (towers[0](x, towers[0].levels[i], train), towers[1](x, towers[1].levels[i], train))
+            for i, x in enumerate(levels)
+        )
