@@ -54,8 +54,8 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
     def on_report(number: int, objectives: tuple[float, ...]) -> None:
         nonlocal best, count
         best, count = float(np.fmin(best, objectives[0])), count + 1
-        value = output.number(settings.objective, best)
-        job.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
+        remark = f"best {output.reading(settings.objective, best)}"
+        job.reporter.show("Searching", count, settings.trials, remark)
 
     if record.complete(state):
         return
