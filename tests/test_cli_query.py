@@ -203,6 +203,83 @@ def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
     assert first == "2af3"
 
 
+# What more is better of.
+
+
+@pytest.fixture(scope="module")
+def detected(tmp_path_factory):
+    """A run that has found boxes: each network is larger than the one before, and better but for the last."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('store')}/nas.db"
+    given = {"given": {"objectives": "minus_ap,macs"}, "metric": "minus_ap"}
+    with Store(url, create=True) as store:
+        run = store.add_run(
+            name="boxes", space="toy", strategy="random", task="coco", config=given, code_version="0", seed=0
+        )
+        store.add_trials(run.id, [NewTrial(i, f"{i}af3", [i], f"toy({i})", "toy", 2, 0) for i in range(4)])
+        for i, ap in enumerate((0.0, 0.25, 0.312, 0.3)):
+            metrics = {"minus_ap": -ap, "minus_ap50": -1.5 * ap, "macs": 1e6 * (i + 1)}
+            store.finish_trial(run.id, i, metrics=metrics, error=None, seconds=1)
+        store.add_trials(run.id, [NewTrial(0, "2af3", [2], "toy(2)", "toy", 9, 0)], kind="final")
+        metrics = {"standalone_minus_ap": -0.4, "test_minus_ap": -0.35}
+        store.finish_trial(run.id, 0, metrics=metrics, error=None, seconds=60, kind="final")
+    return url
+
+
+def test_what_more_is_better_of_is_shown_as_it_is_the_most_first(capsys, detected):
+    header, first, *_, last = answer(capsys, "top", "boxes", "--store", detected).splitlines()
+    names = dict(zip(header.split(), first.split(), strict=True))
+    assert (names["architecture"], names["ap"], names["ap50"]) == ("2af3", "0.312", "0.468")
+    assert (names["standalone_ap"], names["test_ap"]) == ("0.4", "0.35")
+    assert last.split()[0] == "0af3"
+    assert "-0" not in last
+    (run,) = json.loads(answer(capsys, "runs", "--format", "json", "--store", detected))
+    assert (run["objective"], run["best"]) == ("ap", 0.312)
+    assert "minus" not in answer(capsys, "show", "2af3", "--store", detected)
+    shown = csv.DictReader(io.StringIO(answer(capsys, "show", "2af3", "--format", "csv", "--store", detected)))
+    assert {"ap": "0.312", "test_ap": "0.35"}.items() <= {row["name"]: row["value"] for row in shown}.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "trials"),
+    [
+        (["top", "boxes", "--by", "ap"], [2, 3, 1, 0]),
+        (["top", "boxes", "--by", "minus_ap"], [2, 3, 1, 0]),
+        (["top", "boxes", "--by", "standalone_ap"], [2]),
+        (["top", "boxes", "--where", "ap > 0.29 and ap50 < 0.46"], [3]),
+        (["top", "boxes", "--where", "minus_ap < -0.3"], [2]),
+        (["pareto", "boxes"], [2, 1, 0]),
+        (["pareto", "boxes", "--objectives", "macs,ap"], [0, 1, 2]),
+        (["pareto", "boxes", "--objectives", "minus_ap"], [2]),
+    ],
+)
+def test_either_spelling_is_understood(capsys, detected, words, trials):
+    rows = json.loads(answer(capsys, *words, "--format", "json", "--store", detected))
+    assert [row["trial"] for row in rows] == trials
+    assert [row["ap"] for row in rows] == [(0.0, 0.25, 0.312, 0.3)[trial] for trial in trials]
+    assert not any("minus" in name for row in rows for name in row)
+
+
+def test_a_misspelt_one_is_answered_with_what_is_shown(capsys, detected):
+    said = complaint(capsys, "top", "boxes", "--by", "ap5", "--store", detected)
+    assert "is not one of ap, ap50, error" in said
+    assert "minus" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "reference", "volume"),
+    [
+        ([], [0.0, 4e6], 0.25 * 2e6 + 0.062 * 1e6),
+        (["--reference", "0.2,5e6"], [0.2, 5e6], 0.05 * 3e6 + 0.062 * 2e6),
+        (["--objectives", "ap,macs", "--reference", "0.2,5e6"], [0.2, 5e6], 0.05 * 3e6 + 0.062 * 2e6),
+        (["--objectives", "minus_ap,macs", "--reference=-0.2,5e6"], [0.2, 5e6], 0.05 * 3e6 + 0.062 * 2e6),
+    ],
+)
+def test_a_volume_reaches_down_to_the_reference(capsys, detected, words, reference, volume):
+    (row,) = json.loads(answer(capsys, "hypervolume", "boxes", *words, "--format", "json", "--store", detected))
+    assert (row["objectives"], row["reference"], row["front"]) == ("ap,macs", reference, 3)
+    assert row["hypervolume"] == pytest.approx(volume)
+
+
 # Mistakes.
 
 

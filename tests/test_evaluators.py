@@ -10,12 +10,14 @@ import pytest
 import nas
 from nas.commands import cli
 from nas.commands import search as launch
+from nas.config import from_values
 from nas.errors import UsageError
 from nas.evaluators import EVALUATORS, evaluator_class
 from nas.evaluators.base import Context, Scoring
 from nas.evaluators.own import scoring
 from nas.job import run as job
-from nas.report.progress import Silent
+from nas.report.outcome import told
+from nas.report.progress import Bar, Silent
 from nas.saved import predictor_jobs
 from nas.saved.predictors import fit
 from nas.store.sql import Store
@@ -130,3 +132,38 @@ def test_an_own_evaluator_is_called_by_its_name():
 
     assert scoring(Probe()).name == "Probe"
     assert scoring(Probe()).metrics("error") == ("speed",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharp:
+    metrics = ("minus_sharpness",)
+
+    def prepare(self, space, task):
+        return lambda encoding, budget, seed: {"minus_sharpness": -float(sum(encoding))}
+
+
+def test_what_more_is_better_of_is_named_in_either_spelling_and_told_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = {"evaluator": Sharp(), "strategy": "random", "trials": 5, "finalists": 0, "workers": 0, "store": STORE}
+    found = {}
+    for name in ("sharpness", "minus_sharpness"):
+        with Bar() as bar:
+            data = from_values({**given, "name": f"by-{name}", "objectives": f"{name},macs"})
+            found[name] = job.search(data, reporter=bar)
+    outcome = found["sharpness"]
+    ranks = [[(row["trial"], row["sharpness"]) for row in each.best] for each in found.values()]
+    assert ranks[0] == ranks[1]
+    assert (outcome.objective, outcome.objectives, outcome.most) == ("sharpness", "sharpness,macs", True)
+    best = max(sum(row["encoding"]) for row in outcome.best)
+    assert outcome.best[0]["sharpness"] == best
+    text = told(outcome)
+    assert "by sharpness (most is best)" in text
+    assert "pareto by-sharpness --objectives sharpness,macs" in text
+    assert "lay on its way" not in text
+    said = capsys.readouterr().err
+    assert f"best sharpness {best:.4g}" in said
+    assert "minus" not in text + said.replace("by-minus_sharpness", "")
+    with pytest.raises(UsageError, match=r"objectives=.* must be different names"):
+        nas.search(**given, objectives="sharpness,minus_sharpness")
+    with pytest.raises(UsageError, match="did you mean 'sharpness'"):
+        nas.search(**given, objectives="sharpnes")

@@ -16,6 +16,7 @@ import pytest
 import nas
 from nas.commands import search as launch
 from nas.errors import UsageError
+from nas.job.finals import told_apart
 from nas.store.sql import Store
 from nas.tasks import load
 
@@ -258,6 +259,15 @@ def test_images_of_ones_own_are_searched_and_rows_go_into_pandas(tmp_path):
     assert len(table) == 3
     assert table["error"].is_monotonic_increasing
     assert table.equals(pd.DataFrame(outcome.best).iloc[:3])
+
+
+def test_all_that_a_final_training_measures_is_told_apart_from_the_search():
+    tested = {"minus_ap": -0.3, "minus_ap50": -0.5, "macs": 9.0, "test_minus_ap": -0.2, "test_minus_ap50": -0.4}
+    assert told_apart(tested, "minus_ap") == {
+        **{"standalone_minus_ap": -0.3, "standalone_minus_ap50": -0.5, "macs": 9.0},
+        **{"test_minus_ap": -0.2, "test_minus_ap50": -0.4},
+    }
+    assert told_apart({"error": 0.1, "macs": 9.0}, "error") == {"standalone_error": 0.1, "macs": 9.0}  # a table
 
 
 VARIATIONS = {

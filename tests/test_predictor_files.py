@@ -14,6 +14,7 @@ from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import UsageError
 from nas.saved import predictor_jobs, predictors
+from nas.store.sql import NewTrial, Store
 from nas.tables import Column, Table, write_table
 from predictors import PREDICTORS, kind_of, predictor_class
 from spaces import presets
@@ -235,6 +236,33 @@ def test_a_predictor_is_saved_shown_measured_asked_handed_on_and_used(here, tabl
     top = json.loads(nas(capsys, "top", "s3", "--limit", "1", "--format", "json")[1])[0]
     random = json.loads(nas(capsys, "top", "s2", "--limit", "1", "--format", "json")[1])[0]
     assert top["error"] < random["error"]  # ten that were screened, and thirty that were not
+
+
+def test_a_predictor_of_what_more_is_better_of_is_named_in_either_spelling(here, capsys):
+    given = {"given": {"objectives": "minus_ap"}, "architectures": DESCRIBED}
+    with Store("sqlite:///nas.db", create=True) as store:
+        run = store.add_run(
+            name="it", space="nasbench201", strategy="random", task="coco", config=given, code_version="0", seed=0
+        )
+        store.add_trials(
+            run.id, [NewTrial(i, f"a{i}", row.tolist(), "", "nasbench201", 2, 0) for i, row in enumerate(ROWS)]
+        )
+        for i, error in enumerate(ERRORS):
+            store.finish_trial(run.id, i, metrics={"minus_ap": float(error) - 1}, error=None, seconds=1)
+    spellings = {"first": [], "second": ["--objective", "ap"], "third": ["--objective", "minus_ap"]}
+    for name, words in spellings.items():
+        assert nas(capsys, "predictors", "fit", "linear", "--from-run", "it", "--name", name, *words)[0] == 0
+    best = {name: nas(capsys, "predictors", "score", name, "--format", "json")[1] for name in spellings}
+    assert best["first"] == best["second"] == best["third"]
+    rows = json.loads(best["first"])
+    assert rows[0]["predicted_ap"] == max(row["predicted_ap"] for row in rows) > 0
+    assert rows[0]["description"].count("nor_conv_3x3") == 6
+    [row, *_] = json.loads(nas(capsys, "predictors", "list", "--format", "json")[1])
+    assert row["objective"] == "ap"
+    [quality] = json.loads(nas(capsys, "predictors", "evaluate", "first", "--on-run", "it", "--format", "json")[1])
+    assert quality["kendall_tau"] > 0.5
+    _, _, said = nas(capsys, "predictors", "fit", "linear", "--from-run", "it", "--name", "x", "--objective", "error")
+    assert "it has ap" in said
 
 
 def test_a_predictor_whose_name_is_taken_meanwhile_is_kept_under_another(here, table, capsys, monkeypatch):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.errors import UsageError
+from nas.report import output
 from nas.store import query
 from nas.store.query import IDENTITY, METRICS, Trial
 
@@ -132,6 +133,60 @@ def test_a_metric_that_nobody_measured_is_answered_with_those_that_were():
 def test_a_limit_is_at_least_one(limit):
     with pytest.raises(UsageError, match=f"limit={limit}"):
         query.top([], limit=limit)
+
+
+# What more is better of.
+
+
+def test_an_answer_has_the_positive_of_what_is_kept_as_a_negative():
+    found = rows({"minus_ap": -0.2, "test_minus_ap": -0.1}, {"minus_ap": -0.312, "standalone_minus_ap": -0.4}, {})
+    first, second = query.top(found, by="ap")
+    assert list(first) == [*IDENTITY, *METRICS, "ap", "standalone_ap", "test_ap"]
+    assert (first["ap"], first["standalone_ap"], first["test_ap"]) == (0.312, 0.4, None)
+    assert (second["ap"], second["test_ap"]) == (0.2, 0.1)
+    assert query.top(found, by="minus_ap") == [first, second]
+    assert names(query.top(found, by="test_ap")) == ["a0"]
+
+
+def test_nothing_is_shown_without_a_sign():
+    for kept in (0.0, -0.0):
+        (row,) = query.top(rows({"minus_ap": kept}), by="ap")
+        assert output.number("ap", row["ap"]) == "0"
+    assert output.reading("minus_ap", -0.312) == "ap 0.312"
+    assert output.reading("error", 0.5) == "error 50.00 %"
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("ap > 0.3", ["a2"]),
+        ("minus_ap < -0.3", ["a2"]),
+        ("ap <= 0.3 and minus_ap <= -0.2", ["a1"]),
+        ("ap == 0.1", ["a0"]),
+    ],
+)
+def test_a_condition_is_about_the_name_that_it_has(where, kept):
+    found = rows(*({"minus_ap": -ap} for ap in (0.1, 0.3, 0.4)))
+    assert names(query.top(found, by="ap", where=where)) == kept
+
+
+def test_who_measures_a_metric_and_its_negative_keeps_both():
+    (row,) = query.top(rows({"ap": 0.5, "minus_ap": -0.1}), by="minus_ap")
+    assert (row["ap"], row["minus_ap"]) == (0.5, -0.1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8))
+def test_a_front_is_the_same_whichever_way_it_is_told(drawn):
+    found = rows(*({"minus_ap": -float(ap), "error": -float(ap), "macs": float(macs)} for ap, macs in drawn))
+    front = query.pareto(found, ["ap", "macs"])
+    assert names(front) == names(query.pareto(found, ["error", "macs"]))
+    for a in front:
+        assert not any(b["ap"] >= a["ap"] and b["macs"] < a["macs"] for b in front)
+    volume, other = (
+        query.front_volume("x", found, [name, "macs"], [worst, 4.0]) for name, worst in (("ap", 1.0), ("error", -1.0))
+    )
+    assert volume["hypervolume"] == other["hypervolume"]
+    assert (volume["objectives"], volume["reference"]) == ("ap,macs", [1.0, 4.0])
 
 
 # Conditions.

@@ -18,6 +18,7 @@ from nas.evaluators.base import Job, run_job
 from nas.evaluators.patterns import NoRectifier, agreements
 from nas.evaluators.proxies import SCORES, batch, decorrelation, log_determinant, network_scores, scores
 from nas.evaluators.zero_cost import METRICS, ZeroCost, ZeroCostEvaluator
+from nas.report.outcome import told
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 from nas.training.net import forward, on_path, split
@@ -300,7 +301,7 @@ def test_metrics_are_the_negatives_and_the_costs(task):
 def test_an_architecture_that_is_blind_fails(task):
     evaluator = ZeroCostEvaluator(CELLS, task, ZeroCost(**SMALL))
     report = run_job(evaluator, Job(0, (0, 0, 0, 0, 0, 0), 0, 0))
-    assert report.error == "the minus_naswot is inf"
+    assert report.error == "the naswot is -inf"
     with_params = dataclasses.replace(evaluator, objective="params")
     assert run_job(with_params, Job(0, (0, 0, 0, 0, 0, 0), 0, 0)).evaluation is not None
 
@@ -325,22 +326,29 @@ JOB = {
 def test_a_search_goes_by_the_first_objective(tmp_path):
     url = f"sqlite:///{tmp_path / 'x.db'}"
     outcome = nas.search(**JOB, store=url)
-    assert outcome.objective == "minus_naswot"
-    rows = nas.Store(url).top(outcome.name)
-    naswot = [row["minus_naswot"] for row in rows]
-    assert naswot == sorted(naswot)
+    assert (outcome.objective, outcome.most) == ("naswot", True)
+    assert "by naswot (most is best)" in told(outcome)
+    with nas.Store(url) as store:
+        rows = store.top(outcome.name)
+        kept = [trial.measurements for trial in store.trials(store.run(outcome.name).id)]
+    naswot = [row["naswot"] for row in rows]
+    assert naswot == sorted(naswot, reverse=True)
+    assert naswot[0] == -min(each["minus_naswot"] for each in kept)
+    assert not any("minus" in name for row in rows for name in row)
     assert outcome.top() == rows
     assert all(row["error"] is None for row in rows)
     found = outcome.finals[0]
     assert found["architecture"] == rows[0]["architecture"]
     assert 0 <= rows[0]["test_error"] == found["test_error"] <= 1
-    assert outcome.top(by="minus_synflow")[0]["minus_synflow"] == min(row["minus_synflow"] for row in rows)
+    most = max(row["synflow"] for row in rows)
+    assert outcome.top(by="synflow")[0]["synflow"] == outcome.top(by="minus_synflow")[0]["synflow"] == most
 
 
 WRONG = {
-    "evaluator='zero-cost': objectives='error' is not one of macs, minus_grad_norm": {"objectives": "error"},
-    "did you mean 'minus_naswot'": {"objectives": "minus_naswto"},
-    "objectives='minus_naswot' is not one of error, macs": {"evaluator": "train", "objectives": "minus_naswot"},
+    "evaluator='zero-cost': objectives='error' is not one of grad_norm, jacov, macs": {"objectives": "error"},
+    "did you mean 'naswot'": {"objectives": "naswto"},
+    "objectives='naswot' is not one of error, macs": {"evaluator": "train", "objectives": "naswot"},
+    "must be different names": {"objectives": "naswot,minus_naswot"},
     "evaluator.batch_size=1 must be at least 2": {"evaluator": {"name": "zero-cost", "batch_size": 1}},
     "initialisations=0 must be at least 1": {"evaluator": {"name": "zero-cost", "initialisations": 0}},
 }

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas.errors import Interrupted, RunError, UsageError, unknown, unwritable
+from nas.metrics import outer
 from nas.plain import number, place, whole
 from nas.report import output
 from nas.store import query
@@ -71,13 +72,14 @@ def _runs(store: "Store", options: argparse.Namespace) -> str:
 def _top(store: "Store", options: argparse.Namespace) -> str:
     by = store.run(options.run).objective if options.by is None else options.by
     rows = store.top(options.run, by, options.limit, options.where)
-    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[by])
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[outer(by)])
 
 
 def _pareto(store: "Store", options: argparse.Namespace) -> str:
     objectives = _names(options.objectives)
     rows = store.pareto(options.run, objectives)
-    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=objectives or ())
+    asked = [outer(name) for name in objectives or ()]
+    return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked)
 
 
 def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
@@ -257,9 +259,13 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     run_help = "its name or the beginning of it, or latest"
     architecture_help = "its id, the beginning of it, or its description"
-    command("runs", _runs, "All runs: how far each is, and its lowest error.")
+    command("runs", _runs, "All runs: how far each is, and its best score.")
 
-    top = command("top", _top, "The best architectures of a run. Every metric is minimised.")
+    top = command(
+        "top",
+        _top,
+        "The best architectures of a run. The least of a metric is best, of ap, naswot and their like the most.",
+    )
     top.add_argument("run", metavar="RUN", help=run_help)
     top.add_argument("--by", metavar="METRIC", help="(default: the run's first objective)")
     top.add_argument("--limit", metavar="N", type=whole, default=10, help="(default: %(default)s)")
@@ -273,9 +279,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
     pareto.add_argument("run", metavar="RUN", help=run_help)
-    pareto.add_argument(
-        "--objectives", metavar="METRIC,...", help="minimised (default: the run's first objective and macs)"
-    )
+    pareto.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
 
     volume = command("hypervolume", _hypervolume, "How much of the space of objectives a run dominates.")
     volume.add_argument("run", metavar="RUN", help=run_help)

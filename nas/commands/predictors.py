@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from nas.config import Parser
 from nas.errors import UsageError, unknown
+from nas.metrics import outer, outward
 from nas.plain import place, whole
 from nas.report import output
 from nas.seeds import check_seed
@@ -29,7 +30,7 @@ def _list(store, options: argparse.Namespace) -> str:
     for record in store.predictors():
         card = record["card"]
         about = {"space": card["space"]["name"], "rows": sum(card["rows"])}
-        about |= {name: card[name] for name in ("task", "objective")}
+        about |= {"task": card["task"], "objective": outer(card["objective"])}
         rows.append(
             {name: record[name] for name in ("name", "kind", "created")}
             | about
@@ -42,7 +43,8 @@ def _show(store, options: argparse.Namespace) -> str:
     record = store.predictor(options.name)
     card = record.card
     facts: Row = {"name": record.name, "kind": record.kind, "path": record.path, "sha256": record.sha256}
-    facts |= {name: card[name] for name in ("task", "objective", "unit", "rows", "digest")}
+    facts |= {"task": card["task"], **{name: outer(card[name]) for name in ("objective", "unit")}}
+    facts |= {name: card[name] for name in ("rows", "digest")}
     facts |= {"space": card["space"]["name"], "fingerprint": card["fingerprint"]}
     facts |= {f"held_out_{name}": value for name, value in card["quality"].items()}
     facts |= {name: value for name, value in card["settings"].items()}
@@ -93,6 +95,7 @@ def _score(store, options: argparse.Namespace) -> str:
 
     space = None if options.space is None else build_space(options.space)
     rows = jobs.score(jobs.open_saved(store, options.name), space, options.sample, options.top, options.seed)
+    rows = [outward(row) for row in rows]
     return output.render(rows, rows[0], options.format)
 
 

@@ -64,8 +64,9 @@ class Config:
     limit: str | None = None
     """Hard limits on any costs, such as "macs <= 3e6 and pixel3_latency_ms <= 5"."""
     objectives: str = "error"
-    """What is minimised, such as error,macs; strategies for one objective minimise the first. By default what the
-    evaluator measures: the metric of the task; zero-cost minus_naswot; predicted the score that is predicted."""
+    """What is minimised, such as error,macs, or maximised where more is better, such as naswot; strategies for one
+    objective go by the first. By default what the evaluator measures: the metric of the task; zero-cost naswot;
+    predicted the score that is predicted."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None

@@ -11,6 +11,7 @@ from nas.engine.record import Record
 from nas.errors import UsageError
 from nas.evaluators.own import scoring
 from nas.evaluators.supernet import Supernet
+from nas.metrics import outer
 from nas.report import output
 from nas.store.query import Trial
 from nas.streams import SEARCH, stream
@@ -45,7 +46,8 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     except ValueError as error:
         raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
-        raise UsageError(f"objectives={settings.objectives!r} must be {task.kind.metric}: set limits on other costs")
+        shown = ",".join(map(outer, settings.objectives.split(",")))
+        raise UsageError(f"objectives={shown!r} must be {outer(task.kind.metric)}: set limits on other costs")
     region(space, settings.limits)
     priced = [name for name, _ in settings.limits if name not in mixing.costs]
     if priced:
@@ -79,7 +81,7 @@ def search(
 
     def on_step(step: int, steps: int, loss: float) -> None:
         epoch = min(step * settings.epochs // steps + 1, settings.epochs)
-        tracked = f", {metric} {output.number(metric, best[0])}" if best[0] < float("inf") else ""
+        tracked = f", {output.reading(metric, best[0])}" if best[0] < float("inf") else ""
         doing = "compiling" if math.isnan(loss) else f"loss {loss:.3f}{tracked}"
         progress("Searching", step, steps, f"epoch {epoch} of {settings.epochs}, {doing}")
 

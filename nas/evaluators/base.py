@@ -10,6 +10,7 @@ import numpy as np
 
 from nas import registry
 from nas.errors import UsageError
+from nas.metrics import seen
 from nas.tasks.base import Task
 from nas.training.recipe import Recipe
 from spaces.abilities import shares_weights
@@ -113,7 +114,7 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
         evaluation, error = evaluator(job.encoding, job.budget, job.seed), None
         value = evaluation.metrics[evaluation.objective]
         if not np.isfinite(value):
-            evaluation, error = None, f"the {evaluation.objective} is {value}"
+            evaluation, error = None, "the {} is {}".format(*seen(evaluation.objective, value))
     except Exception as exception:  # the boundary to evaluators: the only broad catch
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise MemoryError(str(exception)) from exception

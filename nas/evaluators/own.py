@@ -2,7 +2,8 @@
 
 An evaluator is a frozen dataclass with `metrics`, the names of what it measures, of which the first is the objective
 unless the user names another, and `prepare(space, task)`, which gives a function of an encoding, a budget in epochs and
-a seed. That function runs in the processes of the workers, and gives a number for each metric; all are minimised.
+a seed. That function runs in the processes of the workers, and gives a number for each metric; all are minimised. Of
+what more is better it gives the negative, called `minus_NAME`: that is shown as NAME, the most first.
 """
 
 import dataclasses

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.evaluators.base import Context, Evaluation, Scoring
+from nas.metrics import inner
 from nas.streams import NOISE, stream
 from nas.tables import Table
 from nas.tables.table import perturbation
@@ -28,8 +29,8 @@ class Tabular(Scoring):
     immediate: ClassVar[bool] = True
 
     def prepare(self, context: Context | None) -> "TableEvaluator":
-        costs = dict.fromkeys(["macs", "params", *(name for name in self.asked if name != "error")])
-        known = tuple(name for name in costs if name in self.table.columns)
+        asked = (inner(name, self.table.columns) for name in self.asked if name != "error")
+        known = tuple(name for name in dict.fromkeys(["macs", "params", *asked]) if name in self.table.columns)
         return TableEvaluator(self.table, self.lookup, known, self.tests)
 
 

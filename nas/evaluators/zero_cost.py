@@ -40,7 +40,7 @@ class ZeroCost(Scoring):
 @dataclasses.dataclass(frozen=True, eq=False)
 class ZeroCostEvaluator:
     """Every metric is minimised, and of the scores more is better: `minus_naswot` is the negative of `naswot`, and so
-    are the others. An evaluation fails where `objective` is infinite or NaN."""
+    are the others; people see `naswot` (`nas.metrics`). An evaluation fails where `objective` is infinite or NaN."""
 
     space: Space
     task: Task

@@ -1,6 +1,6 @@
 """The last stage of a job: what was found is trained from scratch and tested, beside random architectures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -80,9 +80,7 @@ def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
     metrics, folder = None, job.folder
     architecture = architecture_id(job.subject.named, np.asarray(encoding))
     if report.evaluation is not None:
-        metrics = dict(report.evaluation.metrics)
-        metric = job.subject.metric
-        metrics[f"standalone_{metric}"] = metrics.pop(metric)  # by itself it is the signal of the search
+        metrics = told_apart(report.evaluation.metrics, job.subject.metric)
         if report.evaluation.arrays:
             path = folder / f"{architecture}.safetensors"
             checkpoint.write(path, report.evaluation.arrays, _description(job, encoding, metrics))
@@ -91,6 +89,13 @@ def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
     for progress in folder.glob("*.progress.safetensors"):
         if progress.name.startswith(architecture):
             progress.unlink()
+
+
+def told_apart(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
+    """Of a final training: what was measured in validation is `standalone_...`, for by itself a metric is the signal of
+    the search. That are the task's metric and all that was measured in test too; costs were not."""
+    measured = {metric, *(name for name in metrics if f"test_{name}" in metrics)}
+    return {f"standalone_{name}" if name in measured else name: value for name, value in metrics.items()}
 
 
 def _description(job: Ongoing, encoding: Encoding, metrics: dict[str, float]) -> dict[str, Any]:

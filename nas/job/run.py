@@ -25,6 +25,7 @@ from nas.job.subject import (
     load_subject,
     with_objectives,
 )
+from nas.metrics import outer, outward
 from nas.report import command_lines
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
@@ -66,7 +67,8 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         _check_name(url, settings.name)
     check_own(given, settings)
     subject = load_subject(settings, config.names(given)["space"])
-    settings = with_objectives(settings, given, subject)
+    with _usage():
+        settings = with_objectives(settings, given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
     learning = Learning.of(settings, subject.named, resume)
@@ -194,12 +196,13 @@ def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     return Outcome(
         run.name,
         store.url,
-        settings.objective,
+        outer(settings.objective),
         best[:5],
-        trained,
+        [outward(row) for row in trained],
         next((row["architecture"] for row in trained if row["architecture"] in with_weights), None),
-        objectives=settings.objectives,
-        metric=job.subject.metric,
+        objectives=",".join(map(outer, settings.objectives.split(","))),
+        metric=outer(job.subject.metric),
+        most=outer(settings.objective) != settings.objective,
         on_table=job.subject.task is None,
     )
 

@@ -54,8 +54,8 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
     def on_report(number: int, objectives: tuple[float, ...]) -> None:
         nonlocal best, count
         best, count = float(np.fmin(best, objectives[0])), count + 1
-        value = output.number(settings.objective, best)
-        job.reporter.show("Searching", count, settings.trials, f"best {settings.objective} {value}")
+        remark = f"best {output.reading(settings.objective, best)}"
+        job.reporter.show("Searching", count, settings.trials, remark)
 
     if record.complete(state):
         return
@@ -114,7 +114,7 @@ def save_predictor(job: Ongoing) -> None:
         job.reporter.say(f"Another predictor was called {name} meanwhile: this one is {free}.")
     job.reporter.show(stage, 0, 1, free)
     objective = job.settings.objective
-    rows, targets = predictor_jobs.measured(job.store, job.run, objective)
+    _, rows, targets = predictor_jobs.measured(job.store, job.run, objective)
     predictor, start = job.learning.strategy.predictor, job.learning.start
     fitted = predictor_jobs.fit_on(predictor, [job.run], rows, targets, objective, start)
     fitted.card["saved_by"] = job.run.identity

@@ -22,6 +22,7 @@ from nas.evaluators.supernet import Supernet
 from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
 from nas.evaluators.train import check as check_recipe
+from nas.metrics import inner, outer
 from nas.report import command_lines
 from nas.saved.predictor_jobs import opened
 from nas.streams import SAMPLE, stream
@@ -120,16 +121,18 @@ def _priced(settings: Config, space: Space) -> Space:
 
 
 def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:
-    """The settings with the objective that the evaluator measures, unless the user names others, which it must have."""
+    """The settings with the objective that the evaluator measures, unless the user names others, which it must have.
+    The names are then those by which metrics are kept."""
     measured = subject.scoring.metrics(subject.metric)
     if "objectives" not in given and settings.objectives == Config.objectives:
         settings = dataclasses.replace(settings, objectives=measured[0])
     known = [*measured, *subject.space.cost(jnp.zeros((1, len(subject.space.cardinalities)), jnp.int32))]
-    for name in settings.objectives.split(","):
+    names = [inner(name, known) for name in settings.objectives.split(",")]
+    for name in names:
         if name not in known:
             said = "" if subject.metric in measured else f"evaluator={subject.scoring.name!r}: "
-            raise unknown(f"{said}objectives", name, known)
-    return settings
+            raise unknown(f"{said}objectives", name, map(outer, known))
+    return dataclasses.replace(settings, objectives=",".join(names))
 
 
 def check_own(given: Data, settings: Config) -> None:

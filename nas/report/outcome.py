@@ -10,7 +10,7 @@ from nas.store.sql import Store
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A finished run, and where its results are."""
+    """A finished run, and where its results are. Metrics are named as people see them: see `nas.metrics`."""
 
     name: str
     store: str
@@ -21,6 +21,7 @@ class Outcome:
     objectives: str = "error"  # all
     metric: str = "error"  # of the task
     on_table: bool = False  # nothing is trained: it was measured before
+    most: bool = False  # of the objective is best, not least
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         with Store(self.store) as store:
@@ -31,13 +32,15 @@ def told(found: Outcome) -> str:
     """What a finished job found, and what can be asked of it next."""
     by, text = found.objective, ""
     if found.best:
-        said = "validation error in the search" if by == "error" else f"{by} (least is best)"
+        said = (
+            "validation error in the search" if by == "error" else f"{by} ({'most' if found.most else 'least'} is best)"
+        )
         text += f"\nBest architectures of {found.name}, by {said}:\n\n"
         columns = dict.fromkeys(("architecture", "trial", by, found.metric, f"test_{found.metric}", "macs", "params"))
         left_out = ("description", "space", "encoding")  # `nas show` has them
         rows = [{name: value for name, value in row.items() if name not in left_out} for row in found.best]
         text += output.render(rows, columns, "table") + "\n"
-        if found.best[0][by] > min(row[by] for row in found.best):
+        if found.best[0][by] != (max if found.most else min)(row[by] for row in found.best):
             text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
     if found.finals:
         trained = f"Fully trained (`test_{found.metric}` is measured once, after the last step)"

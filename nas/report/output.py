@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nas.errors import RunError, UsageError, unknown
+from nas.metrics import seen
 from nas.store.query import Row
 
 FORMATS = ("table", "json", "csv")
@@ -190,6 +191,12 @@ def _fit(widths: dict[str, int], width: int, droppable: Iterable[str]) -> dict[s
             break
         kept.pop(column, None)
     return kept
+
+
+def reading(name: str, value: float) -> str:
+    """A metric and its value, in a line of progress."""
+    name, value = seen(name, value)
+    return f"{name} {number(name, value)}"
 
 
 def number(name: str, value: Any) -> str:

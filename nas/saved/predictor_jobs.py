@@ -11,6 +11,7 @@ import numpy as np
 
 from nas.config import build_predictor, build_space
 from nas.errors import UsageError
+from nas.metrics import inner, outer
 from nas.saved import checkpoint, predictors
 from nas.saved.predictors import ARRAYS, Fitted
 from nas.store.query import Row, Run
@@ -73,8 +74,8 @@ def fit_from_runs(
             if run.config.get(what) != found[0].config.get(what):
                 raise UsageError(f"from-runs: {run.name!r} has another {what} than {found[0].name!r}")
     objective = objective or found[0].objective
-    rows, targets = zip(*(measured(store, run, objective) for run in found), strict=True)
-    return fit_on(predictor, found, np.concatenate(rows), np.concatenate(targets), objective, start)
+    names, rows, targets = zip(*(measured(store, run, objective) for run in found), strict=True)
+    return fit_on(predictor, found, np.concatenate(rows), np.concatenate(targets), names[0], start)
 
 
 def fit_on(
@@ -107,23 +108,25 @@ def space_data(run: Run) -> dict[str, Any]:
     return run.config["architectures"]
 
 
-def measured(store: Store, run: Run, objective: str) -> tuple[np.ndarray, np.ndarray]:
-    """The architectures of a run's finished trials, and their objective."""
+def measured(store: Store, run: Run, objective: str) -> tuple[str, np.ndarray, np.ndarray]:
+    """An objective, in either spelling, as a run has it minimised: its name; the architectures of the finished trials,
+    and what it is of each."""
     trials = [t for t in store.trials(run.id) if t.state == "finished"]
     if not trials:
         raise UsageError(f"run={run.name!r} has no finished trial to learn from")
+    objective = inner(objective, trials[0].measurements)
     if objective not in trials[0].measurements:
-        known = ", ".join(sorted(trials[0].measurements))
+        known = ", ".join(sorted(map(outer, trials[0].measurements)))
         raise UsageError(f"objective={objective!r} was not measured in run={run.name!r}; it has {known}")
     rows = np.array([t.encoding for t in trials], np.int32)
-    return rows, np.array([t.measurements.get(objective, np.nan) for t in trials], np.float32)
+    return objective, rows, np.array([t.measurements.get(objective, np.nan) for t in trials], np.float32)
 
 
 def evaluate(store: Store, name: str, run_name: str) -> Row:
     """How well a predictor tells what a run has measured. `learned_from` says whether it was fitted on that run."""
     fitted, run = open_saved(store, name), store.run(run_name)
     space = build_space(space_data(run))
-    rows, truth = measured(store, run, fitted.card["objective"])
+    _, rows, truth = measured(store, run, fitted.card["objective"])
     quality = predictors.quality(*fitted.predict(space, rows), truth)
     quality["rows"] = int(quality["rows"])
     return {"predictor": name, "run": run.name, "learned_from": run.name in fitted.card.get("runs", [])} | quality

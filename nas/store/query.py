@@ -1,7 +1,8 @@
 """The records of the store, and questions to them: which is best, which are on the front.
 
-Every metric is minimised. Rows are plain dicts with one key a column, ready for `pandas.DataFrame`; what was
-not measured is None.
+Rows are plain dicts with one key a column, ready for `pandas.DataFrame`; what was not measured is None. They are built
+as they are kept, every metric minimised; answers have them as people see them (`nas.metrics`), `minus_ap` as `ap`.
+Questions may use either name.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Literal
 
 from nas.errors import UsageError, unknown
+from nas.metrics import inner, outer, outward, seen
 from nas.plain import shown
 
 Row = dict[str, Any]
@@ -76,7 +78,7 @@ class Run:
 
     @property
     def objective(self) -> str:
-        """The first of what it minimises."""
+        """The first of what it minimises, as it is kept."""
         if self.strategy == RETRAIN:
             return f"standalone_{self.metric}"
         given = self.config.get("given")
@@ -85,7 +87,7 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """Of its task, such as error: what finals have as `standalone_error` and `test_error`."""
+        """Of its task, such as error, as it is kept: finals have it as `standalone_error` and `test_error`."""
         return str(self.config.get("metric", "error"))
 
 
@@ -186,31 +188,34 @@ def build_rows(search: Iterable[Trial], finals: Iterable[Trial]) -> list[Row]:
         extra = final[trial.architecture].measurements if trial.architecture in final else {}
         metrics = {**extra, **trial.measurements, "seconds": trial.seconds}
         rows.append((dict(zip(IDENTITY, identity, strict=True)), metrics))
-    others = sorted({name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY))
+    others = {name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY)
+    others = sorted(others, key=lambda name: (outer(name), name))  # as they will be shown
     return [identity | {name: metrics.get(name) for name in (*METRICS, *others)} for identity, metrics in rows]
 
 
 def top(rows: list[Row], by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
-    """The `limit` architectures with the lowest `by`, each by its best row; NaN and missing never rank."""
+    """The `limit` best architectures by one metric, each by its best row; NaN and missing never rank."""
     if limit < 1:
         raise UsageError(f"limit={limit} must be at least 1")
-    _check_metrics("by", [by], rows)
+    kept_by = _as_kept("by", [by], rows)
     conditions = [] if where is None else parse_where(where)
-    _check_metrics("where", [name for name, _, _ in conditions], rows)
-    kept = [
-        row
-        for row in rows
-        if all(_is_number(row[name]) and holds(row[name], number) for name, holds, number in conditions)
-    ]
-    return _best_rows(kept, [by])[:limit]
+    _as_kept("where", [name for name, _, _ in conditions], rows)
+
+    def fits(row: Row) -> bool:
+        values = {**outward(row), **row}  # a number is of the name that stands beside it
+        return all(_is_number(values[name]) and holds(values[name], number) for name, holds, number in conditions)
+
+    return [outward(row) for row in _best_rows(list(filter(fits, rows)), kept_by)[:limit]]
 
 
 def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
     """The architectures that no other dominates, each by a row that none dominates, by the first objective."""
-    objectives = list(objectives)
+    return [outward(row) for row in _front(rows, _as_kept("objectives", objectives, rows))]
+
+
+def _front(rows: list[Row], objectives: list[str]) -> list[Row]:
     if not objectives:
         raise UsageError("objectives must name at least one metric, such as error,macs")
-    _check_metrics("objectives", objectives, rows)
     front: list[Row] = []
     # In lexicographic order whatever dominates a row comes before it: the front so far decides.
     for row in _ranked(rows, objectives):
@@ -221,15 +226,23 @@ def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> li
 
 
 def front_volume(run: str, rows: list[Row], objectives: list[str], reference: Sequence[float] | None) -> Row:
-    """How much of the space of objectives the front of a run dominates."""
-    front = pareto(rows, objectives)
+    """How much of the space of objectives the front of a run dominates. A number of the reference belongs to the
+    spelling of its objective."""
+    names = _as_kept("objectives", objectives, rows)
+    front = _front(rows, names)
     if reference is None:
-        known = _best_rows(rows, objectives)
-        reference = [max((row[name] for row in known), default=0.0) for name in objectives]
-    if len(reference) != len(objectives):
+        known = _best_rows(rows, names)
+        worst = [max((row[name] for row in known), default=0.0) for name in names]
+    elif len(reference) != len(objectives):
         raise UsageError(f"reference={list(reference)} must have {len(objectives)} numbers, one an objective")
-    volume = hypervolume([[row[name] for name in objectives] for row in front], reference)
-    facts = {"objectives": ",".join(objectives), "reference": list(reference)}
+    else:
+        worst = [
+            number if given == name else 0.0 - number
+            for number, given, name in zip(reference, objectives, names, strict=True)
+        ]
+    volume = hypervolume([[row[name] for name in names] for row in front], worst)
+    said, bounds = zip(*map(seen, names, worst), strict=True)
+    facts = {"objectives": ",".join(said), "reference": list(bounds)}
     return {"run": run, **facts, "front": len(front), "hypervolume": volume}
 
 
@@ -250,7 +263,7 @@ def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -
 
 
 def dominates(a: Row, b: Row, objectives: Iterable[str]) -> bool:
-    """At least as good in all, and better in one."""
+    """At least as good in all, and better in one. The rows are as they are kept, and so are the names."""
     pairs = [(a[name], b[name]) for name in objectives]
     return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
@@ -292,8 +305,11 @@ def _is_number(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _check_metrics(field: str, names: Iterable[str], rows: list[Row]) -> None:
+def _as_kept(field: str, names: Iterable[str], rows: list[Row]) -> list[str]:
+    """The names of metrics as rows have them. Raises UsageError for one that no row has."""
     metrics = [name for name in rows[0] if name not in IDENTITY] if rows else METRICS
-    for name in names:
+    kept = [inner(name, metrics) for name in names]
+    for name in kept:
         if name not in metrics:
-            raise unknown(field, name, metrics)
+            raise unknown(field, name, map(outer, metrics))
+    return kept

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from nas.errors import RunError, UsageError, unwritable
+from nas.metrics import outer, seen
 from nas.plain import shown
 from nas.store import query
 from nas.store.lock import is_locked
@@ -365,7 +366,7 @@ class Store:
         return Predictor(**rows[query.pick("predictor", name, rows, f"store={self.url}")])
 
     def runs(self) -> list[Row]:
-        """One row a run, oldest first: how many trials of the search finished, and the least of its first objective; of
+        """One row a run, oldest first: how many trials of the search finished, and the best of its first objective; of
         a retraining those of the training."""
         runs = [self._alive(run) for run in self.all_runs()]
         kind = sa.case((RUN.c.strategy == query.RETRAIN, "final"), else_="search")
@@ -376,14 +377,10 @@ class Store:
         with self._transaction() as connection:
             trials = {run: count for run, count in connection.execute(counted)}
             best = {(run, name): value for run, name, value in connection.execute(lowest)}
-        found = {
-            run.id: {
-                "trials": trials.get(run.id, 0),
-                "objective": run.objective,
-                "best": best.get((run.id, run.objective)),
-            }
-            for run in runs
-        }
+        found = {}
+        for run in runs:
+            objective, value = seen(run.objective, best.get((run.id, run.objective)))
+            found[run.id] = {"trials": trials.get(run.id, 0), "objective": objective, "best": value}
         return [{name: {**vars(run), **found[run.id]}[name] for name in query.RUN_COLUMNS} for run in runs]
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
@@ -395,7 +392,7 @@ class Store:
         return query.pareto(self._query_rows(run), self._objectives(run, objectives))
 
     def _objectives(self, run: str, given: Iterable[str] | None) -> list[str]:
-        return [self.run(run).objective, "macs"] if given is None else list(given)
+        return [outer(self.run(run).objective), "macs"] if given is None else list(given)
 
     def hypervolume(
         self, run: str, objectives: Iterable[str] | None = None, reference: Sequence[float] | None = None
@@ -425,12 +422,15 @@ class Store:
         joined = sa.join(TRIAL, RUN, RUN.c.id == TRIAL.c.run_id)
         joined = joined.join(MEASUREMENT, MEASUREMENT.c.trial_id == TRIAL.c.id)
         scores = sa.select(*columns).select_from(joined).where(mine)
+        scores = self._rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name))
+        for score in scores:
+            score["name"], score["value"] = seen(score["name"], score["value"])
         files = sa.select(RUN.c.name.label("run"), ARTIFACT.c.kind, ARTIFACT.c.path, ARTIFACT.c.sha256)
         files = files.join(RUN, RUN.c.id == ARTIFACT.c.run_id).where(ARTIFACT.c.architecture == found)
         return {
             "id": found,
             **self._rows(identity.order_by(TRIAL.c.id).limit(1))[0],
-            "scores": self._rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name)),
+            "scores": scores,
             "artifacts": [self._placed(row) for row in self._rows(files.order_by(ARTIFACT.c.id))],
         }
 
