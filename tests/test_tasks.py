@@ -207,8 +207,8 @@ def test_a_part_has_the_types_it_says():
     assert len(Split(*good)) == 12
     assert "must be uint8" in refusal(Split, IMAGES / 255, good[1])
     assert "must be uint8" in refusal(Split, IMAGES[0], good[1])
-    assert "must be int32 or float32 [12]" in refusal(Split, IMAGES, LABELS.astype(np.int64))
-    assert "must be int32 or float32 [12]" in refusal(Split, IMAGES, good[1][:-1])
+    assert "must be int32 or float32 [12, ...]" in refusal(Split, IMAGES, LABELS.astype(np.int64))
+    assert "must be int32 or float32 [12, ...]" in refusal(Split, IMAGES, good[1][:-1])
 
 
 # Pixels

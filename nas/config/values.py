@@ -30,19 +30,23 @@ class Config:
     task: str = "digits"
     """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
     channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or
-    train|valid|test/CLASS/IMAGE are JPEG or PNG files; of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what was
-    measured before, table:FILE."""
+    train|valid|test/CLASS/IMAGE are JPEG or PNG files; with objects to detect voc:DIR, with Annotations/*.xml and
+    JPEGImages, coco:JSON,DIR, a file of annotations and the folder of its images, or scenes, drawn shapes of all sizes
+    (scenes:small, scenes:large); of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what was measured before,
+    table:FILE."""
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
     """Pixels of a side to which images are resized. By default square images keep their size, and others become squares
     of their shorter side (of their longer one where padded); a folder whose images are not all squares of one size
-    becomes 32 x 32."""
+    becomes 32 x 32. Images with objects are scaled to fit 256 x 256, or another multiple of 128."""
     resize: Resize = "crop"
     """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
     longer side and fills up with black, stretch scales each side by itself."""
     max_images: int | None = None
     """Use only so many images for training and validation."""
+    skip_invalid: bool = False
+    """Leave out images and objects of a detection task that are invalid, and say how many."""
     evaluator: Any = "supernet"
     """How candidates are scored: supernet, with shared weights; train, each from scratch by the recipe `final`;
     zero-cost, untrained; predicted, by a saved predictor; or by your own, FILE.py:CLASS or MODULE:CLASS.

@@ -27,7 +27,7 @@ from nas.report import command_lines
 from nas.saved.predictor_jobs import opened
 from nas.streams import SAMPLE, stream
 from nas.tables import Table, table_of
-from nas.tasks import load
+from nas.tasks import check_skips, load
 from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
 from nas.training.sgd import augmentation
@@ -72,6 +72,7 @@ def load_subject(settings: Config, space_name: str) -> Subject:
 
 def _on_table(settings: Config, table: Table) -> Subject:
     said = f"cannot be set: the table of task={settings.task!r} says what is measured"
+    check_skips(settings.task, settings.skip_invalid)
     if settings.cost is not None:
         raise UsageError(f"cost={settings.cost!r} {said}")
     if settings.evaluator != Supernet():  # the default
@@ -89,6 +90,7 @@ def load_task(settings: Config) -> Task:
         image_size=settings.image_size,
         resize=settings.resize,
         max_images=settings.max_images,
+        skip_invalid=settings.skip_invalid,
     )
     for part in ("training", "final"):
         recipe = getattr(settings, part)

@@ -1,5 +1,6 @@
-"""Tasks by name: image classification data with fixed train, valid and test parts."""
+"""Tasks by name: images and what is to be said of them, in fixed train, valid and test parts."""
 
+import dataclasses
 import os.path
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -14,8 +15,19 @@ if TYPE_CHECKING:
 Resize = Literal["crop", "pad", "stretch"]  # how images become squares of one size: see `nas.tasks.pixels.fit`
 
 
-def _digits(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
-    del place, image_size, resize
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What is asked of whoever reads or makes the data of a task."""
+
+    name: str  # of the task, as the user writes it
+    place: str | None = None  # where its data lie, or which of them
+    image_size: int | None = None
+    resize: Resize = "crop"
+    skip_invalid: bool = False
+
+
+def _digits(asked: Reading) -> "Raw":
+    del asked
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -25,64 +37,92 @@ def _digits(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
     return Raw((np.reshape(rows, (-1, 8, 8)) / 16, np.asarray(labels)), num_classes=10)
 
 
-def _fashion_mnist(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
-    del image_size, resize
+def _fashion_mnist(asked: Reading) -> "Raw":
     from nas.tasks.fashion import read_fashion_mnist
 
-    return read_fashion_mnist(place)
+    return read_fashion_mnist(asked.place)
 
 
-def _cifar10(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
+def _cifar10(asked: Reading) -> "Raw":
     from nas.tasks.cifar import read_cifar10
 
-    return read_cifar10(place, image_size, resize)
+    return read_cifar10(asked.place, asked.image_size, asked.resize)
 
 
-def _npz(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
-    del image_size, resize
+def _npz(asked: Reading) -> "Raw":
     from nas.tasks.arrays import read_npz
 
-    assert place is not None  # check_name saw to it
-    return read_npz(place)
+    assert asked.place is not None  # check_name saw to it
+    return read_npz(asked.place)
 
 
-def _folder(place: str | None, image_size: int | None, resize: Resize) -> "Raw":
+def _folder(asked: Reading) -> "Raw":
     from nas.tasks.folders import read_folder
 
-    assert place is not None  # check_name saw to it
-    return read_folder(place, image_size, resize)
+    assert asked.place is not None  # check_name saw to it
+    return read_folder(asked.place, asked.image_size, asked.resize)
 
 
-# From where the data lies and how files are decoded. A name in PLACED says where: npz:FILE.
-TASKS: dict[str, Callable[[str | None, int | None, Resize], "Raw"]] = {
+def _voc(asked: Reading) -> "Raw":
+    from nas.tasks.detection.voc import read_voc
+
+    return read_voc(asked)
+
+
+def _coco(asked: Reading) -> "Raw":
+    from nas.tasks.detection.coco import read_coco
+
+    return read_coco(asked)
+
+
+def _scenes(asked: Reading) -> "Raw":
+    from nas.tasks.detection.scenes import make_scenes
+
+    return make_scenes(asked)
+
+
+TASKS: dict[str, Callable[[Reading], "Raw"]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "cifar10": _cifar10,
     "npz": _npz,
     "folder": _folder,
+    "voc": _voc,
+    "coco": _coco,
+    "scenes": _scenes,
 }
-PLACED = ("npz", "folder")
+PLACED = ("npz", "folder", "voc", "coco")  # their names say where: npz:FILE
+DETECTION = ("voc", "coco", "scenes")
 
 
 def check_name(name: str) -> None:
     """Raises unless `name` is that of a task; whether its data can be read shows when it is loaded."""
-    kind, colon, place = name.partition(":")
+    kind, _, place = name.partition(":")
     if registry.is_own("task", name):
         return
     if kind == "arrays":
         raise UsageError(
             f"task={name!r} lay in the memory of a process; give it again: nas.search(resume=..., task=...)"
         )
-    if kind not in TASKS or (kind in PLACED) != bool(place) or (colon and not place):
+    if name in NAMES and kind not in PLACED and kind != "table":
+        return
+    if kind not in PLACED or not place:
         raise unknown("task", name, NAMES)
+    if kind == "coco" and not all(place.rpartition(",")):
+        raise UsageError(f"task={name!r} must be coco:JSON,DIR, with the folder of the images")
 
 
 def lasting_task(name: str) -> str:
     """The name that finds the data from any folder."""
     kind, colon, place = name.partition(":")
     if colon and kind in (*PLACED, "table"):
-        return f"{kind}:{os.path.abspath(os.path.expanduser(place))}"
+        return f"{kind}:{','.join(map(os.path.abspath, _places(kind, place)))}"
     return registry.lasting(name)
+
+
+def _places(kind: str, place: str) -> list[str]:
+    """The paths in the name of a task, from the home folder where they begin with ~."""
+    return [os.path.expanduser(each) for each in (place.rsplit(",", 1) if kind == "coco" else [place])]
 
 
 def load(
@@ -93,13 +133,15 @@ def load(
     resize: Resize = "crop",
     split_seed: int = 0,
     max_images: int | None = None,
+    skip_invalid: bool = False,
 ) -> "Task":
     """The task of this name, the same for the same arguments and data.
 
     `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`,
     by `resize` where they are not square: see `split`; those of folders that are not squares of one size
     become 32 x 32 where no size is given. `max_images` keeps at most so many training and validation images
-    together, and the same share of test.
+    together, and the same share of test. `skip_invalid` leaves out the images and objects of a detection task that
+    are invalid, and says how many in the note of the task; otherwise the first is an error.
     """
     from nas.tasks.base import check_options, own_images, split
 
@@ -108,12 +150,16 @@ def load(
     kind, _, place = name.partition(":")
     if data_dir is not None and kind not in ("fashion-mnist", "cifar10"):
         raise UsageError(f"data_dir={data_dir!r} is not used by task={name!r}; allowed: fashion-mnist and cifar10")
-    where = place or data_dir
+    if kind in DETECTION and resize != "crop":
+        said = "images of a detection task are scaled to fit, with black to the right and below"
+        raise UsageError(f"resize={resize!r} must be crop, its default, for task={name!r}: {said}")
+    check_skips(name, skip_invalid)
+    where = ",".join(_places(kind, place or data_dir or "")) or None
     if registry.is_own("task", name):
         raw = own_images(name, registry.own("task", name))
     else:
-        raw = TASKS[kind](where and os.path.expanduser(where), image_size, resize)
-    return split(
+        raw = TASKS[kind](Reading(name, where, image_size, resize, skip_invalid))
+    task = split(
         name,
         *raw.train,
         raw.num_classes,
@@ -126,3 +172,10 @@ def load(
         classes=raw.classes,
         found=raw.found,
     )
+    return dataclasses.replace(task, note="; ".join(filter(None, (raw.note, task.note))) or None)
+
+
+def check_skips(name: str, skip_invalid: bool) -> None:
+    """Raises UsageError where what is invalid cannot be left out."""
+    if skip_invalid and name.partition(":")[0] not in DETECTION:
+        raise UsageError(f"skip_invalid=True is not used by task={name!r}; allowed: {', '.join(DETECTION)}")

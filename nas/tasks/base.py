@@ -108,6 +108,7 @@ class Raw(NamedTuple):
     test: Arrays | None = None
     classes: tuple[str, ...] = ()  # see Task
     found: Mapping[tuple[int, int], int] | None = None  # images by width and height, before they became squares
+    note: str | None = None  # what its reader did, and a user should know, in one line
 
 
 def own_images(name: str, part: Any) -> Raw:
@@ -179,6 +180,9 @@ def split(
     for part, shape in shapes.items():
         if shape != shapes["train"]:
             raise UsageError(f"task={name!r}: {part}.images={shape} must be {shapes['train']}, as in train")
+    if whole["train"].labels.ndim > 1 and shapes["train"][0] != shapes["train"][1]:
+        said = "must be squares, of whose side places in labels are shares"
+        raise UsageError(f"task={name!r}: train.images={shapes['train']} {said}")
 
     rng = np.random.default_rng(seed)
     train = whole["train"]

@@ -111,10 +111,10 @@ def check_bytes(field: str, n: int) -> None:
         raise UsageError(f"{field} takes {n} bytes; allowed: {MAX_BYTES} in all, of fewer or smaller images")
 
 
-def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: Resize) -> str | None:
+def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: Resize | None) -> str | None:
     """What a user should know of images that become `size` x `size`, in one line; None where none changes.
 
-    `found` counts the images of each width and height.
+    `found` counts the images of each width and height. Without a mode they are scaled to fit.
     """
     changed = {shape: n for shape, n in found.items() if shape != (size, size)}
     if not changed:
@@ -124,4 +124,6 @@ def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: R
     what = f"{name}: {sum(changed.values())} images of {pixels} pixels"
     if all(width == height for width, height in changed):
         return f"{what} are resized to {size} x {size}; --image-size chooses"
+    if mode is None:
+        return f"{what}, width x height, are scaled to fit {size} x {size}; --image-size chooses"
     return f"{what}, width x height, are resized to {size} x {size} by {mode}; --image-size and --resize choose"
