@@ -58,7 +58,7 @@ class Tower(nnx.Module):
     def __call__(self, x: Float[Array, "n h w c"], level: Level, train: bool) -> Float[Array, "n h w outputs"]:
         for conv, norm in zip(self.convs, level.norms, strict=True):
             x = jax.nn.relu(norm(conv(x), train))
-        return self.last(x) + jnp.asarray(self.bias.get_value(), x.dtype)
+        return self.last(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None, None, None]
 
 
 class PlainPyramid(nnx.Module):

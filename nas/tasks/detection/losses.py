@@ -44,7 +44,7 @@ def match(objects: Float[Array, "n objects 7"], anchors: Float[Array, "anchors 4
     in_ignored = (jnp.where(ignored[:, None], covered, 0) > COVERED).any(2)
     counted = positive | ((best < BACKGROUND) & ~in_ignored)
     label = jnp.where(positive, row[..., CLASS].astype(jnp.int32), -1)
-    return Matched(label, counted, encode(row[..., :4], anchors))
+    return Matched(label, counted, encode(row[..., :4], anchors[None]))
 
 
 def focal(logits: Float[Array, "*n classes"], targets: Float[Array, "*n classes"]) -> Float[Array, "*n classes"]:

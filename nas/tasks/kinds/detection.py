@@ -137,7 +137,7 @@ class Detection(Kind):
     def found(self, outputs: Outputs, least: float = 0.05) -> Float[Array, "n most 6"]:
         """See `boxes.detections`."""
         logits, codes, places = self._flat(outputs)
-        return detections(jax.nn.sigmoid(logits), decode(codes, places), least=least)
+        return detections(jax.nn.sigmoid(logits), decode(codes, places[None]), least=least)
 
     def metrics(self, judged: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
         from nas.tasks.detection.precision import average_precision
