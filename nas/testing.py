@@ -123,7 +123,7 @@ def _check_mixing(space: Mixable, rows: Encodings) -> None:
     _first((again == ops).all(1), "an architecture is derived from its own operations", rows, found)
     costs = space.cost(rows)
     for name, (fixed, table) in mixing.costs.items():
-        sums = fixed + (own * jnp.asarray(table, jnp.float32)[None]).sum((1, 2))
+        sums = float(fixed) + (own * jnp.asarray(table, jnp.float32)[None]).sum((1, 2))
         right = jnp.abs(sums - costs[name]) <= 1e-4 * jnp.abs(costs[name])
         _first(right, f"mixing().costs[{name!r}] add up to the costs of architectures", rows, sums)
     weights = jax.nn.softmax(jr.normal(jr.key(0), (len(rows), edges, n)))

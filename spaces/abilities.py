@@ -50,7 +50,7 @@ class Mixing(NamedTuple):
         """The costs of an architecture that has its operations with these weights, as probabilities."""
         shares = weights / weights.sum(1, keepdims=True) * jnp.asarray(self.kept)[:, None]
         return {
-            name: fixed + (shares * jnp.asarray(table, jnp.float32)).sum()
+            name: float(fixed) + (shares * jnp.asarray(table, jnp.float32)).sum()
             for name, (fixed, table) in self.costs.items()
         }
 
