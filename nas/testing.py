@@ -123,7 +123,7 @@ def _check_mixing(space: Mixable, rows: Encodings) -> None:
     _first((again == ops).all(1), "an architecture is derived from its own operations", rows, found)
     costs = space.cost(rows)
     for name, (fixed, table) in mixing.costs.items():
-        sums = fixed + (own * jnp.asarray(table, jnp.float32)[None]).sum((1, 2))
+        sums = float(fixed) + (own * jnp.asarray(table, jnp.float32)[None]).sum((1, 2))
         right = jnp.abs(sums - costs[name]) <= 1e-4 * jnp.abs(costs[name])
         _first(right, f"mixing().costs[{name!r}] add up to the costs of architectures", rows, sums)
     weights = jax.nn.softmax(jr.normal(jr.key(0), (len(rows), edges, n)))
@@ -163,6 +163,11 @@ def _check_network(space: Any, row: np.ndarray, seed: int) -> None:
     law = "a network is called with images, a path and train"
     for train in (True, False):
         logits, _ = _calls(law, row, forward, graph, weights, statistics, images, (), train=train)
+        if not classes:  # a head of the task's own ends it
+            maps = isinstance(logits, tuple) and all(x.ndim == 4 and len(x) == 2 for x in logits)
+            _law(maps, "without classes a network gives maps [n, height, width, channels]", row, type(logits).__name__)
+            _law(all(bool(jnp.isfinite(x).all()) for x in logits), "maps are finite", row, logits)
+            continue
         _law(logits.shape == (2, classes), "a network gives logits [n, num_classes]", row, logits.shape)
         _law(jnp.isfinite(logits).all(), "logits are finite", row, logits)
     params = sum(array.size for array in flatten(weights).values())

@@ -10,9 +10,8 @@ SPACES = {
     "nasbench201": "spaces.nasbench201",
     "darts": "spaces.darts",
     "nasnet": "spaces.nasnet",
+    "nas-fpn": "spaces.nas_fpn",
 }
-# Spaces of the necks of detectors: their published architectures are known, and nothing is searched in them yet.
-NECKS = {"nas-fpn": "spaces.nas_fpn"}
 
 
 def presets(name: str) -> dict[str, Space]:
@@ -22,10 +21,9 @@ def presets(name: str) -> dict[str, Space]:
 
 def published(space: str, name: str) -> Published:
     """An architecture by its name. Raises KeyError with all names that there are."""
-    places = SPACES | NECKS
     try:
-        return importlib.import_module(places[space]).published(name)
+        return importlib.import_module(SPACES[space]).published(name)
     except (KeyError, AttributeError):
-        modules = {each: importlib.import_module(place) for each, place in places.items()}
+        modules = {each: importlib.import_module(place) for each, place in SPACES.items()}
         known = {each: module for each, module in modules.items() if hasattr(module, "published")}
         raise KeyError([f"{each}:{one}" for each, module in known.items() for one in module.PUBLISHED]) from None

@@ -36,12 +36,21 @@ class Mixing(NamedTuple):
     partial: int  # operations of the supernet may see one channel in any divisor of it: 1 where they see all
     none: int | None = None  # the operation that gives nothing, where there is one
     skip: int | None = None  # the one that gives its input
+    counts: tuple[int, ...] | None = None  # of each edge how many operations it has, the first so many; None where all
+    one_hot: bool = False  # whether the network takes one-hot mixtures alone
+
+    def masked(self, logits: Float[Array, "edges ops"]) -> Float[Array, "edges ops"]:
+        """Minus infinity for operations that an edge does not have."""
+        if self.counts is None:
+            return logits
+        there = np.arange(len(self.ops))[None] < np.array(self.counts)[:, None]
+        return jnp.where(there, logits, -jnp.inf)
 
     def expected(self, weights: Float[Array, "edges ops"]) -> dict[str, Float[Array, ""]]:
         """The costs of an architecture that has its operations with these weights, as probabilities."""
         shares = weights / weights.sum(1, keepdims=True) * jnp.asarray(self.kept)[:, None]
         return {
-            name: fixed + (shares * jnp.asarray(table, jnp.float32)).sum()
+            name: float(fixed) + (shares * jnp.asarray(table, jnp.float32)).sum()
             for name, (fixed, table) in self.costs.items()
         }
 

@@ -18,21 +18,23 @@ What papers and code leave open, or differ in, is as in the authors' code (tenso
 import dataclasses
 import math
 import re
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spaces import resnet
-from spaces.abilities import Drawing, Published
-from spaces.base import Encodings
+from spaces import pyramid_path, pyramids, resnet
+from spaces.abilities import Drawing, Mixing, Published
+from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Pointwise, generator
+from spaces.pyramid_path import largest, resampled
+from spaces.pyramids import LEVELS
+from spaces.shared import OneHot, is_mixture
 
-LEVELS: tuple[int, ...] = (3, 4, 5, 6, 7)
 OPS = ("sum", "attn")
 OUTPUTS = len(LEVELS)
 EACH = 4  # decisions of a cell: first input, second input of those that are left, level, operation
@@ -61,13 +63,15 @@ class NasFpn:
     backbone: str = "resnet-50"
     image_size: int = 640
     image_channels: int = 3
-
-    supernets: ClassVar[bool] = False
+    num_classes: int = 0
+    """The head of the task ends the network, so there is no classifier."""
 
     def __post_init__(self):
         for name, least in (("cells", OUTPUTS), ("width", 1), ("stacks", 1), ("image_channels", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.num_classes:
+            raise ValueError(f"num_classes={self.num_classes} must be 0: nas-fpn makes pyramids, for tasks with a head")
         if self.backbone not in resnet.BLOCKS:
             raise ValueError(f"backbone={self.backbone!r} must be one of {', '.join(resnet.BLOCKS)}")
         if self.image_size < 1 or self.image_size % 2 ** LEVELS[-1]:
@@ -135,7 +139,7 @@ class NasFpn:
 
     def parse(self, text: str) -> np.ndarray:
         """Reads what `describe` writes, or the name of a published architecture."""
-        cells = PUBLISHED.get(text.strip()) or read(text)
+        cells = FOUND.get(text.strip()) or read(text)
         if len(cells) != self.cells:
             raise ValueError(f"{_quoted(text)} has {len(cells)} cells, not {self.cells}")
         row: list[int] = []
@@ -151,28 +155,96 @@ class NasFpn:
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image and parameters, of backbone and neck, and of the neck alone (`neck_macs`,
         `neck_params`: the cells, without what brings the backbone's maps to their width)."""
-        areas = jnp.asarray([(self.image_size // 2**level) ** 2 for level in LEVELS], jnp.float32)
-        weights = 9 * self.width**2
-        macs = self.stacks * weights * areas[self._levels(encodings)].sum(1)
-        params = jnp.full(len(encodings), float(self.stacks * self.cells * (weights + 2 * self.width)))
-        more = self._fixed_costs()
-        return {"macs": macs + more[0], "params": params + more[1], "neck_macs": macs, "neck_params": params}
+        return additive_costs(*self._costs(), encodings)
 
-    def _fixed_costs(self) -> tuple[float, float]:
+    def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+        """What all architectures pay, and what each choice adds: the level of a cell that is no new one."""
+        weights, areas = 9 * self.width**2, [(self.image_size // 2**level) ** 2 for level in LEVELS]
+        macs, params = self._fixed_costs()
+        neck = {"neck_macs": self.stacks * weights * sum(areas)}
+        neck["neck_params"] = self.stacks * self.cells * (weights + 2 * self.width)
+        fixed = {"macs": macs + neck["neck_macs"], "params": params + neck["neck_params"], **neck}
+        table = np.zeros((len(self.cardinalities), max(self.cardinalities)), np.int64)
+        table[2 : EACH * self.free : EACH, :OUTPUTS] = self.stacks * weights * np.array(areas)
+        none = np.zeros_like(table)
+        return fixed, {"macs": table, "params": none, "neck_macs": table, "neck_params": none}
+
+    def mixing(self) -> Mixing:
+        """An edge a decision. A choice is what it is in an encoding: one of those that are left."""
+        fixed, table = self._costs()
+        n, counts = len(self.cardinalities), self.cardinalities
+        names = tuple(map(str, range(max(counts))))
+        costs = {name: (fixed[name], table[name]) for name in table}
+        return Mixing(names, tuple(range(n)), (1.0,) * n, n, costs, partial=1, counts=counts, one_hot=True)
+
+    def edge_ops(self, encodings: Encodings) -> Int[Array, "n edges"]:
+        return encodings
+
+    def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
+        """The heaviest choice of each decision; of equal ones the first."""
+        return self.mixing().masked(mixture).argmax(1).astype(jnp.int32)
+
+    def _fixed_costs(self) -> tuple[int, int]:
         macs, params = resnet.cost(self.backbone, self.image_channels, self.image_size)
         for level, width in zip(LEVELS, resnet.widths(self.backbone)[1:], strict=False):
             macs += width * self.width * (self.image_size // 2**level) ** 2
             params += (width + 2) * self.width
-        return float(macs), float(params)
+        return macs, params
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return drawings(self.merges(encoding))
 
-    def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
-        raise ValueError("the space nas-fpn has no shared network; build(encoding) gives that of one architecture")
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Shared":
+        """Backbone and brought widths are shared whole, and cell `t` of a stack has its own weights, whatever it
+        takes, at whichever level: so every path uses all parameters."""
+        return Shared(self, generator(key), affine)
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
-        return Body(self, self.merges(encoding), generator(key))
+        cells, draw = self.merges(encoding), generator(key)
+        return Body(Stem(self, draw, affine=True), [Neck(cells, self.width, draw) for _ in range(self.stacks)])
+
+    def gains(self, path: Int[Array, "length"], mixture: Float[Array, "decisions choices"]) -> Float[Array, "cells 3"]:
+        """What a one-hot mixture weighs of each cell of all stacks: its inputs, the coarser first, and its output, by
+        its level and its operation. All are 1, but have gradients."""
+        taken = jnp.take_along_axis(mixture, path[:, None], axis=1).reshape(self.cells, EACH)
+        one, other = (each[0] for each in _inputs(path.reshape(1, self.cells, EACH)))
+        level = jnp.concatenate([jnp.arange(OUTPUTS, dtype=jnp.int32), self._levels(path[None])[0]])
+        swapped = level[other] > level[one]
+        first, second = (jnp.where(swapped, taken[:, 1 - i], taken[:, i]) for i in (0, 1))
+        return jnp.tile(jnp.stack([first, second, taken[:, 2] * taken[:, 3]], axis=1), (self.stacks, 1))
+
+    def route(self, path: Int[Array, "length"]) -> pyramid_path.Route:
+        """What each cell of all stacks does, as data."""
+        rows = path.reshape(1, self.cells, EACH)
+        one, other = (each[0] for each in _inputs(rows))
+        level = jnp.concatenate([jnp.arange(OUTPUTS, dtype=jnp.int32), self._levels(path[None])[0]])
+        number, taken, roles = jnp.arange(OUTPUTS + self.cells), jnp.zeros(OUTPUTS + self.cells, bool), []
+        coarse = jnp.where(level[other] > level[one], other, one)
+        fine = one + other - coarse
+        for t in range(self.cells):
+            role = pyramid_path.FIRST * (number == coarse[t]) + pyramid_path.SECOND * (number == fine[t])
+            taken |= role > 0
+            if t >= self.free:  # `taken_up`
+                added = (level == level[OUTPUTS + t]) & ~taken & (number < OUTPUTS + t)
+                role, taken = role + pyramid_path.ADDED * added, taken | added
+            roles.append(role)
+        ends = jnp.argsort(level[-OUTPUTS:]).astype(jnp.int32) + OUTPUTS + self.free
+        # A pyramid's first features are the last ones of the pyramid before it.
+        numbers = [number] + [
+            jnp.concatenate([ends + self.cells * (s - 1), number[OUTPUTS:] + self.cells * s])
+            for s in range(1, self.stacks)
+        ]
+        role = jnp.zeros((OUTPUTS + self.cells * self.stacks, self.cells * self.stacks), jnp.int32)
+        for s, own in enumerate(numbers):
+            role = role.at[own, s * self.cells : (s + 1) * self.cells].set(jnp.stack(roles, axis=1))
+        return pyramid_path.Route(
+            jnp.concatenate([own[coarse] for own in numbers]),
+            jnp.concatenate([own[fine] for own in numbers]),
+            jnp.tile(rows[0, :, 3] == OPS.index("attn"), self.stacks),
+            jnp.concatenate([level[:OUTPUTS], jnp.tile(level[OUTPUTS:], self.stacks)]),
+            role,
+            ends + self.cells * (self.stacks - 1),
+        )
 
 
 def _inputs(rows: Int[Array, "n cells 4"]) -> tuple[Int[Array, "n cells"], Int[Array, "n cells"]]:
@@ -239,37 +311,35 @@ def drawings(cells: Cells) -> list[Drawing]:
     return [Drawing("pyramid", names, tuple(edges))]
 
 
-def resampled(x: Array, source: int, target: int) -> Array:
-    """A map of one level at another."""
-    factor = 2 ** abs(source - target)
-    if target > source:
-        window = (1, factor, factor, 1)
-        return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
-    return x.repeat(factor, axis=1).repeat(factor, axis=2) if target < source else x
-
-
 def gated(coarse: Array, fine: Array) -> Array:
     """Both of one size. The gate is of what was the coarser map."""
-    return coarse + fine * jax.nn.sigmoid(coarse.max((1, 2), keepdims=True))
+    return coarse + fine * jax.nn.sigmoid(largest(coarse))
 
 
 class Cell(nnx.Module):
     """What follows a merge: ReLU, a 3 x 3 convolution and normalisation."""
 
-    def __init__(self, width: int, draw: np.random.Generator):
+    def __init__(self, width: int, draw: np.random.Generator, affine: bool = True):
         self.conv = Conv((3, 3), width, width, draw, scale=(2 / (9 * width)) ** 0.5)
-        self.norm = BatchNorm(width, affine=True)
+        self.norm = BatchNorm(width, affine=affine)
 
     def __call__(self, x: Array, train: bool) -> Array:
         return self.norm(self.conv(jax.nn.relu(x)), train)
 
 
-class Neck(nnx.Module):
+class Convolved(nnx.Module):
+    """The cells of one stack, whatever they merge."""
+
+    def __init__(self, count: int, width: int, draw: np.random.Generator, affine: bool):
+        self.cells = nnx.List([Cell(width, draw, affine) for _ in range(count)])
+
+
+class Neck(Convolved):
     """One pyramid of another."""
 
     def __init__(self, cells: Cells, width: int, draw: np.random.Generator):
+        super().__init__(len(cells), width, draw, affine=True)
         self.merges, self.added = cells, tuple(taken_up(cells))
-        self.cells = nnx.List([Cell(width, draw) for _ in cells])
 
     def __call__(self, pyramid: tuple[Array, ...], train: bool) -> tuple[Array, ...]:
         maps, levels = list(pyramid), list(LEVELS)
@@ -285,29 +355,77 @@ class Neck(nnx.Module):
         return tuple(new[level] for level in LEVELS)
 
 
-class Body(nnx.Module):
-    """Backbone and necks, without the heads of a detector. Gives the five maps of the last pyramid."""
+class Stem(nnx.Module):
+    """The backbone, and what brings its maps to one width: gives P3 to P7."""
 
-    def __init__(self, space: NasFpn, cells: Cells, draw: np.random.Generator):
-        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw)
+    def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
+        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw, affine)
         inputs = resnet.widths(space.backbone)[1:]
         self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in inputs])
-        self.norms = nnx.List([BatchNorm(space.width, affine=True) for _ in inputs])
-        self.necks = nnx.List([Neck(cells, space.width, draw) for _ in range(space.stacks)])
+        self.norms = nnx.List([BatchNorm(space.width, affine=affine) for _ in inputs])
 
-    def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
-        del path, key  # of one architecture; nothing here is random
+    def __call__(self, images: Array, train: bool) -> tuple[Array, ...]:
         maps = self.backbone(images, train)[1:]
         pyramid = [norm(lateral(x), train) for x, lateral, norm in zip(maps, self.laterals, self.norms, strict=True)]
         while len(pyramid) < len(LEVELS):
             pyramid.append(resampled(pyramid[-1], 0, 1))
-        maps = tuple(pyramid)
+        return tuple(pyramid)
+
+
+class Body(nnx.Module):
+    """Backbone and necks of one architecture, without the heads of a detector. Gives the maps of the last pyramid."""
+
+    def __init__(self, stem: nnx.Module, necks: Sequence[nnx.Module]):
+        self.stem, self.necks = stem, nnx.List(necks)
+
+    def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
+        del path, key  # of one architecture; nothing here is random
+        stem: Any = self.stem
+        maps = stem(images, train)
         for neck in self.necks:
             maps = neck(maps, train)
         return maps
 
 
-PUBLISHED = {
+class Shared(nnx.Module):
+    """Backbone and the cells of all architectures. The parameters lie as in the network of one architecture."""
+
+    def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
+        self.stem = Stem(space, draw, affine)
+        self.necks = nnx.List([Convolved(space.cells, space.width, draw, affine) for _ in range(space.stacks)])
+        self.space = space
+
+    def __call__(self, images: Array, path: Any, *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
+        """A mixture is one-hot, is normalised by the batch, in evaluation too, and leaves no statistics."""
+        del key
+        if not is_mixture(path):
+            return self._maps(images, jnp.asarray(path), None, train)
+        if not isinstance(path, OneHot):
+            raise ValueError("the cells of nas-fpn take one-hot mixtures alone, such as those of gumbel-darts")
+        return nnx.clone(self)._maps(images, path.choices(), path.weights, True)
+
+    def _maps(self, images: Array, path: Array, mixture: Array | None, train: bool) -> tuple[Array, ...]:
+        cells = [cell for neck in self.necks for cell in neck.cells]
+        route, norms = self.space.route(path), [cell.norm for cell in cells]
+        ones, zeros = jnp.ones(self.space.width), jnp.zeros(self.space.width)
+        weights = pyramid_path.Weights(
+            jnp.stack([cell.conv.kernel.get_value() for cell in cells]),
+            jnp.stack([ones if norm.scale is None else norm.scale.get_value() for norm in norms]),
+            jnp.stack([zeros if norm.bias is None else norm.bias.get_value() for norm in norms]),
+            jnp.ones((len(cells), 3)) if mixture is None else self.space.gains(path, mixture),
+        )
+        given = pyramid_path.Moments(
+            *(jnp.stack([getattr(norm, name).get_value() for norm in norms]) for name in ("mean", "var"))
+        )
+        how = pyramid_path.How(train, weighed=mixture is not None)
+        maps, moments = pyramid_path.pyramid(how, self.stem(images, train), weights, given, route)
+        if train:
+            for i, norm in enumerate(norms):
+                nnx.update(norm, {"mean": moments.mean[i], "var": moments.var[i]})
+        return maps
+
+
+FOUND = {
     "NAS-FPN": (
         Merge(1, 3, 4, "attn"),
         Merge(1, 5, 4, "sum"),
@@ -320,9 +438,22 @@ PUBLISHED = {
 }
 
 
+PUBLISHED = {**FOUND, **pyramids.REFERENCES}
+
+
+def reference(space: NasFpn, name: str, key: jax.Array) -> Body:
+    """A pyramid that people drew, FPN, PANet or BiFPN, on the backbone of a space, as wide and as often stacked as its
+    pyramids."""
+    draw = generator(key)
+    neck = pyramids.REFERENCES[name]
+    return Body(Stem(space, draw, affine=True), [neck(space.width, draw) for _ in range(space.stacks)])
+
+
 def published(name: str) -> Published:
     """Also of any cells in the notation of `describe`."""
-    cells = read(name) if "(" in name else PUBLISHED[name]
+    if name in pyramids.REFERENCES:
+        return pyramids.published(name)
+    cells = read(name) if "(" in name else FOUND[name]
     costs = {}
     for stacks in (1, 3, 7):
         space = NasFpn(len(cells), stacks=stacks)
@@ -336,7 +467,7 @@ def published(name: str) -> Published:
 
 PRESETS = {
     # For 128 to 256 pixels on a CPU.
-    "tiny": NasFpn(width=32, backbone="resnet-10", image_size=128),
+    "tiny": NasFpn(width=16, backbone="resnet-10-thin", image_size=128),
     "small": NasFpn(width=64, stacks=3, backbone="resnet-18", image_size=256),
     "paper": NasFpn(stacks=7),
 }

@@ -17,8 +17,12 @@ from jaxtyping import Array, Float
 from spaces.layers import BatchNorm, Conv
 
 BLOCKS = {"resnet-10": (1, 1, 1, 1), "resnet-18": (2, 2, 2, 2), "resnet-50": (3, 4, 6, 3)}
+BLOCKS["resnet-10-thin"] = BLOCKS["resnet-10"]  # a sixteenth of its multiply-adds, for small images on a CPU
 BOTTLENECKS = ("resnet-50",)
-STEM_WIDTH = 64
+
+
+def stem_width(name: str) -> int:
+    return 16 if name.endswith("-thin") else 64
 
 
 class Layer(NamedTuple):
@@ -40,9 +44,9 @@ class Spec(NamedTuple):
 
 def specs(name: str) -> Iterator[Spec]:
     """The blocks of a network by name, one of `BLOCKS`."""
-    width_in = STEM_WIDTH
+    width_in = stem_width(name)
     for stage, count in enumerate(BLOCKS[name]):
-        width = STEM_WIDTH * 2**stage
+        width = stem_width(name) * 2**stage
         for i in range(count):
             stride = 2 if stage and not i else 1
             if name in BOTTLENECKS:
@@ -63,7 +67,8 @@ def widths(name: str) -> tuple[int, ...]:
 def cost(name: str, image_channels: int, image_size: int) -> tuple[int, int]:
     """Multiply-adds of one image, and parameters with affine normalisation."""
     size = -(-image_size // 2)
-    macs, params = 49 * image_channels * STEM_WIDTH * size**2, 49 * image_channels * STEM_WIDTH + 2 * STEM_WIDTH
+    stem = stem_width(name)
+    macs, params = 49 * image_channels * stem * size**2, 49 * image_channels * stem + 2 * stem
     size = -(-size // 2)
     for layers, shortcut, _ in specs(name):
         start = size
@@ -79,20 +84,20 @@ def cost(name: str, image_channels: int, image_size: int) -> tuple[int, int]:
 
 
 class ConvNorm(nnx.Module):
-    def __init__(self, layer: Layer, draw: np.random.Generator):
+    def __init__(self, layer: Layer, draw: np.random.Generator, affine: bool):
         k, width_in, width_out, stride = layer
         scale = (2 / (k * k * width_out)) ** 0.5
         self.conv = Conv((k, k), width_in, width_out, draw, strides=(stride, stride), scale=scale)
-        self.norm = BatchNorm(width_out, affine=True)
+        self.norm = BatchNorm(width_out, affine=affine)
 
     def __call__(self, x: Array, train: bool) -> Array:
         return self.norm(self.conv(x), train)
 
 
 class Block(nnx.Module):
-    def __init__(self, spec: Spec, draw: np.random.Generator):
-        self.layers = nnx.List([ConvNorm(layer, draw) for layer in spec.layers])
-        self.shortcut = nnx.List([] if spec.shortcut is None else [ConvNorm(spec.shortcut, draw)])
+    def __init__(self, spec: Spec, draw: np.random.Generator, affine: bool):
+        self.layers = nnx.List([ConvNorm(layer, draw, affine) for layer in spec.layers])
+        self.shortcut = nnx.List([] if spec.shortcut is None else [ConvNorm(spec.shortcut, draw, affine)])
 
     def __call__(self, x: Array, train: bool) -> Array:
         y = x
@@ -106,10 +111,10 @@ class Block(nnx.Module):
 class ResNet(nnx.Module):
     """Gives the maps of its four stages, the finest first."""
 
-    def __init__(self, name: str, image_channels: int, draw: np.random.Generator):
-        self.stem = ConvNorm(Layer(7, image_channels, STEM_WIDTH, 2), draw)
+    def __init__(self, name: str, image_channels: int, draw: np.random.Generator, affine: bool = True):
+        self.stem = ConvNorm(Layer(7, image_channels, stem_width(name), 2), draw, affine)
         blocks = list(specs(name))
-        self.blocks = nnx.List([Block(spec, draw) for spec in blocks])
+        self.blocks = nnx.List([Block(spec, draw, affine) for spec in blocks])
         self.ends = tuple(
             i for i, spec in enumerate(blocks) if i + 1 == len(blocks) or blocks[i + 1].stage > spec.stage
         )

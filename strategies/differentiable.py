@@ -110,6 +110,10 @@ class Differentiable:
     def init(self, key: jax.Array, mixing: Mixing) -> Logits:
         if self.auxiliary_skip and mixing.skip is None:
             raise ValueError(f"auxiliary_skip={self.auxiliary_skip} must be 0: this space has no skips")
+        if mixing.one_hot and not self.along_paths:
+            raise ValueError(
+                f"sample={self.sample!r} must be 'hard': this space has no mixtures but of one choice each"
+            )
         key_ops, key_edges = jr.split(key)
         n = len(mixing.nodes)
         return Logits(1e-3 * jr.normal(key_ops, (n, len(mixing.ops))), 1e-3 * jr.normal(key_edges, (n,)))
@@ -120,7 +124,7 @@ class Differentiable:
 
     def weights(self, logits: Logits, mixing: Mixing) -> Mixture:
         if self.gate == "softmax":
-            gates = jax.nn.softmax(logits.ops)
+            gates = jax.nn.softmax(mixing.masked(logits.ops))
         else:
             gates = jax.nn.sigmoid(logits.ops) * (1 - _which(mixing, mixing.none))
         return gates * self._edge_weights(logits, mixing)
@@ -134,7 +138,7 @@ class Differentiable:
             more = self.auxiliary_skip * (1 - progress)
             return self.weights(logits, mixing) + more * _which(mixing, mixing.skip)
         temperature = self.temperature + (self.last_temperature - self.temperature) * progress
-        noisy = jax.nn.log_softmax(logits.ops) + jr.gumbel(key, logits.ops.shape)
+        noisy = jax.nn.log_softmax(mixing.masked(logits.ops)) + jr.gumbel(key, logits.ops.shape)
         soft = jax.nn.softmax(noisy / temperature)
         if self.sample == "soft":
             return soft * self._edge_weights(logits, mixing)

@@ -1,6 +1,7 @@
 """Strictness for every test: shapes checked at run time, no silent rank promotion, one key. And how tests are run:
 programs compiled quickly and kept for all processes of the session, the longest files first, slow tests in parts."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -127,6 +128,22 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", quick)
+
+
+@contextlib.contextmanager
+def compilations():
+    """The programs that XLA compiles meanwhile, one entry each, as `jax.monitoring` reports them."""
+    found: list[float] = []
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield found
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # A space with every kind of block, two of them equal, whose programs compile in seconds.

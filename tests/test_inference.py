@@ -1,6 +1,5 @@
 """Evaluation with shared weights: private statistics, exact counts, and one compiled program for all candidates."""
 
-import contextlib
 import dataclasses
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import MINI
+from conftest import MINI, compilations
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -178,22 +177,6 @@ def test_arrays_that_do_not_fit_are_refused(supernet, arrays, change, reason):
 
 
 # Compilation
-
-
-@contextlib.contextmanager
-def compilations():
-    """The programs that XLA compiles meanwhile, one entry each, as `jax.monitoring` reports them."""
-    found: list[float] = []
-
-    def listen(event: str, seconds: float, **_: object) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            found.append(seconds)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield found
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_evaluating_20_candidates_compiles_no_more_programs_than_evaluating_2(evaluator):

@@ -1,21 +1,28 @@
 """Merging cells: the published pyramid and its counts, and what a cell does, by hand."""
 
+import dataclasses
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import compilations
 from flax import nnx
 
-from nas.commands import cli, search
+from nas.commands import cli
 from nas.testing import check_space
-from spaces import resnet
+from nas.training.net import Headed, batch_logits, calibrate, flatten, forward, split
+from spaces import pyramids, resnet
 from spaces.base import architecture_id, sample
-from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, Body, NasFpn, Neck, gated, read, resampled, taken_up, text_of
+from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, NasFpn, Neck, gated, read, reference, taken_up, text_of
+from spaces.pyramid_path import resampled
+from spaces.shared import OneHot
+from strategies.differentiable import Differentiable, gumbel_darts
 
 PAPER = NasFpn()
-TINY = NasFpn(width=4, backbone="resnet-10", image_size=128, image_channels=1)
+TINY = NasFpn(width=4, backbone="resnet-10-thin", image_size=128, image_channels=1)
 TEXT = "attn(P4,P6)@4 sum(P4,f5)@4 sum(P3,f6)@3 sum(f6,f7)@4 attn(f7,f8)@5 attn(f6,f9)@7 attn(f9,f10)@6"
 
 
@@ -194,7 +201,7 @@ def test_what_is_written_is_read_as_it_was():
 
 
 def test_a_body_is_trained_through_all_of_its_parts(key):
-    network = Body(TINY, PUBLISHED["NAS-FPN"], np.random.default_rng(0))
+    network = TINY.build(TINY.parse("NAS-FPN"), key)
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     images = jax.random.normal(key, (2, 128, 128, 1))
 
@@ -203,6 +210,185 @@ def test_a_body_is_trained_through_all_of_its_parts(key):
 
     gradient = jax.jit(jax.grad(loss))(weights)
     assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient["necks"]))
+
+
+# Shared weights
+
+STACKED = dataclasses.replace(TINY, stacks=2)
+
+
+class Means(nnx.Module):
+    """A head that gives numbers in which every pixel of every map counts."""
+
+    def __call__(self, maps, *, train):
+        return jnp.concatenate([jnp.sin(3 * x).mean((1, 2)) for x in maps], axis=1)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """The structure, weights and statistics of the network of all architectures, away from where they begin."""
+    graph, weights, statistics = split(Headed(STACKED.supernet(jax.random.key(1), affine=True), Means()))
+    draw = np.random.default_rng(0)
+    weights = jax.tree.map(lambda w: w + 0.1 * draw.standard_normal(w.shape, np.float32), weights)
+    return graph, weights, statistics
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def measured(graph, weights, statistics, images, path):
+    """Training, its gradient, then evaluation."""
+
+    def loss(weights):
+        outputs, left = forward(graph, weights, statistics, images, path, train=True)
+        return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
+
+    gradient, (trained, left) = jax.grad(loss, has_aux=True)(weights)
+    evaluated, _ = forward(graph, weights, left, images, path, train=False)
+    return {"train": trained, "eval": evaluated, "statistics": left, "gradient": gradient}
+
+
+def close(found, expected, tolerance: float):
+    """Each array by its largest entry, or what is nearly 0 by what is large in any."""
+    found, expected = (jax.tree.map(np.asarray, jax.tree.leaves(each)) for each in (found, expected))
+    largest = max(np.abs(each).max() for each in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one - other).max() <= tolerance * (np.abs(other).max() + 0.01 * largest)
+
+
+def test_a_path_is_the_network_of_one_architecture(shared, key):
+    graph, weights, statistics = shared
+    images = jax.random.normal(key, (4, 128, 128, 1))
+    rows = [STACKED.parse("NAS-FPN"), *np.asarray(sample(STACKED, jax.random.key(5), 2))]
+    assert any(any(taken_up(STACKED.merges(row))) for row in rows[1:])
+    for row in rows:
+        own = split(Headed(STACKED.build(row, key), Means()))[0]
+        alone, on_path = measured(own, weights, statistics, images, ()), measured(graph, *shared[1:], images, row)
+        for name in ("train", "eval", "statistics"):
+            close(on_path[name], alone[name], 2e-3)
+        close(on_path["gradient"], alone["gradient"], 2e-2)
+    assert measured._cache_size() == 1 + len(rows)
+
+
+def test_all_architectures_are_evaluated_by_the_programs_of_the_first(task):
+    images = np.random.default_rng(0).integers(0, 255, (8, 128, 128, 1)).astype(np.uint8)
+    graph, weights, statistics = split(Headed(STACKED.supernet(jax.random.key(0)), Means()))
+
+    def evaluate(row):
+        own = calibrate(graph, weights, statistics, images, task, row, batch=4, precision="float32")
+        return batch_logits(graph, (task.mean, task.std), "float32", weights, own, images[:4], row)
+
+    counted = []
+    for rows in (sample(STACKED, jax.random.key(0), 2), sample(STACKED, jax.random.key(1), 50)):
+        with compilations() as programs:
+            found = [evaluate(row) for row in np.asarray(rows)]
+        counted.append(len(programs))
+    assert counted[0] > 0
+    assert counted[1] == 0
+    assert all(bool(jnp.isfinite(outputs).all()) for outputs in found)
+    assert len({np.asarray(outputs).tobytes() for outputs in found}) == 50
+
+
+def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(shared, key):
+    graph, weights, statistics = shared
+    images = jax.random.normal(key, (4, 128, 128, 1))
+    row = STACKED.parse("NAS-FPN")
+    hot = jax.nn.one_hot(row, len(STACKED.mixing().ops))
+
+    @jax.jit
+    def loss(mixture):
+        outputs, left = forward(graph, weights, statistics, images, OneHot(mixture), train=False)
+        return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
+
+    (_, (outputs, left)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(hot)
+    close(outputs, measured(graph, *shared[1:], images, row)["train"], 1e-4)
+    for old, new in zip(jax.tree.leaves(statistics), jax.tree.leaves(left), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not gradient[hot == 0].any()
+    assert (gradient[hot == 1] != 0).all()
+    direction = hot * jax.random.normal(jax.random.key(1), hot.shape)
+    up, down = (loss(hot + size * direction)[0] for size in (1e-3, -1e-3))
+    assert float((up - down) / 2e-3) == pytest.approx(float((gradient * direction).sum()), rel=0.1)
+
+
+def test_a_mixture_of_several_choices_is_refused_in_one_line(key):
+    mixing = TINY.mixing()
+    with pytest.raises(ValueError, match=r"sample='none' must be 'hard'"):
+        Differentiable().init(key, mixing)
+    with pytest.raises(ValueError, match="one-hot mixtures alone"):
+        TINY.supernet(key)(jnp.ones((2, 128, 128, 1)), jnp.ones((28, 11)))
+
+
+def test_a_gradient_strategy_draws_no_choice_that_is_not_there(key):
+    strategy, mixing = gumbel_darts(), PAPER.mixing()
+    logits = strategy.init(key, mixing)
+    sizes = np.array(PAPER.cardinalities)
+    mixture = jax.jit(lambda logits, key: strategy.mixture(logits, mixing, key, 0.5))
+    drawn = np.stack([OneHot(mixture(logits, each)).choices() for each in jax.random.split(key, 200)])
+    assert (drawn.max(0) == sizes - 1).all()
+    assert not np.asarray(strategy.weights(logits, mixing))[np.arange(11)[None] >= sizes[:, None]].any()
+    gradient = jax.grad(lambda logits: (mixture(logits, key) * jnp.arange(11.0)[None]).sum())(logits).ops
+    assert np.isfinite(gradient).all()
+    assert (np.asarray(gradient != 0) == ((np.arange(11)[None] < sizes[:, None]) & (sizes[:, None] > 1))).all()
+
+
+# Pyramids that people drew
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        *(("D0", 116_793), ("D1", 281_676), ("D2", 555_615), ("D3", 1_321_074), ("D4", 2_960_517)),
+        *(("D5", 4_838_533), ("D6", 9_732_096), ("D7", 9_732_096)),
+    ],
+)
+def test_the_cells_of_efficientdet_have_the_published_counts(name, params):
+    width, cells, size, weighted = pyramids.EFFICIENTDET[name]
+    assert pyramids.cost("BiFPN", width, size, cells, weighted)["params"] == params
+
+
+def test_fpn_has_the_published_counts():
+    found = pyramids.cost("FPN", 256, 640)
+    assert found["params"] == 2_951_680
+    assert found["macs"] == pytest.approx(5.028e9, rel=1e-4)
+    assert pyramids.cost("BiFPN", 384, 1280, 8)["params"] == 9_732_248
+
+
+@pytest.mark.parametrize("name", pyramids.REFERENCES)
+def test_a_reference_takes_the_place_of_the_neck_and_costs_what_it_says(name, key):
+    body = reference(STACKED, name, key)
+    maps = jax.eval_shape(lambda x: body(x, train=False), jnp.ones((2, 128, 128, 1)))
+    assert [x.shape for x in maps] == [(2, 128 >> level, 128 >> level, 4) for level in LEVELS]
+    assert sum(count(neck) for neck in body.necks) == pyramids.cost(name, 4, 128, 2)["params"]
+    pyramid = tuple(jax.random.normal(key, (2, 128 >> level, 128 >> level, 4)) for level in LEVELS)
+    names = {name: value for name, value in flatten(nnx.state(body.necks[0], nnx.Param)).items()}
+    graph, weights, statistics = split(body.necks[0])
+
+    def loss(weights):
+        maps = nnx.merge(graph.definition, weights, statistics, copy=True)(pyramid, True)
+        return sum((jnp.sin(3 * x)).sum() for x in maps)
+
+    gradient = flatten(jax.jit(jax.grad(loss))(weights))
+    assert names.keys() == gradient.keys()
+    still = {name for name, value in gradient.items() if not np.abs(value).any()}
+    assert still <= {name for name in names if name.endswith("bias.value")}
+
+
+def test_nodes_with_equal_weights_are_means(key):
+    x, y = jax.random.normal(key, (2, 2, 8, 8, 4))
+    weighted = pyramids.Fused(2, 4, np.random.default_rng(0), weighted=True)
+    summed = pyramids.Fused(2, 4, np.random.default_rng(0), weighted=False)
+    np.testing.assert_allclose(weighted([x, y], False), summed([x / 2, y / 2], False), atol=1e-3)
+
+
+def test_references_are_shown_with_their_counts(capsys):
+    for name, said in (("FPN", "2.95M"), ("PANet", "7.67M"), ("BiFPN", "D7: 8 cells at 1536 pixels")):
+        assert cli.main(["show", f"nas-fpn:{name}"]) == 0
+        assert said in capsys.readouterr().out
+
+
+def test_without_affine_normalisation_there_is_neither_scale_nor_bias(key):
+    names = flatten(split(TINY.supernet(key))[1])
+    assert not any(name.endswith(("scale", "bias")) for name in names)
+    assert flatten(split(TINY.supernet(key, affine=True))[1]).keys() > names.keys()
 
 
 def test_the_published_one_is_shown_with_its_counts_and_drawn(tmp_path, capsys):
@@ -217,10 +403,3 @@ def test_the_published_one_is_shown_with_its_counts_and_drawn(tmp_path, capsys):
     assert "attn P5" in (tmp_path / "pyramid.svg").read_text()
     assert cli.main(["show", "nas-fpn:nobody"]) == 2
     assert "nas-fpn:NAS-FPN" in capsys.readouterr().err
-
-
-def test_nothing_is_searched_in_it_yet(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert search.main(["--space", "nas-fpn"]) == 2
-    assert "space='nas-fpn' is not one of" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

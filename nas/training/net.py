@@ -55,9 +55,7 @@ def _interned(definition: nnx.GraphDef) -> Graph:
     return Graph(definition)
 
 
-def forward(
-    graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None
-) -> tuple[Array, nnx.State]:
+def forward(graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None) -> tuple[Any, nnx.State]:
     """The outputs in float32, and the statistics of this batch when training."""
     network: Any = nnx.merge(graph.definition, weights, statistics, copy=True)
     return in_float32(network(images, path, train=train, key=key)), nnx.state(network, nnx.BatchStat)
