@@ -2,7 +2,7 @@
 
     python benchmarks/necks.py --task voc:DIR --skip-invalid              the search and all trainings
     python benchmarks/necks.py --task voc:DIR --search-only found.txt     the search alone
-    python benchmarks/necks.py --task voc:DIR --found found.txt --part 1/4 --json 1.json     a quarter of the trainings
+    python benchmarks/necks.py --task voc:DIR --found found.txt --part 1/4 --json 1.json     a quarter of the necks
     python benchmarks/necks.py --table 1.json 2.json 3.json 4.json
 
 The search is by shared weights, and sees validation alone. Then each neck is trained from scratch with each seed, and
@@ -42,6 +42,7 @@ from spaces.base import sample
 from spaces.nas_fpn import NasFpn, reference
 
 PUBLISHED = ("FPN", "PANet", "BiFPN")
+FIELDS = ("width", "stacks", "backbone")  # of the space
 ALIKE = 0.1  # how far costs may differ
 Neck = tuple[str, str, int]  # its name, a description or the name of a published one, and how often it is stacked
 
@@ -69,7 +70,7 @@ def main() -> None:
         "--found", type=Path, nargs="+", default=[], metavar="FILE", help="of searches; none is run then"
     )
     parser.add_argument("--only-found", action="store_true", help="train these alone")
-    parser.add_argument("--part", default="1/1", help="which part of the trainings, as K/N [%(default)s]")
+    parser.add_argument("--part", default="1/1", help="which of the necks to train, as K/N [%(default)s]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here, as they come")
     parser.add_argument("--table", type=Path, nargs="+", metavar="FILE", help="print the table of these files, and end")
     options = parser.parse_args()
@@ -82,8 +83,7 @@ def main() -> None:
         max_images=options.max_images,
         skip_invalid=options.skip_invalid,
     )
-    fields = {"width": options.width, "stacks": options.stacks, "backbone": options.backbone}
-    space: Any = bind(NasFpn(**fields), task)
+    space: Any = bind(NasFpn(**{name: getattr(options, name) for name in FIELDS}), task)
     found = {file.stem: file.read_text().strip() for file in options.found}
     if not found:
         start = time.perf_counter()
@@ -96,7 +96,7 @@ def main() -> None:
     if not options.only_found:
         necks += others(space, next(iter(found.values())), options.random)
     k, n = map(int, options.part.split("/"))
-    jobs = [(neck, seed) for neck in necks for seed in range(options.seeds)][k - 1 :: n]
+    jobs = [(neck, seed) for seed in range(options.seeds) for neck in necks[k - 1 :: n]]
     recipe = Recipe(
         steps=options.steps,
         batch_size=options.batch_size,
@@ -124,8 +124,7 @@ def searched(options: argparse.Namespace, space: NasFpn) -> str:
     limit = f"neck_macs <= {float(space.cost(row)['neck_macs'][0]):.0f}"
     with tempfile.TemporaryDirectory() as folder:
         outcome = nas.search(
-            space="nas-fpn:small",
-            **{f"space.{name}": getattr(options, name) for name in ("width", "stacks", "backbone")},
+            space={"name": "nas-fpn:small"} | {name: getattr(options, name) for name in FIELDS},
             strategy=options.strategy,
             task=options.task,
             image_size=options.image_size,
