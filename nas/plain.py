@@ -172,6 +172,15 @@ def check_regular(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be read: it is not a file")
 
 
+def check_target(field: str, path: str | Path) -> None:
+    """Raises UsageError where no file can be put: nothing would be left of a device, pipe or folder that is there."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{field} cannot be written: it is there, and is not a file")
+
+
 # A few compressed bytes can stand for any number: data are not so alike that more than these are taken on trust.
 MAX_RATIO, TRUSTED_BYTES = 200, 256 * 2**20
 

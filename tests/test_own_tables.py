@@ -188,6 +188,64 @@ def test_what_is_no_table_is_one_line(kind, tmp_path, capsys):
     assert not (tmp_path / "out.npz").exists()
 
 
+CARELESS = """
+import dataclasses
+import jax.numpy as jnp
+import numpy as np
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    cardinalities: tuple[int, ...] = (4, 4, 4)
+
+    def identity(self): return {"cardinalities": self.cardinalities}
+    def canonical(self, encodings): return encodings
+    def describe(self, encoding): return "-".join(map(str, encoding.tolist()))
+    def parse(self, text): return np.array([int(word) for word in text.split("-")], np.int32)
+    def cost(self, encodings): return {"sum": encodings.sum(1).astype(jnp.float32)}
+    def build(self, encoding, key): raise NotImplementedError
+    def supernet(self, key, *, affine=False): raise NotImplementedError
+
+class Lawless(Digits):
+    def canonical(self, encodings): return encodings + 1
+"""
+
+
+def test_a_row_that_only_a_careless_space_takes_is_of_no_other_architecture(tmp_path, capsys):
+    (tmp_path / "careless.py").write_text(CARELESS)
+
+    def built(text: str, name: str = "Digits") -> str:
+        path = written(tmp_path / "rows.csv", [NAMES[:2], [text, 0.1]])
+        words = ["--space", f"{tmp_path / 'careless.py'}:{name}", "--out", str(tmp_path / "out.npz")]
+        code = cli.main(["table", "build", str(path), *words])
+        said = capsys.readouterr()
+        assert code == (2 if said.err else 0)
+        return said.err
+
+    for text, said in {
+        "0-9-0": "encoding[1]=9 must lie in 0..3",
+        "9-9-9": "encoding[0]=9 must lie in 0..3",
+        "0-0": "encoding must be a list of 3 whole numbers",
+    }.items():
+        assert f"line 2: architecture={text!r} is not of the space: {said}" in built(text)
+    assert "breaks a law: canonical rows are choices of the space" in built("0-0-0", "Lawless")
+    assert not (tmp_path / "out.npz").exists()
+    assert built("0-3-0") == ""
+
+
+def test_what_is_no_file_is_not_replaced_by_one(rows, tmp_path, capsys):
+    path = written(tmp_path / "mine.csv", [NAMES, *rows])
+    os.mkfifo(tmp_path / "pipe")
+    for out, said in {
+        tmp_path / "pipe": "it is there, and is not a file",
+        tmp_path: "it is there, and is not a file",
+        tmp_path / "mine.csv" / "x": "is not a folder",
+    }.items():
+        assert cli.main(["table", "build", str(path), "--space", SPACE, "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert {each.name for each in tmp_path.iterdir()} == {"mine.csv", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
+
+
 @pytest.mark.parametrize("command", ["build", "show"])
 def test_what_never_ends_is_not_read(command, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
