@@ -117,9 +117,9 @@ def by_type(hint: Any, raw: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         return raw if raw is None or len(kinds) > 1 else by_type(kinds[0], raw)
-    if typing.get_origin(hint) is tuple:
+    if tuple in (hint, typing.get_origin(hint)):
         raw = _listed(raw) if isinstance(raw, str) else raw.tolist() if hasattr(raw, "tolist") else raw
-        element = typing.get_args(hint)[0]
+        element = next(iter(typing.get_args(hint)), Any)
         return tuple(by_type(element, each) for each in raw) if isinstance(raw, list | tuple) else raw
     if isinstance(raw, str):
         if hint is int and WHOLE.match(raw):
