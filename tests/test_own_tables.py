@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nas
 from nas import registry
 from nas.commands import cli
 from nas.commands import search as launch
@@ -80,9 +81,26 @@ def test_strategies_look_only_at_what_was_measured_and_end_when_that_is_all(
     assert set(found) <= {row[0] for row in rows}
     if trials > MEASURED:
         assert len(found) == len(set(found)) == MEASURED
-        assert "every architecture of the space and was measured was evaluated" in capsys.readouterr().err
+        assert "every architecture of the space that was measured was evaluated" in capsys.readouterr().err
     assert {trial.description for trial in final} <= {row[0] for row in rows}
     assert {"standalone_error", "test_error"} <= final[0].measurements.keys()
+
+
+def test_a_refusal_names_what_was_typed_and_nothing_of_ours(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, said in {
+        ("--objectives", "watts"): "objectives='watts' is not one of error, latency_ms",
+        ("--limit", "latency_ms <= -1"): "limit latency_ms <= -1 excludes every architecture: the smallest latency_ms",
+    }.items():
+        assert search(table, "--strategy", "random", *words) == 2
+        assert said in (found := capsys.readouterr().err)
+        assert "unmeasured" not in found
+
+
+def test_python_is_told_of_a_search_that_ends_early(table, tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nas.search(space=SPACE, task=f"table:{table}", strategy="random", trials=60, workers=0, finalists=0)
+    assert "The search ends after 40 of 60 trials: every architecture of the space that was measured" in caplog.text
 
 
 def test_strategies_are_compared_on_it(table, capsys):
