@@ -117,9 +117,9 @@ def by_type(hint: Any, raw: Any) -> Any:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         return raw if raw is None or len(kinds) > 1 else by_type(kinds[0], raw)
-    if typing.get_origin(hint) is tuple:
+    if tuple in (hint, typing.get_origin(hint)):
         raw = _listed(raw) if isinstance(raw, str) else raw.tolist() if hasattr(raw, "tolist") else raw
-        element = typing.get_args(hint)[0]
+        element = next(iter(typing.get_args(hint)), Any)
         return tuple(by_type(element, each) for each in raw) if isinstance(raw, list | tuple) else raw
     if isinstance(raw, str):
         if hint is int and WHOLE.match(raw):
@@ -170,6 +170,15 @@ def check_regular(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise UsageError(f"{field} cannot be read: it is not a file")
+
+
+def check_target(field: str, path: str | Path) -> None:
+    """Raises UsageError where no file can be put: nothing would be left of a device, pipe or folder that is there."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UsageError(f"{field} cannot be written: it is there, and is not a file")
 
 
 # A few compressed bytes can stand for any number: data are not so alike that more than these are taken on trust.

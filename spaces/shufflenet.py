@@ -40,12 +40,19 @@ class ShuffleNet:
     """One choice of four a block; the first block of a stage changes its width and, by `strides`, its resolution."""
 
     blocks: tuple[int, ...]
+    """How many each stage has, as "(2,2,4)": one decision each."""
     widths: tuple[int, ...]
+    """Channels of each stage, as "(32,64,128)": multiples of 4."""
     strides: tuple[int, ...]
+    """Of the first block of each stage, as "(1,2,2)": 2 halves the resolution."""
     stem_width: int
+    """Channels of the first convolution."""
     stem_stride: int
+    """Stride of the first convolution."""
     last_width: int
+    """Channels before the classifier."""
     dropout: float = 0.1
+    """The share of them that is left out in training."""
     image_size: int = 224
     image_channels: int = 3
     num_classes: int = 1000

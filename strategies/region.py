@@ -58,16 +58,19 @@ def _region(space: Space, limits: Limits) -> Region:
     names = space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32))
     for name, most in limits:
         if name not in names:
-            raise ValueError(f"limit on {name!r}: the space's costs are {', '.join(sorted(names))}")
+            known = ", ".join(sorted(names))
+            raise ValueError(f"limit {name} <= {most:g}: {name!r} is not one of the space's costs, {known}")
         least = float(space.cost(jnp.asarray(smallest(space, ((name, 1.0),)))[None])[name][0])
         if not most >= least:
-            raise ValueError(f"max_{name}={most:g} excludes every architecture: the smallest {name} is {least:.0f}")
+            raise ValueError(
+                f"limit {name} <= {most:g} excludes every architecture: the smallest {name} is {least:.9g}"
+            )
     anchor = smallest(space, limits) if limits else np.zeros(len(space.cardinalities), np.int32)
     encodings = _legal_encodings(space, limits, anchor)
     if encodings is not None and len(encodings):
         anchor = encodings[0]
     if not len(_legal_rows(space, limits, np.asarray(anchor)[None])):
-        both = ", ".join(f"max_{name}={most:g}" for name, most in limits)
+        both = "limit " + " and ".join(f"{name} <= {most:g}" for name, most in limits)
         nearest = space.cost(jnp.asarray(anchor, jnp.int32)[None])
         has = ", ".join(f"{name} {float(nearest[name][0]):g}" for name, _ in limits)
         raise ValueError(f"{both}: no architecture was found that keeps all of these limits together; one has {has}")

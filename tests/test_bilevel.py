@@ -726,7 +726,7 @@ REFUSED = {
     "training.ema=0.9 must be 0": {"training": {"ema": 0.9}},
     "needs 7 or 8 pixels": {"space": "darts:tiny", "final": {"auxiliary": 0.4}},
     "is not a cell such as": {"architecture": "nothing"},
-    "no network that mixes operations; darts, nasbench201 and shufflenet have": {"space": "nasnet"},
+    "space=NasNet has no network that mixes operations, in which a gradient": {"space": "nasnet"},
     "partial=4 must be 1 in this space": {"strategy": "pc-darts"},
     "partial=3 must divide 16": {"space": "shufflenet:tiny", "strategy": {"name": "pc-darts", "partial": 3}},
     "max_skips=2 must be none: this space": {"space": "shufflenet:tiny", "strategy": {"name": "darts", "max_skips": 2}},

@@ -368,6 +368,8 @@ WRONG_FLAGS = {
     ),
     "choice of a recipe": (["--final.schedule", "cos"], ["final.schedule='cos' must be 'cosine', 'linear' or"]),
     "below": (["--trials", "0"], ["trials=0 must be at least 1"]),
+    "beyond memory": (["--concurrency", "1000000000000"], ["concurrency=1000000000000 must be at most 100000"]),
+    "steps beyond memory": (["--training.steps", "1000000000000"], ["training.steps=1000000000000 must lie in 1..100"]),
     "negative": (["--seed", "-1"], ["seed=-1 must lie in 0..4294967295"]),
     "nan": (["--trial-seconds", "nan"], ["trial_seconds=nan must be at least 0"]),
     "rule of a strategy": (
@@ -555,13 +557,16 @@ def test_help_of_a_strategy_lists_its_own_fields():
         assert f"--strategy.{field.name}".replace("_", "-") in text
 
 
-@pytest.mark.parametrize("kind", [Config, Recipe, Evolution, RandomSearch, RegularizedEvolution])
-def test_every_field_has_a_help_text(kind):
+WITH_FLAGS = [Config(), Recipe(), Evolution(), RandomSearch(), RegularizedEvolution(), PRESETS["tiny"]]
+
+
+@pytest.mark.parametrize("value", WITH_FLAGS, ids=lambda value: type(value).__name__)
+def test_every_field_has_a_help_text(value):
     parser = argparse.ArgumentParser()
-    skipped = config.values.NESTED if kind is Config else ()
-    config.flags._add_fields(parser, kind(), "", skip=skipped)
+    skipped = config.values.NESTED if isinstance(value, Config) else config.values.BOUND
+    config.flags._add_fields(parser, value, "", skip=skipped)
     texts = {action.dest: action.help for action in parser._actions if action.dest != "help"}
-    assert texts.keys() == {field.name for field in dataclasses.fields(kind)} - {*skipped}
+    assert texts.keys() == {field.name for field in dataclasses.fields(value)} - {*skipped}
     assert all(text.partition(" [")[0] for text in texts.values())
 
 

@@ -1,6 +1,8 @@
 """Evaluators by name: values with fields of their own, which say what they measure and prepare what scores."""
 
+import contextlib
 import dataclasses
+import sqlite3
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +112,10 @@ def test_a_run_goes_on_with_the_predictor_that_it_began_with_and_no_other(saved)
         saved, params=jax.tree.map(lambda x: x + 1 if x.dtype == jnp.float32 else x, saved.params)
     )
     with Store(STORE) as store:
-        predictor_jobs.save(store, "lig", other)
+        predictor_jobs.save(store, "lights", other)  # another one that begins as was typed
+    assert len(nas.search(resume="it", store=STORE).top(limit=50)) == 40
+    with contextlib.closing(sqlite3.connect(STORE.removeprefix("sqlite:///"))) as database, database:
+        database.execute("update predictor set name = case name when 'light' then 'old' else 'light' end")
     with pytest.raises(UsageError, match="the predictor by which it scores is another now"):
         nas.search(resume="it", store=STORE)
 

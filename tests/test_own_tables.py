@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import nas
 from nas import registry
 from nas.commands import cli
 from nas.commands import search as launch
@@ -80,9 +81,26 @@ def test_strategies_look_only_at_what_was_measured_and_end_when_that_is_all(
     assert set(found) <= {row[0] for row in rows}
     if trials > MEASURED:
         assert len(found) == len(set(found)) == MEASURED
-        assert "every architecture of the space and was measured was evaluated" in capsys.readouterr().err
+        assert "every architecture of the space that was measured was evaluated" in capsys.readouterr().err
     assert {trial.description for trial in final} <= {row[0] for row in rows}
     assert {"standalone_error", "test_error"} <= final[0].measurements.keys()
+
+
+def test_a_refusal_names_what_was_typed_and_nothing_of_ours(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, said in {
+        ("--objectives", "watts"): "objectives='watts' is not one of error, latency_ms",
+        ("--limit", "latency_ms <= -1"): "limit latency_ms <= -1 excludes every architecture: the smallest latency_ms",
+    }.items():
+        assert search(table, "--strategy", "random", *words) == 2
+        assert said in (found := capsys.readouterr().err)
+        assert "unmeasured" not in found
+
+
+def test_python_is_told_of_a_search_that_ends_early(table, tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nas.search(space=SPACE, task=f"table:{table}", strategy="random", trials=60, workers=0, finalists=0)
+    assert "The search ends after 40 of 60 trials: every architecture of the space that was measured" in caplog.text
 
 
 def test_strategies_are_compared_on_it(table, capsys):
@@ -186,6 +204,64 @@ def test_what_is_no_table_is_one_line(kind, tmp_path, capsys):
     assert said in (found := capsys.readouterr().err)
     assert len(found) < 1500
     assert not (tmp_path / "out.npz").exists()
+
+
+CARELESS = """
+import dataclasses
+import jax.numpy as jnp
+import numpy as np
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    cardinalities: tuple[int, ...] = (4, 4, 4)
+
+    def identity(self): return {"cardinalities": self.cardinalities}
+    def canonical(self, encodings): return encodings
+    def describe(self, encoding): return "-".join(map(str, encoding.tolist()))
+    def parse(self, text): return np.array([int(word) for word in text.split("-")], np.int32)
+    def cost(self, encodings): return {"sum": encodings.sum(1).astype(jnp.float32)}
+    def build(self, encoding, key): raise NotImplementedError
+    def supernet(self, key, *, affine=False): raise NotImplementedError
+
+class Lawless(Digits):
+    def canonical(self, encodings): return encodings + 1
+"""
+
+
+def test_a_row_that_only_a_careless_space_takes_is_of_no_other_architecture(tmp_path, capsys):
+    (tmp_path / "careless.py").write_text(CARELESS)
+
+    def built(text: str, name: str = "Digits") -> str:
+        path = written(tmp_path / "rows.csv", [NAMES[:2], [text, 0.1]])
+        words = ["--space", f"{tmp_path / 'careless.py'}:{name}", "--out", str(tmp_path / "out.npz")]
+        code = cli.main(["table", "build", str(path), *words])
+        said = capsys.readouterr()
+        assert code == (2 if said.err else 0)
+        return said.err
+
+    for text, said in {
+        "0-9-0": "encoding[1]=9 must lie in 0..3",
+        "9-9-9": "encoding[0]=9 must lie in 0..3",
+        "0-0": "encoding must be a list of 3 whole numbers",
+    }.items():
+        assert f"line 2: architecture={text!r} is not of the space: {said}" in built(text)
+    assert "breaks a law: canonical rows are choices of the space" in built("0-0-0", "Lawless")
+    assert not (tmp_path / "out.npz").exists()
+    assert built("0-3-0") == ""
+
+
+def test_what_is_no_file_is_not_replaced_by_one(rows, tmp_path, capsys):
+    path = written(tmp_path / "mine.csv", [NAMES, *rows])
+    os.mkfifo(tmp_path / "pipe")
+    for out, said in {
+        tmp_path / "pipe": "it is there, and is not a file",
+        tmp_path: "it is there, and is not a file",
+        tmp_path / "mine.csv" / "x": "is not a folder",
+    }.items():
+        assert cli.main(["table", "build", str(path), "--space", SPACE, "--out", str(out)]) == 2
+        assert said in capsys.readouterr().err
+    assert {each.name for each in tmp_path.iterdir()} == {"mine.csv", "pipe"}
+    assert (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("command", ["build", "show"])

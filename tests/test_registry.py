@@ -318,6 +318,55 @@ def test_another_file_of_the_same_name_is_not_taken_for_the_first(here):
         nas.search(resume="mine", space="other/my_space.py:Chain")
 
 
+HEAD = """
+import dataclasses
+import functools
+import numpy as np
+@functools.partial(dataclasses.dataclass, frozen=True, eq=False)
+class E:
+    metrics = ("sum",)
+    def prepare(self, space, task):
+        return lambda encoding, budget, seed: {"sum": sum(encoding)}
+"""
+FIELDS = {
+    "    a: list = dataclasses.field(default_factory=lambda: [{1, 2}])": "evaluator.a=[{1, 2}] must be made of numbers",
+    "    a: object = frozenset((1,))": "evaluator.a=frozenset({1}) must be made of numbers, texts and truths",
+    "    a: object = dataclasses.field(default_factory=lambda: np.ones(1))": "evaluator.a=array([1.]) must be made of",
+    "    a: object = sum": "evaluator.a=<built-in function sum> must be made of numbers, texts and truths",
+    "    a: object = ((1, 2), 3)": "evaluator.a=((1, 2), 3) would be [[1, 2], 3] in a run that is gone on with",
+    "    a: 'Nope' = 1": "evaluator: the types of the fields of E cannot be read: NameError: name 'Nope' is not",
+    "    name: str = 'x'": "evaluator='E': no field of it may be called 'name', by which it is chosen",
+    "    a: int = 1\n    def __post_init__(self):\n        if self.a > 1: {}['x']": "evaluator: bad.py, line 12: Key",
+    "    a: int = 1\n    def __post_init__(self): object.__setattr__(self, 'a', self.a + 1)": "evaluator.a=",
+    "    a: np.ndarray = None": "evaluator.a cannot be set: it is of type ndarray; allowed: numbers, texts and truths",
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_no_run_could_be_gone_on_with_is_refused_before_one_is_stored(field, here, capsys):
+    (here / "bad.py").write_text(HEAD + field + "\n")
+    words = ["--space", "my_space.py:Chain", "--space.layers", "1", "--task", "my_task.py:load", "--trials", "2"]
+    words += ["--strategy", "random", "--workers", "0", "--finalists", "0", "--evaluator", "bad.py:E"]
+    words += ["--evaluator.a", "7"] if ": int" in field or "ndarray" in field else []
+    assert launch.main(words) == 2
+    said = capsys.readouterr().err
+    assert FIELDS[field] in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (here / "nas.db").exists()
+
+
+def test_fields_that_plain_data_can_hold_come_back_as_they_are(here):
+    code = "    a: tuple = (1, 2)\n    b: tuple[str, ...] = ('x',)\n    d: float = float('nan')\n"
+    (here / "good.py").write_text(HEAD + code + "    c: int = dataclasses.field(init=False, default=3)\n")
+    outcome = nas.search(**{**QUICK, "evaluator": {"name": "good.py:E", "a": (3, 4)}, "workers": 0})
+    with Store(outcome.store) as store:
+        given = store.run("it").given
+    assert nas.search(resume="it").best == outcome.best
+    again = config.build(given).evaluator
+    assert (again.a, again.b, again.c) == ((3, 4), ("x",), 3)
+    assert "c" not in given["evaluator"]
+
+
 MISTAKES = {
     "none.py:X": "space='none.py:X': the file cannot be read",
     "broken.py:X": "broken.py, line 2: ZeroDivisionError: division by zero",

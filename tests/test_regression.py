@@ -122,6 +122,10 @@ def test_it_learns_in_units_of_the_deviation_and_answers_in_those_of_the_labels(
     [
         ([1.5] * 20, "must be finite numbers that are not all the same"),
         ([1.5, float("nan")] * 10, "must be finite numbers"),
+        ([1e200, 2e200] * 10, "must be finite numbers that are not all the same, in float32"),
+        ([1e10 + 1e-5, 1e10] * 10, "must be finite numbers that are not all the same, in float32"),
+        ([-3e38, 3e38] * 10, "labels: their deviation 3e+38 must lie in 1e-15..1e+15: choose another unit"),
+        ([1e-42, 3e-42] * 10, "e-43 must lie in 1e-15..1e+15: choose another unit"),
         ([1.5, 2.5], "has 2 training images, 10 are needed"),
         (["a", "b"] * 10, "allowed: integers [n] or floats [n]"),
     ],
@@ -131,6 +135,16 @@ def test_labels_that_cannot_be_learned_are_one_line(labels, said):
     with pytest.raises(UsageError) as caught:
         split("own", images, np.array(labels), 1)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1e14])
+def test_labels_in_any_unit_within_float32_are_learned_alike(unit):
+    labels = np.linspace(-1, 1, 20) * unit
+    kind = kinds.kind_of("x", labels, 1)
+    targets = kind.targets(jnp.asarray(labels, jnp.float32), 0.0)
+    np.testing.assert_allclose(targets.std(), 1, rtol=1e-5)
+    misses = kind.misses(jnp.zeros((20, 1)), jnp.asarray(labels, jnp.float32))
+    assert kind.value(float(misses.mean())) == pytest.approx(kind.scale, rel=1e-5)
 
 
 def test_parts_have_small_and_large_numbers_alike():

@@ -231,7 +231,7 @@ def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_
         assert cli.main([*command, "--store", url]) == (2 if config == "{" else 0)
 
 
-@pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", "."])
+@pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", ".", ".predictors"])
 def test_files_that_a_database_says_are_elsewhere_are_not_touched(store, named):
     run = start(store, "mine")
     doctored = dataclasses.replace(run, config={**run.config, "files": named})
@@ -239,6 +239,16 @@ def test_files_that_a_database_says_are_elsewhere_are_not_touched(store, named):
         with pytest.raises(UsageError, match="and are not touched"):
             question(doctored)
     assert store.run("mine") == run
+
+
+def test_files_that_a_database_says_are_of_two_runs_are_not_deleted_with_one(store):
+    one, two = start(store, "one"), start(store, "two")
+    doctored = dataclasses.replace(one, config={**one.config, "files": two.config["files"]})
+    with pytest.raises(UsageError, match="are those of 'two' too, and are not touched"):
+        store.delete(doctored)
+    assert store.folder(two).is_dir()
+    store.delete(two)
+    assert [run.name for run in store.all_runs()] == ["one"]
 
 
 def test_a_run_of_an_older_version_keeps_its_files_under_another_name(store):

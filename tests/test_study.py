@@ -1,5 +1,6 @@
 """Studies on tables: the loop's own trials, gains over random search, fronts, comparisons and their mistakes."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -416,6 +417,34 @@ def test_a_run_in_which_somebody_has_changed_a_trial_is_not_resumed(file, tmp_pa
             database.execute("update trial set encoding = ? where number = 2", [row])
         assert launch.main(["--resume", "it"]) == 2
         assert "run='it' is damaged: trial 2 is not an architecture of its space" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "update trial set drawn = '[1]' where number = 2": "trial 2 is not an architecture of its space: drawn=[1] must be",
+    "update trial set drawn = '{\"row\": 5}' where number = 2": "trial 2 is not an architecture of its space: drawn={",
+    'update trial set "order" = null where number = 2': "trial 2 is finished, which what is known of its report is not",
+    "delete from measurement where trial_id = 3": "trial 2 is finished, and error was not measured",
+    "delete from trial where number = 2": "trial 2 is not in the store, which has trial 3",
+    "update trial set state = 'running', \"order\" = null where number = 2": "trial 2 is running, which what is known",
+    "update measurement set value = x'00'": "is no number; the file is damaged",
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_whose_log_was_never_written_so_is_not_resumed(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "random", "--trials", "5"]
+    assert launch.main([*words, "--name", "it"]) == 0
+    whole = (tmp_path / "nas.db").read_bytes()
+    for statement, said in DAMAGE.items():
+        (tmp_path / "nas.db").write_bytes(whole)
+        with contextlib.closing(sqlite3.connect("nas.db")) as database, database:
+            database.execute(statement)
+        assert launch.main(["--resume", "it"]) == 2, statement
+        assert said in capsys.readouterr().err
+    for question in (["runs"], ["top", "it"]):
+        assert cli.main(question) == 2
+        assert "error=b'\\x00' is no number; the file is damaged" in capsys.readouterr().err
 
 
 def test_a_run_on_files_goes_on_from_any_folder(file, tmp_path, capsys, monkeypatch):

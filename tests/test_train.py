@@ -414,4 +414,4 @@ def test_cost_binned_paths_keep_the_limits(key, share):
 def test_limits_that_leave_nothing_to_bin_are_refused(key):
     space = PRESETS["tiny"]
     least = float(macs(space, smallest(space, (("macs", 1.0),))[None])[0])
-    assert "max_macs=" in refusal(cost_binned_paths, space, key, 10, bins=7, limits=(("macs", least),))
+    assert "macs <= " in refusal(cost_binned_paths, space, key, 10, bins=7, limits=(("macs", least),))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nas.config import Parser
 from nas.errors import UsageError, unknown
-from nas.plain import place
+from nas.plain import check_target, place
 from nas.report import output
 
 KINDS = ("nas-bench-201", "nats-bench")
@@ -23,8 +23,7 @@ def _import(options: argparse.Namespace) -> str:
         raise unknown("kind", options.kind, KINDS)
     if not options.path.exists():
         raise UsageError(f"path={str(options.path)!r} does not exist")
-    if not options.out.parent.is_dir():  # not only after the minutes that reading takes
-        raise UsageError(f"out={str(options.out)!r} cannot be written: {str(options.out.parent)!r} is not a folder")
+    check_target(f"out={str(options.out)!r}", options.out)  # not only after the minutes that reading takes
     from nas.tables import natsbench, write_table  # after what can be wrong: it imports jax
 
     table = natsbench.read(str(options.path), natsbench.SOURCES[options.kind])

@@ -1,12 +1,14 @@
 """From plain data, as in YAML, to the values of a job, and back. Every error is one line that names the field."""
 
 import dataclasses
+import json
 import os
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from nas import registry
 from nas.config.values import BOUND, PARTS, Config, Data
@@ -81,7 +83,9 @@ def _built(kind: str, data: Any, given: bool = True) -> Any:
 def default_of(kind: str, name: str, *, given: bool = True) -> Any:
     """The part of a name, with its own values of all fields. Raises UsageError."""
     if registry.is_own(kind, name, given=given):
-        return registry.value(kind, name, given=given)
+        made = registry.value(kind, name, given=given)
+        _check_free(kind, made)
+        return made
     head, _, preset = name.partition(":") if kind == "space" else (name, "", "")
     if head not in registry.ours(kind):
         raise unknown(kind, name, registry.ours(kind))
@@ -115,14 +119,30 @@ def from_values(options: Mapping[str, Any]) -> Data:
         if not dataclasses.is_dataclass(part) or isinstance(part, type):
             said = type(part).__name__
             raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
-        fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
-        fields = {name: value for name, value in fields.items() if name not in BOUND}
+        _check_free(kind, part)
+        fields = {name: value for name, value in fields_of(part).items() if name not in BOUND}
         data[kind] = {"name": _name_of(kind, type(part)), **fields}
     if not isinstance(data.get("task", ""), str):
         data["task"] = _held(data["task"])
     if callable(data.get("cost")):
         data["cost"] = registry.name_of("cost", data["cost"])
     return data
+
+
+def fields_of(value: Any) -> Data:
+    """The fields of a part that can be set, those of fields that are dataclasses as mappings of their own."""
+    values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+    return {name: fields_of(each) if _has_fields(each) else each for name, each in values.items()}
+
+
+def _has_fields(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _check_free(kind: str, part: Any) -> None:
+    """Raises UsageError where a part of the user's own has a field that is called as what says which part it is."""
+    if "name" in fields_of(part):
+        raise UsageError(f"{kind}={type(part).__name__!r}: no field of it may be called 'name', by which it is chosen")
 
 
 def _name_of(kind: str, cls: type) -> str:
@@ -165,7 +185,7 @@ def _architecture(space: Any, given: Any) -> str | None:
 
 def to_data(config: Config, given: Data) -> Data:
     """The whole configuration as plain data that `build` reads: names as given, every field with its value."""
-    data = dataclasses.asdict(config)
+    data = fields_of(config)
     for part in PARTS:
         name, _ = named(given.get(part, getattr(Config, part)), part)
         fields = {key: value for key, value in data[part].items() if key not in BOUND}
@@ -176,6 +196,26 @@ def to_data(config: Config, given: Data) -> Data:
     if config.data_dir is not None:
         data["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
     return data
+
+
+def check_kept(config: Config, given: Data) -> None:
+    """Raises UsageError for a field of a part that would come back from a store as something else, or not at all."""
+    data = to_data(config, given)
+    for part in PARTS:
+        kept = {}
+        for name, value in data[part].items():
+            try:
+                kept[name] = json.loads(json.dumps(value))
+            except (TypeError, ValueError, RecursionError) as error:
+                allowed = "made of numbers, texts and truths, or a run could not be gone on with"
+                raise UsageError(f"{part}.{name}={shown(value)} must be {allowed}") from error
+        again = BUILDERS[part](kept)
+        del kept["name"]
+        for name in kept:
+            was, found = getattr(getattr(config, part), name), getattr(again, name)
+            if repr(found) != repr(was) and found != was:
+                said = "in a run that is gone on with: give it a type that keeps it, such as tuple[int, ...]"
+                raise UsageError(f"{part}.{name}={shown(repr(was))} would be {shown(repr(found))} {said}")
 
 
 def same_part(part: str, given: Any, stored: Data) -> bool:
@@ -221,8 +261,12 @@ def named(data: Any, part: str) -> tuple[str, Data]:
 def _replace(value: Any, data: Any, where: str) -> Any:
     """The dataclass value with the fields in `data`, each checked against its type."""
     data = mapping(data, where.rstrip(".") or "config")
-    hints = typing.get_type_hints(type(value))
-    allowed = [field.name for field in dataclasses.fields(value)]
+    try:
+        hints = typing.get_type_hints(type(value))
+    except Exception as error:  # of a class of the user's own
+        said = f"the types of the fields of {type(value).__name__} cannot be read"
+        raise UsageError(f"{where.rstrip('.')}: {said}: {registry.told(error)}") from error
+    allowed = [field.name for field in dataclasses.fields(value) if field.init]
     changes = {}
     for key, raw in data.items():
         name = str(key).replace("-", "_")
@@ -237,6 +281,8 @@ def _replace(value: Any, data: Any, where: str) -> Any:
         return dataclasses.replace(value, **changes)
     except (ValueError, UsageError) as error:
         raise UsageError(f"{where}{error}") from error
+    except Exception as error:  # of a class of the user's own
+        raise UsageError(f"{where.rstrip('.')}: {registry.told(error)}") from error
 
 
 def mapping(data: Any, where: str) -> Mapping[str, Any]:
@@ -247,7 +293,13 @@ def mapping(data: Any, where: str) -> Mapping[str, Any]:
 
 def _checked(hint: Any, raw: Any, where: str) -> Any:
     try:
-        return TypeAdapter(hint).validate_python(by_type(hint, raw), strict=True)
+        adapter = TypeAdapter(hint)
+    except (PydanticUserError, NameError) as error:
+        called = getattr(hint, "__name__", str(hint))
+        allowed = "numbers, texts and truths, tuples of these, and dataclasses"
+        raise UsageError(f"{where} cannot be set: it is of type {called}; allowed: {allowed}") from error
+    try:
+        return adapter.validate_python(by_type(hint, raw), strict=True)
     except ValidationError as error:
         wrong = error.errors()[0]
         if isinstance(raw, str | list | tuple) and wrong["loc"] and isinstance(wrong["loc"][0], int):  # of a list

@@ -88,7 +88,7 @@ def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) 
     kinds = [kind for kind in reversed(type(value).__mro__) if dataclasses.is_dataclass(kind)]
     help_texts = {name: text for kind in kinds for name, text in _docstrings(kind)}
     for field in dataclasses.fields(value):
-        if field.name in skip:
+        if field.name in skip or not field.init:
             continue
         flag, default = "--" + (prefix + field.name).replace("_", "-"), getattr(value, field.name)
         if dataclasses.is_dataclass(default):

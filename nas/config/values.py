@@ -15,6 +15,18 @@ from strategies.screening import Screening
 
 Data = dict[str, Any]
 
+# What fields may be. Memory is taken for as many as the user asks for, or processes are started.
+RANGES = {
+    "trials": (1, 10**7),
+    "epochs": (1, 10**5),
+    "workers": (0, 1000),
+    "concurrency": (1, 10**5),
+    "trial_seconds": (0, math.inf),
+    "cost_bins": (1, 1000),
+    "finalists": (0, 10**5),
+    "baselines": (0, 10**5),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -111,18 +123,12 @@ class Config:
     """How many random architectures of no greater cost than the best are trained beside them."""
 
     def __post_init__(self):
-        least = {
-            "trials": 1,
-            "epochs": 1,
-            "workers": 0,
-            "concurrency": 1,
-            "trial_seconds": 0,
-            "cost_bins": 1,
-        }
-        least |= {"finalists": 0, "baselines": 0}
-        for field, low in least.items():
-            if not getattr(self, field) >= low:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least {low}")
+        for field, (low, high) in RANGES.items():
+            value = getattr(self, field)
+            if not value >= low:
+                raise ValueError(f"{field}={value} must be at least {low}")
+            if value > high:
+                raise ValueError(f"{field}={value} must be at most {high}")
         check_seed(self.seed)
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):

@@ -29,7 +29,8 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
         raise UsageError(f"task={settings.task!r} is a table, by which nothing has gradients; name images")
     if not isinstance(space, Mixable):
         raise UsageError(
-            "strategy: this space has no network that mixes operations; darts, nasbench201 and shufflenet have"
+            f"space={type(settings.space).__name__} has no network that mixes operations, in which a gradient strategy "
+            "searches; darts, nasbench201 and shufflenet have"
         )
     bilevel.check_recipe(strategy, settings.training)
     if settings.evaluator != Supernet():  # the default
@@ -49,9 +50,10 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
         shown = ",".join(map(outer, settings.objectives.split(",")))
         raise UsageError(f"objectives={shown!r} must be {outer(task.kind.metric)}: set limits on other costs")
     region(space, settings.limits)
-    priced = [name for name, _ in settings.limits if name not in mixing.costs]
-    if priced:
-        raise UsageError(f"limit on {priced[0]!r}: gradients know {', '.join(sorted(mixing.costs))}")
+    for name, most in settings.limits:
+        if name not in mixing.costs:
+            known = ", ".join(sorted(mixing.costs))
+            raise UsageError(f"limit {name} <= {most:g}: {name!r} is not one of {known}, which have gradients")
 
 
 def search(

@@ -12,6 +12,7 @@ import numpy as np
 from nas.engine import loop
 from nas.errors import UsageError
 from nas.evaluators.base import Report
+from nas.plain import shown
 from nas.store.query import Kind, NewTrial, Run, Trial
 from nas.store.sql import Store
 from spaces.base import Space, check_encoding, identify
@@ -29,15 +30,31 @@ class Record:
     kind: Kind = "search"
 
     def trials(self) -> list[Trial]:
-        """By number. Raises UsageError where what the store says of one is not an architecture of the space."""
+        """By number. Raises UsageError where what the store says of one is nothing that was written there."""
         trials = self.store.trials(self.run.id, self.kind)
-        for trial in trials:
+        for number, trial in enumerate(trials):
             try:
-                check_encoding(self.space, trial.encoding)
+                self._check(number, trial)
             except ValueError as error:
-                said = f"trial {trial.number} is not an architecture of its space: {error}"
-                raise UsageError(f"run={self.run.name!r} is damaged: {said}") from error
+                raise UsageError(f"run={self.run.name!r} is damaged: {error}") from error
         return trials
+
+    def _check(self, number: int, trial: Trial) -> None:
+        if trial.number != number:
+            raise ValueError(f"trial {number} is not in the store, which has trial {trial.number}")
+        try:
+            check_encoding(self.space, trial.encoding)
+            if trial.drawn is not None:
+                check_encoding(self.space, list(_drawn(trial.drawn)[0]))
+        except ValueError as error:
+            raise ValueError(f"trial {number} is not an architecture of its space: {error}") from error
+        reported = type(trial.order) is int
+        if reported == (trial.state == "running") or (trial.measurements and not reported):
+            raise ValueError(f"trial {number} is {trial.state}, which what is known of its report is not")
+        finished = self.kind == "search" and trial.state == "finished"
+        for name in self.objectives[:1] if finished else ():
+            if name not in trial.measurements:
+                raise ValueError(f"trial {number} is finished, and {name} was not measured")
 
     def add(self, number: int, entries: Sequence[loop.Entry]) -> None:
         """New trials, of which the first has this number."""
@@ -104,6 +121,9 @@ def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:
     return {"row": list(row), "log_probability": None if np.isnan(log_probability) else log_probability}
 
 
-def _drawn(kept: dict[str, Any]) -> tuple[tuple[int, ...], float]:
-    chance = kept["log_probability"]
-    return tuple(kept["row"]), float("nan") if chance is None else chance
+def _drawn(kept: Any) -> tuple[tuple[int, ...], float]:
+    """Raises ValueError for what says it not."""
+    match kept:
+        case {"row": list(row), "log_probability": float() | int() | None as chance}:
+            return tuple(row), float("nan") if chance is None else chance
+    raise ValueError(f"drawn={shown(kept)} must be a row and its log_probability")

@@ -23,7 +23,11 @@ class Own(Protocol):
 
     metrics: tuple[str, ...]
 
-    def prepare(self, space: Space, task: Task) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]: ...
+    def prepare(self, space: Space, task: Task) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]:
+        """Called once in each process, before its first candidate. Gives a function of an encoding, of the epochs that
+        the strategy grants (0 where it has none in mind) and of the seed of the run, the same for all candidates. That
+        is pure: the result of one call stands for every later one with the same encoding and budget."""
+        ...
 
 
 def check(name: str, value: Any) -> None:

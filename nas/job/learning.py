@@ -1,11 +1,13 @@
 """A search's strategy with the predictor that it learns by, and the saved one that it may start from."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from nas import config, registry
 from nas.config import Config
 from nas.errors import UsageError
+from nas.evaluators.predicted import Predicted
 from nas.saved import predictor_jobs
 from nas.saved.predictors import check_space
 from nas.store.sql import Store
@@ -37,8 +39,7 @@ class Learning:
             raise UsageError(
                 f"warm-start={warm!r} is of no use beside prescreen={kind!r}, which may be a saved predictor"
             )
-        screens = kind is not None and kind not in PREDICTORS and not registry.is_own("predictor", kind)
-        field, name = ("prescreen", kind) if screens else ("warm-start", warm)
+        field, name = ("prescreen", kind) if _is_saved(kind) else ("warm-start", warm)
         if name is not None:
             start, digest = predictor_jobs.opened(settings.store, name)
             check_space(start.card, space, f"{field}={name!r}")
@@ -54,6 +55,30 @@ class Learning:
                 with Store(settings.store, create=True) as store:
                     predictor_jobs.check_name(store, settings.save_predictor)
         return Learning(strategy, start, digest)
+
+
+def _is_saved(kind: str | None) -> bool:
+    """Whether what screens is a saved predictor, and no kind of them."""
+    return kind is not None and kind not in PREDICTORS and not registry.is_own("predictor", kind)
+
+
+def with_whole_names(settings: Config) -> Config:
+    """With saved predictors by their whole names, of which the user may give the beginning: others may begin like that
+    when the run is gone on with. Whoever opens them says what is wrong with names that are none."""
+
+    def whole(name: str) -> str:
+        with contextlib.suppress(UsageError), Store(settings.store) as store:
+            return store.predictor(name).name
+        return name
+
+    changes: dict[str, Any] = {}
+    if isinstance(settings.evaluator, Predicted):
+        changes["evaluator"] = dataclasses.replace(settings.evaluator, predictor=whole(settings.evaluator.predictor))
+    if _is_saved(settings.prescreen):
+        changes["prescreen"] = whole(str(settings.prescreen))
+    if settings.warm_start is not None:
+        changes["warm_start"] = whole(settings.warm_start)
+    return dataclasses.replace(settings, **changes)
 
 
 NEEDS = "needs a strategy that learns by a predictor: nao, seminas or bayesian, or --prescreen"

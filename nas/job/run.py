@@ -15,7 +15,7 @@ from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
 from nas.job import finals, stages
 from nas.job.context import Ongoing
-from nas.job.learning import Learning
+from nas.job.learning import Learning, with_whole_names
 from nas.job.subject import (
     Subject,
     check_own,
@@ -65,7 +65,10 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     quick_start()
     if resume is None and settings.name is not None:
         _check_name(url, settings.name)
+    settings = with_whole_names(settings)
     check_own(given, settings)
+    if resume is None:
+        config.check_kept(settings, given)
     subject = load_subject(settings, config.names(given)["space"])
     with _usage():
         settings = with_objectives(settings, given, subject)

@@ -54,7 +54,7 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
     def on_report(number: int, objectives: tuple[float, ...]) -> None:
         nonlocal best, count
         best, count = float(np.fmin(best, objectives[0])), count + 1
-        remark = f"best {output.reading(settings.objective, best)}"
+        remark = "" if best == float("inf") else f"best {output.reading(settings.objective, best)}"
         job.reporter.show("Searching", count, settings.trials, remark)
 
     if record.complete(state):
@@ -96,12 +96,10 @@ def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:
     if repeats:
         job.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
     if len(trials) < settings.trials:
-        legal = "that keeps the limits" if settings.limits else "of the space"
-        legal += " and was measured" if job.subject.measured else ""
-        job.reporter.say(
-            f"The search ends after {len(trials)} of {settings.trials} trials: "
-            f"every architecture {legal} was evaluated."
-        )
+        those = {"keeps the limits": settings.limits, "was measured": job.subject.measured}
+        legal = " and ".join(said for said, holds in those.items() if holds)
+        every = f"every architecture of the space{' that ' if legal else ''}{legal} was evaluated"
+        job.reporter.say(f"The search ends after {len(trials)} of {settings.trials} trials: {every}.")
 
 
 def save_predictor(job: Ongoing) -> None:

@@ -128,7 +128,8 @@ def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:
     measured = subject.scoring.metrics(subject.metric)
     if "objectives" not in given and settings.objectives == Config.objectives:
         settings = dataclasses.replace(settings, objectives=measured[0])
-    known = [*measured, *subject.space.cost(jnp.zeros((1, len(subject.space.cardinalities)), jnp.int32))]
+    costs = subject.space.cost(jnp.zeros((1, len(subject.space.cardinalities)), jnp.int32))
+    known = [*measured, *(name for name in costs if name not in dict(subject.measured))]
     names = [inner(name, known) for name in settings.objectives.split(",")]
     for name in names:
         if name not in known:

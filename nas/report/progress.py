@@ -1,5 +1,6 @@
 """What a person sees while a job runs: a bar a stage on a terminal, a plain line now and then elsewhere."""
 
+import logging
 import threading
 import time
 from typing import Protocol, runtime_checkable
@@ -24,9 +25,12 @@ class Reporter(Protocol):
 
 
 class Silent:
+    """Shows no progress. What happens once is a warning of the logger `nas`, which Python writes to stderr."""
+
     def show(self, stage: str, done: int, total: int, remark: str) -> None: ...
 
-    def say(self, line: str) -> None: ...
+    def say(self, line: str) -> None:
+        logging.getLogger("nas").warning(line)
 
 
 class Bar:

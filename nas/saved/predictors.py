@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from nas.config import build_predictor, build_space
+from nas.config import build_predictor, build_space, fields_of
 from nas.errors import UsageError, unwritable
 from nas.plain import from_json, shown
 from nas.saved import checkpoint
@@ -107,7 +107,7 @@ def check_space(card: dict[str, Any], space: Space, what: str = "predictor") -> 
 
 def described(name: str, space: Any) -> dict[str, Any]:
     """A space as plain data, which `nas.config.build_space` reads."""
-    return {"name": name, **json.loads(json.dumps(dataclasses.asdict(space)))}
+    return {"name": name, **json.loads(json.dumps(fields_of(space)))}
 
 
 def fit(
@@ -143,7 +143,7 @@ def fit(
     card = {
         "format": FORMAT,
         "kind": kind,
-        "settings": json.loads(json.dumps(dataclasses.asdict(predictor))),  # pyright: ignore[reportArgumentType]
+        "settings": json.loads(json.dumps(fields_of(predictor))),
         "space": space,
         "fingerprint": fingerprint(bound),
         "task": task,

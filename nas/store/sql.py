@@ -194,9 +194,16 @@ class Store:
             raise UsageError(f"run={run.name!r} is damaged: its files={named!r} are not in a folder")
         folder = Path(os.path.abspath(self.root / named))
         # Whoever wrote the database could name any folder, and `delete` empties it.
-        if folder.parent != self.root and (self._sqlite or folder.parent.name != self.root.name):
-            raise UsageError(f"run={run.name!r}: its files={str(folder)!r} are not in {self.root}, and are not touched")
+        inside = folder.parent == self.root or (not self._sqlite and folder.parent.name == self.root.name)
+        if not inside or folder.name.startswith("."):  # as that of all predictors
+            said = f"are not those of a run in {self.root}, and are not touched"
+            raise UsageError(f"run={run.name!r}: its files={str(folder)!r} {said}")
         return folder
+
+    def _has_files(self, run: Run, folder: Path) -> bool:
+        with contextlib.suppress(UsageError):  # they may be nowhere
+            return self.folder(run) == folder
+        return False
 
     def _kept(self, path: str | Path) -> str:
         """A path as it is kept: beside a SQLite file it moves with that; of a server it is on this machine."""
@@ -221,6 +228,10 @@ class Store:
         Raises RunError where the files cannot be deleted, when the run is.
         """
         folder, trials = self.folder(run), sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id)
+        for other in self.all_runs():
+            if other.id != run.id and self._has_files(other, folder):
+                said = f"are those of {other.name!r} too, and are not touched"
+                raise UsageError(f"run={run.name!r} is damaged: its files={str(folder)!r} {said}")
         with self._transaction(write=True) as connection:
             connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(trials)))
             for table in (TRIAL, ARTIFACT):
@@ -342,10 +353,13 @@ class Store:
         with self._transaction() as connection:
             rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).mappings().all()
             for trial, name, value in connection.execute(values.order_by(MEASUREMENT.c.name)):
-                if not isinstance(value, int | float | None):
-                    raise UsageError(f"store={self.url}: {name}={shown(value)} is no number; {ADVICE['malformed']}")
+                self._check_number(name, value)
                 measurements.setdefault(trial, {})[name] = math.nan if value is None else value
         return [Trial(**row, measurements=measurements.get(row["id"], {})) for row in rows]
+
+    def _check_number(self, name: str, value: Any) -> None:
+        if not isinstance(value, int | float | None):  # SQLite keeps anything in any column
+            raise UsageError(f"store={self.url}: {name}={shown(value)} is no number; {ADVICE['malformed']}")
 
     def artifacts(
         self, run_id: int | None = None, architecture: str | None = None, kind: str | None = None
@@ -377,6 +391,8 @@ class Store:
         with self._transaction() as connection:
             trials = {run: count for run, count in connection.execute(counted)}
             best = {(run, name): value for run, name, value in connection.execute(lowest)}
+        for (_, name), value in best.items():
+            self._check_number(name, value)
         found = {}
         for run in runs:
             objective, value = seen(run.objective, best.get((run.id, run.objective)))
@@ -424,6 +440,7 @@ class Store:
         scores = sa.select(*columns).select_from(joined).where(mine)
         scores = self._rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name))
         for score in scores:
+            self._check_number(score["name"], score["value"])
             score["name"], score["value"] = seen(score["name"], score["value"])
         files = sa.select(RUN.c.name.label("run"), ARTIFACT.c.kind, ARTIFACT.c.path, ARTIFACT.c.sha256)
         files = files.join(RUN, RUN.c.id == ARTIFACT.c.run_id).where(ARTIFACT.c.architecture == found)

@@ -11,13 +11,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nas import registry
+from nas import registry, testing
 from nas.config import build_space
 from nas.errors import UsageError
 from nas.plain import check_regular, number, shown
 from nas.saved.predictors import described
 from nas.tables.table import UNMEASURED, Column, Table
-from spaces.base import Space, every, place_values
+from spaces.base import Space, check_encoding, every, place_values
 
 ARCHITECTURE = "architecture"
 ERROR = re.compile(r"(?P<dataset>\w+)_(?P<split>valid|test)_error_e(?P<epochs>[1-9][0-9]{0,5})")
@@ -36,6 +36,11 @@ def build(path: Path, space_name: str, source: str) -> Table:
     UsageError for a space that is too large to enumerate, and for rows that are not of it or are there twice.
     """
     space = build_space(space_name)
+    if registry.is_own("space", space_name):
+        try:
+            testing.check_space(space, samples=16, networks=False)
+        except testing.Broken as broken:
+            raise UsageError(f"space={space_name!r} breaks a law: {broken}") from broken
     rows = every(space)
     if rows is None:
         size = np.prod([float(n) for n in space.cardinalities])
@@ -120,6 +125,7 @@ def _index(space: Space, path: Path, line: int, text: str) -> int:
     """The place of an architecture. It is that of its canonical row, for the same network has one measurement."""
     try:
         row = np.asarray(space.parse(text), np.int32)
+        check_encoding(space, row.tolist())  # its own parse may take what is none for another one
     except Exception as error:  # of a space of the user's own
         said = shown(" ".join(str(error).split()) or type(error).__name__)
         raise UsageError(

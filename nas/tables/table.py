@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nas.errors import UsageError, unknown, unwritable
-from nas.plain import from_json, shown
+from nas.plain import check_target, from_json, shown
 from spaces import SPACES, presets
 from spaces.base import Encodings, Limits, Space, every, indices, place_values
 
@@ -306,6 +306,7 @@ def _order(path: str, space: Space, encodings: np.ndarray) -> np.ndarray:
 
 def write_table(path: str | Path, table: Table) -> None:
     """Writes the open format, whole or not at all."""
+    check_target(f"out={str(path)!r}", path)
     fields = {
         name: {k: v for k, v in dataclasses.asdict(c).items() if v is not None} for name, c in table.columns.items()
     }

@@ -29,7 +29,7 @@ def cost_binned_paths(
     probe = sample(space, key_range, PROBES)
     probe = probe[feasible(space, probe, limits)]
     if not len(probe):
-        most = ", ".join(f"max_{name}={value:g}" for name, value in limits)
+        most = " and ".join(f"{name} <= {value:g}" for name, value in limits)
         raise UsageError(f"paths='cost-binned': none of {PROBES} random paths keeps {most}; 'uniform' needs none")
     costs = space.cost(probe)[cost]
     low, high = costs.min(), costs.max()

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 Optimiser = Literal["sgd", "adamw", "rmsprop"]
+MOST = {"steps": 10**8, "batch_size": 10**5}  # memory is taken for all of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Recipe:
         return dataclasses.replace(self, steps=steps)
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in MOST:
+            if not 1 <= getattr(self, name) <= MOST[name]:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in 1..{MOST[name]}")
         for name in ("learning_rate", "weight_decay", "clip", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")

@@ -17,6 +17,7 @@ from nas.tasks.kinds import Kind
 
 FEWEST = 10  # images, of which parts are made
 BINS = 10  # of equally many images, by which parts of the data are stratified
+LEAST, MOST = 1e-15, 1e15  # deviations of labels of which float32 holds the squares, and their sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +38,14 @@ class Regression(Kind):
         del outputs
         if labels.dtype.kind != "f" or labels.ndim != 1:
             return None
-        numbers = labels.astype(np.float64)
-        if not numbers.size or not np.isfinite(numbers).all() or not numbers.std() > 0:
-            raise UsageError(f"{field}.labels must be finite numbers that are not all the same")
-        return cls(float(numbers.mean()), float(numbers.std()))
+        numbers = _as_learned(labels).astype(np.float64)
+        if not numbers.size or not np.isfinite(numbers).all() or numbers.min() == numbers.max():
+            raise UsageError(f"{field}.labels must be finite numbers that are not all the same, in float32")
+        mean, scale = float(numbers.mean()), float(numbers.std())
+        if not LEAST <= scale <= MOST:
+            allowed = f"must lie in {LEAST:g}..{MOST:g}: choose another unit"
+            raise UsageError(f"{field}.labels: their deviation {scale:g} {allowed}")
+        return cls(mean, scale)
 
     @property
     def outputs(self) -> int:
@@ -49,10 +54,11 @@ class Regression(Kind):
     def checked(self, field: str, labels: np.ndarray) -> np.ndarray:
         if labels.dtype.kind not in "iuf":
             raise UsageError(f"{field}.labels has dtype {labels.dtype}; allowed: numbers")
-        outside = np.flatnonzero(~np.isfinite(labels.astype(np.float32)))
+        numbers = _as_learned(labels)
+        outside = np.flatnonzero(~np.isfinite(numbers))
         if len(outside):
-            raise UsageError(f"{field}.labels[{outside[0]}]={labels[outside[0]]} must be finite")
-        return labels.astype(np.float32)
+            raise UsageError(f"{field}.labels[{outside[0]}]={labels[outside[0]]} must be finite, in float32")
+        return numbers
 
     def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
         if len(labels) < FEWEST:
@@ -82,6 +88,12 @@ class Regression(Kind):
 
     def answers(self, outputs: np.ndarray) -> np.ndarray:
         return outputs * np.float32(self.scale) + np.float32(self.mean)
+
+
+def _as_learned(labels: np.ndarray) -> np.ndarray:
+    """In float32, in which infinity stands for what is too large."""
+    with np.errstate(over="ignore"):
+        return labels.astype(np.float32)
 
 
 KIND = Regression
