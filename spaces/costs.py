@@ -1,4 +1,5 @@
-"""Costs from outside of a space: what somebody measured or models, such as the latency of a device.
+"""Costs from outside of a space: what somebody measured or models, such as the latency of a device, and the head of a
+task, which ends the networks of the space.
 
 A cost is a function of the space and of encodings `[n, decisions]`, which gives `[n]` numbers, or such by name. One
 that can be traced by JAX runs within its programs; any other is called from them, with arrays of NumPy.
@@ -26,6 +27,47 @@ def with_cost(space: Any, cost: Cost) -> Any:
     return _kind(type(space), cost)(**_fields(space))
 
 
+def with_head(space: Any, head: Mapping[str, int]) -> Any:
+    """The space with the head of a task, whose `macs` and `params` are those of the whole network then.
+
+    By themselves they are `head_macs` and `head_params`, and what the space had, unless it has these names itself,
+    `backbone_macs` and `backbone_params`. All architectures have the same head. The space is the same otherwise, of a
+    class that inherits from its own.
+    """
+    return _headed(type(space), tuple(head.items()))(**_fields(space))
+
+
+@functools.lru_cache(maxsize=64)
+def _headed(kind: type, head: tuple[tuple[str, int], ...]) -> type:
+    def named(own: dict[str, Any], more: Callable[[Any, int], Any]) -> dict[str, Any]:
+        """The costs with the head; `more` adds a number to what the space has, of which some is given."""
+        some = next(iter(own.values()))
+        body = {f"backbone_{name}": own[name] for name, _ in head if name in own}
+        whole = {name: more(own[name], size) for name, size in head if name in own}
+        return {**body, **own, **whole, **{f"head_{name}": more(_nothing(some), size) for name, size in head}}
+
+    def cost(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
+        return named(kind.cost(self, encodings), lambda own, size: own + float(size))  # pyright: ignore
+
+    def mixing(self: Any) -> Any:
+        own = kind.mixing(self)  # pyright: ignore
+        return own._replace(costs=named(own.costs, lambda cost, size: (cost[0] + size, cost[1])))
+
+    def reduced(self: Any) -> tuple:
+        return with_head, (kind(**_fields(self)), dict(head))
+
+    more = {"mixing": mixing} if hasattr(kind, "mixing") else {}
+    return type(kind.__name__, (kind,), {"cost": cost, "__reduce__": reduced, **more, **_names(kind)})
+
+
+def _nothing(cost: Any) -> Any:
+    return (0, np.zeros_like(cost[1])) if isinstance(cost, tuple) else jnp.zeros_like(cost)
+
+
+def _names(kind: type) -> dict[str, str]:
+    return {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+
+
 def _fields(space: Any) -> dict[str, Any]:
     return {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
 
@@ -39,8 +81,7 @@ def _kind(kind: type, cost: Cost) -> type:
         """For another process, which has no such class yet."""
         return with_cost, (kind(**_fields(self)), cost)
 
-    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **named})
+    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **_names(kind)})
 
 
 def _costs(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:

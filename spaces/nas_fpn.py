@@ -153,21 +153,23 @@ class NasFpn:
         return np.array(row, np.int32)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
-        """Multiply-adds of one image and parameters, of backbone and neck, and of the neck alone (`neck_macs`,
-        `neck_params`: the cells, without what brings the backbone's maps to their width)."""
+        """Multiply-adds of one image and parameters: of all, of the backbone (`backbone_macs`, `backbone_params`), and
+        of the cells (`neck_macs`, `neck_params`). What brings the backbone's maps to the width of the cells is part of
+        neither."""
         return additive_costs(*self._costs(), encodings)
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What all architectures pay, and what each choice adds: the level of a cell that is no new one."""
         weights, areas = 9 * self.width**2, [(self.image_size // 2**level) ** 2 for level in LEVELS]
-        macs, params = self._fixed_costs()
-        neck = {"neck_macs": self.stacks * weights * sum(areas)}
-        neck["neck_params"] = self.stacks * self.cells * (weights + 2 * self.width)
-        fixed = {"macs": macs + neck["neck_macs"], "params": params + neck["neck_params"], **neck}
+        backbone = resnet.cost(self.backbone, self.image_channels, self.image_size)
+        neck = self.stacks * weights * sum(areas), self.stacks * self.cells * (weights + 2 * self.width)
+        macs, params = (sum(each) for each in zip(backbone, neck, self._brought(), strict=True))
+        fixed = {"macs": macs, "params": params, "backbone_macs": backbone[0], "backbone_params": backbone[1]}
+        fixed |= {"neck_macs": neck[0], "neck_params": neck[1]}
         table = np.zeros((len(self.cardinalities), max(self.cardinalities)), np.int64)
         table[2 : EACH * self.free : EACH, :OUTPUTS] = self.stacks * weights * np.array(areas)
         none = np.zeros_like(table)
-        return fixed, {"macs": table, "params": none, "neck_macs": table, "neck_params": none}
+        return fixed, {name: table if name in ("macs", "neck_macs") else none for name in fixed}
 
     def mixing(self) -> Mixing:
         """An edge a decision. A choice is what it is in an encoding: one of those that are left."""
@@ -184,8 +186,9 @@ class NasFpn:
         """The heaviest choice of each decision; of equal ones the first."""
         return self.mixing().masked(mixture).argmax(1).astype(jnp.int32)
 
-    def _fixed_costs(self) -> tuple[int, int]:
-        macs, params = resnet.cost(self.backbone, self.image_channels, self.image_size)
+    def _brought(self) -> tuple[int, int]:
+        """Multiply-adds and parameters of what brings the backbone's maps to the width of the cells."""
+        macs = params = 0
         for level, width in zip(LEVELS, resnet.widths(self.backbone)[1:], strict=False):
             macs += width * self.width * (self.image_size // 2**level) ** 2
             params += (width + 2) * self.width

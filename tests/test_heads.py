@@ -1,6 +1,7 @@
 """A head of the task's own: it ends the body of any space that gives the maps of its stages."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 import jax
@@ -17,10 +18,15 @@ from nas.evaluators.train import check as check_recipe
 from nas.saved.networks import Exported
 from nas.tasks import kinds
 from nas.tasks.kinds.classification import Classification
-from nas.training.net import alone, flatten, forward, on_path, split, supernet
+from nas.tasks.kinds.detection import Detection
+from nas.testing import check_space
+from nas.training.net import alone, flatten, forward, head_costs, on_path, split, supernet
 from nas.training.sgd import fit
+from spaces.base import fingerprint, sample
+from spaces.costs import with_cost, with_head
 from spaces.darts import Darts
 from spaces.layers import BatchNorm, Pointwise
+from spaces.nas_fpn import NasFpn
 from spaces.nasbench201 import NasBench201
 from spaces.nasnet import NasNet
 
@@ -131,6 +137,88 @@ def test_a_mixture_is_normalised_by_the_batch_in_the_head_too(key):
     by_batch, evaluated = (network(images, mixture, train=train) for train in (True, False))
     np.testing.assert_allclose(by_batch, evaluated, rtol=1e-5)
     assert not np.asarray(network.head.norm.mean.get_value()).any()  # and no statistics are left
+
+
+# Costs of whole networks
+
+DETECTORS = {
+    **{name: SPACES[name] for name in ("nasbench201", "darts", "nasnet")},
+    "shufflenet": dataclasses.replace(MINI, blocks=(1, 1, 3), widths=(8, 16, 24), strides=(1, 2, 2), num_classes=0),
+    "nas-fpn": NasFpn(width=4, backbone="resnet-10-thin", image_size=128, image_channels=1),
+}
+
+
+def ended(space, kind):
+    return with_head(space, head_costs(space, kind))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_costs_are_those_of_the_built_network_with_its_head(name, key):
+    space, kind = DETECTORS[name], Detection(3)
+    held = flatten(split(alone(space, kind, row(space), key))[1])
+    found, own = (
+        {n: float(v[0]) for n, v in each.cost(jnp.asarray(row(space))[None]).items()}
+        for each in (ended(space, kind), space)
+    )
+    of_head = sum(array.size for name, array in held.items() if name.startswith("head."))
+    assert found["head_params"] == of_head
+    assert found["params"] == own["params"] + of_head == sum(array.size for array in held.values())
+    assert found["macs"] == pytest.approx(own["macs"] + found["head_macs"])
+    if name != "nas-fpn":
+        assert found["params"] == found["backbone_params"] + found["head_params"]
+        assert found["backbone_macs"] == own["macs"]
+
+
+def test_a_head_has_the_multiply_adds_of_its_convolutions():
+    shapes = tuple((64 >> i, 64 >> i, 16) for i in range(5))
+    wide = ((60, 60, 8), (30, 30, 12), (15, 15, 20))
+    for each in (shapes, wide):
+        graph, weights, statistics = split(Detection(3).head(each, np.random.default_rng(0)))
+        counted = []
+
+        def conv(x, kernel, *_, counted=counted):
+            counted.append(math.prod(x.shape[1:3]) * kernel.size)
+            return x[..., :1] + jnp.zeros(kernel.shape[3])[None, None, None]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("spaces.layers.dense_conv", conv)
+            network = nnx.merge(graph.definition, weights, statistics)
+            network([jnp.zeros((1, *shape)) for shape in each], train=False)
+        laterals = 0 if each is shapes else sum(math.prod(shape) * 64 for shape in each)
+        assert Detection(3).head_costs(each)["macs"] == sum(counted) + laterals
+
+
+def test_a_space_with_a_head_is_the_same_space_everywhere():
+    from ray import cloudpickle
+
+    space, kind = DETECTORS["shufflenet"], Detection(3)
+    whole = with_cost(ended(space, kind), phone_ms)
+    assert whole == with_cost(ended(space, kind), phone_ms)
+    assert fingerprint(whole) == fingerprint(space)
+    rows = sample(space, jax.random.key(0), 5)
+    costs = jax.jit(whole.cost)(rows)
+    assert costs.keys() == {
+        *(f"{part}{name}" for part in ("", "backbone_", "head_") for name in ("macs", "params")),
+        "phone_ms",
+    }
+    np.testing.assert_array_equal(costs["phone_ms"], rows.sum(1))
+    again = cloudpickle.loads(cloudpickle.dumps(whole))
+    for name, values in again.cost(rows).items():
+        np.testing.assert_allclose(values, costs[name])
+    check_space(whole, networks=False)
+
+
+def phone_ms(space, encodings):
+    return encodings.sum(1)
+
+
+@pytest.mark.parametrize("name", ["shufflenet", "nas-fpn"])
+def test_mixtures_cost_what_networks_with_their_head_cost(name):
+    check_space(ended(DETECTORS[name], Detection(3)), networks=False)
+
+
+def test_kinds_without_a_head_leave_the_costs_of_a_space():
+    assert head_costs(MINI, Classification(3)) == {}
 
 
 def test_an_auxiliary_head_needs_the_classifier_of_the_space():

@@ -12,10 +12,12 @@ from conftest import compilations
 from flax import nnx
 
 from nas.commands import cli
+from nas.tasks.kinds.detection import Detection
 from nas.testing import check_space
 from nas.training.net import Headed, batch_logits, calibrate, flatten, forward, split
 from spaces import pyramids, resnet
 from spaces.base import architecture_id, sample
+from spaces.costs import with_head
 from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, NasFpn, Neck, gated, read, reference, taken_up, text_of
 from spaces.pyramid_path import resampled
 from spaces.shared import OneHot
@@ -68,8 +70,28 @@ def test_the_backbone_has_the_published_counts():
     assert resnet.cost("resnet-50", 3, 224)[1] == 23_508_032
     assert resnet.cost("resnet-50", 3, 224)[0] == pytest.approx(4.0871e9, rel=1e-4)
     assert resnet.cost("resnet-50", 3, 640)[0] == pytest.approx(33.364e9, rel=1e-4)
-    laterals = price(PAPER)["params"] - price(PAPER)["neck_params"] - 23_508_032
+    found = price(PAPER)
+    assert (found["backbone_macs"], found["backbone_params"]) == resnet.cost("resnet-50", 3, 640)
+    laterals = found["params"] - found["neck_params"] - found["backbone_params"]
     assert laterals == 919_040
+
+
+@pytest.mark.parametrize(("stacks", "neck", "params", "macs"), [(7, None, 60.06, 140.1), (1, "FPN", 34.07, 96.70)])
+def test_a_detector_has_the_published_counts(stacks, neck, params, macs):
+    """RetinaNet on ResNet-50 at 640 pixels, 90 classes; its published parameters are with the biases of convolutions,
+    where normalisation follows, which ours go without."""
+    space = NasFpn(stacks=stacks)
+    shapes = tuple((640 >> level, 640 >> level, 256) for level in LEVELS)
+    found = price(with_head(space, Detection(90).head_costs(shapes)))
+    biases = 256 * (3 + 7 * stacks + 4 + 4)
+    if neck:
+        own = pyramids.cost(neck, 256, 640)
+        found |= {name: found[name] - found[f"neck_{name}"] + own[name] for name in own}
+        biases = 256 * (3 + 5 + 4 + 4)
+    assert round((found["params"] + biases) / 1e6, 2) == params
+    assert found["macs"] / 1e9 == pytest.approx(macs, abs=0.06)
+    assert found["backbone_params"] == 23_508_032
+    assert found["head_params"] == 6_689_102
 
 
 @pytest.mark.parametrize("name", PRESETS)

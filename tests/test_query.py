@@ -294,3 +294,8 @@ def test_equals_are_both_on_the_front():
 def test_a_front_needs_an_objective():
     with pytest.raises(UsageError, match="at least one"):
         query.pareto([], [])
+
+
+def test_counts_of_parts_are_shown_as_those_of_the_whole_are():
+    for name in ("macs", "neck_macs", "params", "head_params"):
+        assert output.number(name, 1_523_000.0) == "1.52M"

@@ -342,6 +342,7 @@ def test_the_networks_of_detnas_cost_what_the_repository_says():
     small, last_and_head = PRESETS["small"], (640 * 1024 * 7**2 + 1024 * 1000) / 1e6
     assert cost(small, DETNAS_300M)[0] == pytest.approx(321.2, abs=0.05)
     assert cost(small, DETNAS_300M)[0] - last_and_head == pytest.approx(288.1, abs=0.05)
+    assert cost(dataclasses.replace(small, num_classes=0), DETNAS_300M)[0] == pytest.approx(288.1, abs=0.05)
     assert cost(PRESETS["large"], DETNAS_1300M) == (pytest.approx(1318.37, abs=0.005), 10_424_256)
     assert cost(DETNAS_3800M, DETNAS_1300M)[0] == pytest.approx(4085.9, abs=0.05)
 

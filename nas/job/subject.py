@@ -30,9 +30,10 @@ from nas.tables import Table, table_of
 from nas.tasks import check_skips, load
 from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
+from nas.training.net import head_costs
 from nas.training.sgd import augmentation
 from spaces.base import Limits, Space, sample
-from spaces.costs import with_cost
+from spaces.costs import with_cost, with_head
 from strategies.base import GradientStrategy
 
 ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
@@ -62,7 +63,7 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     if table is not None:
         return _on_table(settings, table)
     task = load_task(settings)
-    space = _priced(settings, bind(settings.space, task))
+    space = _priced(settings, _ended(bind(settings.space, task), task))
     check_recipe(space, settings.final)
     for field in ("drop_path", "auxiliary"):
         if getattr(settings.training, field):
@@ -104,6 +105,14 @@ def bind(space: Any, task: Task) -> Space:
     shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
     own = {field.name for field in dataclasses.fields(space)}
     return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
+
+
+def _ended(space: Any, task: Task) -> Space:
+    """The space whose costs are those of whole networks, with the head of the task, if it has one."""
+    if not all(hasattr(space, name) for name in ("image_size", "image_channels")):
+        return space  # of no networks: a user's own code evaluates it
+    head = head_costs(space, task.kind)
+    return with_head(space, head) if head else space
 
 
 def _priced(settings: Config, space: Space) -> Space:

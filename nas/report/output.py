@@ -209,7 +209,7 @@ def number(name: str, value: Any) -> str:
         return str(value)
     if name.endswith("error"):
         return f"{100 * value:.2f} %"
-    if name in COUNTS:
+    if name.endswith(COUNTS):
         for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
             if value >= size:
                 return f"{value / size:.2f}{unit}"

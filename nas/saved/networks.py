@@ -23,7 +23,7 @@ from nas.store.query import Run
 from nas.store.sql import Store
 from nas.tasks import Resize, kinds
 from nas.tasks.pixels import decode, fit, in_colour
-from nas.training.net import Scaling, alone, batch_logits, flatten, split, unflatten
+from nas.training.net import Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
 from spaces.base import Space, check_encoding, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -169,12 +169,18 @@ def load(folder: str | Path) -> Exported:
         if not isinstance(note, dict) or note.get(field) != description.get(field):
             raise UsageError(f"{folder / WEIGHTS} are weights of another network than {folder / DESCRIPTION}: {field}")
     held = sum(array.size for array in arrays.values())
+    kind = _kind(description, space)
     params = costs(space, tuple(encoding))["params"]
-    if params > 1.001 * held:  # costs are in single precision
+    if params <= 1.001 * held:  # costs are in single precision
+        try:  # only then is a body built, to see which head it has
+            params += head_costs(space, kind).get("params", 0)
+        except ValueError as error:
+            raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
+    if params > 1.001 * held:
         needed = f"{folder / DESCRIPTION}, whose network has {params:.0f} parameters"
         raise UsageError(f"{folder / WEIGHTS} does not fit {needed}: it holds {held} numbers")
     try:
-        network = alone(space, _kind(description, space), np.asarray(encoding, np.int32), jax.random.key(0))
+        network = alone(space, kind, np.asarray(encoding, np.int32), jax.random.key(0))
     except ValueError as error:
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)

@@ -94,10 +94,26 @@ def with_head(space: Any, kind: Any, network: Any, key: jax.Array, path: Any) ->
     """With the kind's own head, if it has one, on what `network` then gives: the maps of its stages."""
     if kind.head is None:
         return network
+    return Headed(network, kind.head(_shapes(space, network, path), generator(jr.fold_in(key, 1))))
+
+
+def _shapes(space: Any, network: Any, path: Any) -> tuple[tuple[int, ...], ...]:
+    """Of the maps that a body gives, without the axis of images."""
     images = jax.ShapeDtypeStruct((1, space.image_size, space.image_size, space.image_channels), jnp.float32)
     definition, state = nnx.split(network)
     maps = jax.eval_shape(lambda state, x: nnx.merge(definition, state)(x, path, train=False), state, images)
-    return Headed(network, kind.head(tuple(each.shape[1:] for each in maps), generator(jr.fold_in(key, 1))))
+    return tuple(each.shape[1:] for each in maps)
+
+
+def head_costs(space: Any, kind: Any) -> dict[str, int]:
+    """What the kind's own head, if it has one, costs on the maps of a space, which are those of all architectures."""
+    return kind.head_costs(_shapes_of(space)) if kind.head is not None else {}
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes_of(space: Any) -> tuple[tuple[int, ...], ...]:
+    row = np.zeros(len(space.cardinalities), np.int32)
+    return _shapes(space, space.build(row, jr.key(0)), ())
 
 
 @jax.jit

@@ -38,6 +38,32 @@ def is_pyramid(shapes: Sequence[Shape]) -> bool:
     return len(shapes) == LEVELS and len({shape[2] for shape in shapes}) == 1 and halves
 
 
+def check(shapes: Sequence[Shape]) -> None:
+    """Raises ValueError for maps that no heads end."""
+    if len(shapes) < 3:
+        raise ValueError(f"a detector needs the maps of three resolutions or more, not of {len(shapes)}")
+
+
+def cost(shapes: Sequence[Shape], num_classes: int) -> dict[str, int]:
+    """Multiply-adds of one image, and parameters, of `Heads`."""
+    check(shapes)
+    macs = params = 0
+    sizes, width = [shape[:2] for shape in shapes], shapes[0][2]
+    if not is_pyramid(shapes):
+        sizes, width = sizes[-3:], PLAIN_WIDTH
+        for (rows, columns), shape in zip(sizes, shapes[-3:], strict=True):
+            weights = shape[2] * width + 9 * width**2
+            macs, params = macs + weights * rows * columns, params + weights + 2 * width
+        while len(sizes) < LEVELS:
+            rows, columns = sizes[-1]
+            sizes.append((-(-rows // 2), -(-columns // 2)))
+    for outputs in (ANCHORS * num_classes, ANCHORS * 4):
+        weights = 9 * width * (depth(width) * width + outputs)
+        macs += weights * sum(rows * columns for rows, columns in sizes)
+        params += weights + outputs + LEVELS * depth(width) * 2 * width
+    return {"macs": macs, "params": params}
+
+
 class Level(nnx.Module):
     """The normalisation of one level, after each convolution of a head."""
 
@@ -89,9 +115,8 @@ class Heads(nnx.Module):
     relative to anchors."""
 
     def __init__(self, shapes: Sequence[Shape], num_classes: int, draw: np.random.Generator):
+        check(shapes)
         own = is_pyramid(shapes)
-        if not own and len(shapes) < 3:
-            raise ValueError(f"a detector needs the maps of three resolutions or more, not of {len(shapes)}")
         width = shapes[0][2] if own else PLAIN_WIDTH
         self.pyramid = nnx.List([] if own else [PlainPyramid(shapes, width, draw)])
         self.classes = Tower(width, ANCHORS * num_classes, -math.log((1 - PRIOR) / PRIOR), draw)

@@ -29,6 +29,10 @@ class Kind:
     # of the space ends it; else `outputs` is 0, and spaces have none.
     head: ClassVar[Any]  # Callable[[tuple[tuple[int, ...], ...], np.random.Generator], nnx.Module] | None
 
+    def head_costs(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
+        """Multiply-adds of one image and parameters, `macs` and `params`, of the head for these shapes, if any."""
+        return {}
+
     @classmethod
     def of(cls, field: str, labels: np.ndarray, outputs: int) -> "Kind | None":
         """The kind of these training labels; None where they are of another kind. Raises UsageError."""

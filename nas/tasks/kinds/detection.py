@@ -51,6 +51,11 @@ class Detection(Kind):
 
         return Heads(shapes, self.num_classes, draw)
 
+    def head_costs(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
+        from nas.tasks.detection.heads import cost
+
+        return cost(shapes, self.num_classes)
+
     def checked(self, field: str, labels: np.ndarray) -> np.ndarray:
         if labels.dtype.kind not in "iuf" or labels.ndim != 3 or labels.shape[2] != COLUMNS or not labels.shape[1]:
             raise UsageError(f"{field}.labels={labels.dtype} {list(labels.shape)} must be {self.allowed}")
