@@ -1,0 +1,75 @@
+"""Detectors, whole: that they learn, and a search for one from the data to the test."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import nas
+from nas.evaluators.supernet import SupernetEvaluator
+from nas.job.subject import bind
+from nas.tasks import load
+from nas.tasks.base import split
+from nas.training.net import alone, calibrate, flatten, measure, supernet
+from nas.training.net import split as parted
+from nas.training.recipe import Recipe
+from nas.training.sgd import fit
+from spaces.base import sample
+from spaces.nas_fpn import PRESETS
+
+BCCD = Path(__file__).parents[2] / "shared" / "images" / "bccd" / "BCCD"
+STEPS = {"steps": 3, "batch_size": 4, "learning_rate": 0.02, "crop": 0, "clip": 10}
+
+
+def trained(task, recipe, name="NAS-FPN"):
+    space = bind(PRESETS["tiny"], task)
+    graph, weights, statistics = parted(alone(space, task.kind, space.parse(name), jax.random.key(0)))
+    weights = fit(graph, weights, statistics, task, recipe, seed=0)
+    how = {"batch": 8, "precision": "float32"}
+    statistics = calibrate(graph, weights, statistics, task.train.images, task, (), **how)
+    return lambda data: measure(graph, weights, statistics, data, task, (), **how)
+
+
+def test_a_search_for_a_neck_goes_from_the_data_to_the_test(tmp_path):
+    store = f"sqlite:///{tmp_path}/nas.db"
+    options = {"space": "nas-fpn:tiny", "strategy": "random", "task": "scenes", "image_size": 128, "max_images": 60}
+    options |= {"trials": 3, "concurrency": 1, "workers": 0, "baselines": 0, "training": STEPS, "final": STEPS}
+    outcome = nas.search(**options, limit="neck_macs <= 2e6", objectives="ap,macs", store=store, name="necks")
+    (final,) = outcome.finals
+    assert 0 <= final["test_ap"] <= 1
+    assert len(outcome.top(by="ap")) == 3
+    assert all(row["neck_macs"] <= 2e6 for row in outcome.best)
+    with nas.Store(store) as found:
+        (run,) = found.runs()
+    assert run["objective"] == "ap"
+    json.dumps(outcome.best)
+
+
+def test_candidates_of_a_space_of_necks_share_their_programs(key):
+    task = load("scenes", image_size=128, max_images=40)
+    space = bind(PRESETS["tiny"], task)
+    weights = flatten(parted(supernet(space, task.kind, key))[1])
+    evaluator = SupernetEvaluator(space, weights, task, calibration_images=16)
+    rows = np.asarray(sample(space, key, 8))
+    found = [evaluator(tuple(map(int, row)), 0, 0) for row in rows]
+    assert all(each.metrics["minus_ap"] <= 0 for each in found)
+    assert len({each.metrics["neck_macs"] for each in found}) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BCCD.exists(), reason="the images of blood cells are not beside the project")
+def test_a_detector_learns_eight_images_by_heart(optimised):
+    whole = load(f"voc:{BCCD}", image_size=256, skip_invalid=True)
+    images, labels = whole.train.images[:8], whole.train.labels[:8]
+    task = split("eight", images, labels, 3, valid=(images, labels), test=(images, labels))
+    recipe = Recipe(steps=400, batch_size=8, learning_rate=0.05, crop=0, clip=10, label_smoothing=0.0)
+    assert trained(task, recipe)(task.train)["minus_ap50"] < -0.9
+
+
+@pytest.mark.slow
+def test_a_detector_finds_the_objects_of_scenes(optimised):
+    task = load("scenes:large", image_size=128)
+    recipe = Recipe(steps=700, batch_size=16, learning_rate=0.05, crop=0, flip=True, jitter=0.2, clip=10)
+    assert trained(task, recipe)(task.test)["minus_ap50"] < -0.8
