@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import nas
+from nas import config
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.job.subject import bind
+from nas.job.subject import bind, load_subject, with_recipes
 from nas.tasks import load
 from nas.tasks.base import split
 from nas.training.net import alone, calibrate, flatten, measure, supernet
@@ -73,3 +74,14 @@ def test_a_detector_finds_the_objects_of_scenes(optimised):
     task = load("scenes:large", image_size=128)
     recipe = Recipe(steps=700, batch_size=16, learning_rate=0.05, crop=0, flip=True, jitter=0.2, clip=10)
     assert trained(task, recipe)(task.test)["minus_ap50"] < -0.8
+
+
+def test_a_recipe_for_detection_has_defaults_of_its_own():
+    given = {"space": "nas-fpn:tiny", "task": "scenes", "image_size": 128, "max_images": 40, "training": {"steps": 7}}
+    settings = config.build(given)
+    found = with_recipes(settings, given, load_subject(settings, "nas-fpn"))
+    assert (found.training.steps, found.training.batch_size, found.training.learning_rate) == (7, 8, 0.02)
+    assert found.final.flip
+    assert found.final.jitter == 0.2
+    other = config.build({"task": "digits"})
+    assert with_recipes(other, {}, load_subject(other, "shufflenet")) == other

@@ -24,6 +24,7 @@ from nas.job.subject import (
     given_row,
     load_subject,
     with_objectives,
+    with_recipes,
 )
 from nas.metrics import outer, outward
 from nas.report import command_lines
@@ -71,7 +72,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         config.check_kept(settings, given)
     subject = load_subject(settings, config.names(given)["space"])
     with _usage():
-        settings = with_objectives(settings, given, subject)
+        settings = with_objectives(with_recipes(settings, given, subject), given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
     learning = Learning.of(settings, subject.named, resume)

@@ -131,6 +131,15 @@ def _priced(settings: Config, space: Space) -> Space:
     return priced
 
 
+def with_recipes(settings: Config, given: Data, subject: Subject) -> Config:
+    """The settings with the recipes of the kind of task, but for what the user gives."""
+    recipes = {} if subject.task is None else subject.task.kind.recipes
+    for name, own in recipes.items():
+        fields = {field: value for field, value in own.items() if field not in given.get(name, ())}
+        settings = dataclasses.replace(settings, **{name: dataclasses.replace(getattr(settings, name), **fields)})
+    return settings
+
+
 def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:
     """The settings with the objective that the evaluator measures, unless the user names others, which it must have.
     The names are then those by which metrics are kept."""

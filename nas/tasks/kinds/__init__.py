@@ -24,6 +24,7 @@ class Kind:
 
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
     allowed: ClassVar[str]  # the labels that it takes, in words
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # its defaults, where they are not those of all kinds
     # What ends a network: called with the shapes `(height, width, channels)` of the maps of its stages, the finest
     # first, and a generator, it gives a module that is called with these maps and `train`. None where the classifier
     # of the space ends it; else `outputs` is 0, and spaces have none.

@@ -23,6 +23,8 @@ from nas.tasks.kinds import Kind
 from nas.tasks.kinds.classification import check_names, numbered
 
 VISIBLE = 0.3  # of an object that is cut off further nothing is learned
+# For two cores. The rate is that of RetinaNet for so few images at once.
+RECIPE = {"steps": 1000, "batch_size": 8, "learning_rate": 0.02, "crop": 0, "flip": True, "jitter": 0.2, "clip": 10.0}
 Outputs = Sequence[tuple[Array, Array]]  # of each level: logits of classes, and codes of boxes
 
 
@@ -31,6 +33,7 @@ class Detection(Kind):
     num_classes: int
 
     metric: ClassVar[str] = "minus_ap"
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": RECIPE | {"steps": 1500}, "final": RECIPE}
     allowed: ClassVar[str] = f"floats [n, objects, {COLUMNS}]"
 
     def __post_init__(self):
