@@ -127,7 +127,7 @@ def test_it_learns_in_units_of_the_deviation_and_answers_in_those_of_the_labels(
         ([-3e38, 3e38] * 10, "labels: their deviation 3e+38 must lie in 1e-15..1e+15: choose another unit"),
         ([1e-42, 3e-42] * 10, "e-43 must lie in 1e-15..1e+15: choose another unit"),
         ([1.5, 2.5], "has 2 training images, 10 are needed"),
-        (["a", "b"] * 10, "allowed: integers [n] or floats [n]"),
+        (["a", "b"] * 10, "allowed: integers [n] or floats [n, objects, 7] or floats [n]"),
     ],
 )
 def test_labels_that_cannot_be_learned_are_one_line(labels, said):
