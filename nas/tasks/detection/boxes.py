@@ -20,7 +20,7 @@ ANCHORS = len(SCALES) * len(RATIOS)  # at each place
 ANCHOR_SIZE = 4.0  # of the smallest one, in strides
 MOST = float(np.log(1000 / 16))  # of a box's size to its anchor's, as a logarithm: what a network says may be anything
 
-Boxes = Float[Array, "*n 4"]
+Boxes = Float[Array, "*#n 4"]  # of one shape but where one is for all
 
 
 @functools.lru_cache(maxsize=64)
@@ -37,7 +37,7 @@ def anchors(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def area(boxes: Boxes) -> Float[Array, "*n"]:
+def area(boxes: Boxes) -> Float[Array, "..."]:
     return jnp.maximum(boxes[..., 2] - boxes[..., 0], 0) * jnp.maximum(boxes[..., 3] - boxes[..., 1], 0)
 
 
