@@ -51,13 +51,20 @@ def ours(kind: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def factors(kind: str, name: str) -> tuple[str, str] | None:
+    """Of a product of two spaces, `BACKBONE+NECK`, the names of both: one of them at least is ours."""
+    first, plus, second = name.rpartition("+")
+    ends = {each.partition(":")[0] for each in (first, second)}
+    return (first, second) if kind == "space" and plus and ends & set(ours(kind)) else None
+
+
 def is_own(kind: str, name: str, *, given: bool = True) -> bool:
     """Whether a name is that of a part of the user's own: a file, a module that there is, or an entry point.
 
     Of a name that the user did not give nothing is looked for: to find a module is to run the packages around it.
     """
     module, colon, attribute = name.rpartition(":")
-    if name.partition(":")[0] in {each.partition(":")[0] for each in ours(kind)}:
+    if name.partition(":")[0] in {each.partition(":")[0] for each in ours(kind)} or factors(kind, name):
         return False
     if (kind, name) in _given or name in _entry_points(kind) or module.endswith(".py"):
         return True

@@ -161,8 +161,8 @@ def _check_network(space: Any, row: np.ndarray, seed: int) -> None:
     size, channels, classes = (getattr(space, name) for name in fields)
     images = jnp.asarray(np.random.default_rng(seed).normal(size=(2, size, size, channels)), jnp.float32)
     law = "a network is called with images, a path and train"
-    for train in (True, False):
-        logits, _ = _calls(law, row, forward, graph, weights, statistics, images, (), train=train)
+    for train in (True, False):  # then by the statistics that the batch has left
+        logits, statistics = _calls(law, row, forward, graph, weights, statistics, images, (), train=train)
         if not classes:  # a head of the task's own ends it
             maps = isinstance(logits, tuple) and all(x.ndim == 4 and len(x) == 2 for x in logits)
             _law(maps, "without classes a network gives maps [n, height, width, channels]", row, type(logits).__name__)

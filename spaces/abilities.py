@@ -83,6 +83,25 @@ def trains_as_cells(space: Space) -> bool:
 
 
 @runtime_checkable
+class Backbone(Space, Protocol):
+    """A space whose networks another space may go on from: see `spaces.product`. Its fields `image_size`,
+    `image_channels` and `num_classes` can be set; without classes its networks give the maps of their stages. Of a
+    longer path they read the first decisions."""
+
+    def maps(self) -> tuple[tuple[int, int], ...]:
+        """The stride and the channels of each map, the finest first."""
+        ...
+
+
+@runtime_checkable
+class Neck(Space, Protocol):
+    """A space whose networks are called with the maps of a backbone, those of strides 8, 16 and 32, where the fields
+    `map_widths`, their channels, and `backbone`, then "none", say so."""
+
+    map_widths: tuple[int, ...]
+
+
+@runtime_checkable
 class Featured(Protocol):
     def features(self, encodings: Encodings) -> tuple[Float[Array, "n d"], ...]:
         """Groups of numbers in which similar networks are close, for those who learn from architectures."""

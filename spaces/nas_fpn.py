@@ -65,6 +65,8 @@ class NasFpn:
     image_channels: int = 3
     num_classes: int = 0
     """The head of the task ends the network, so there is no classifier."""
+    map_widths: tuple[int, ...] = ()
+    """Channels of the maps, of strides 8, 16 and 32, that another space's network gives in place of a backbone."""
 
     def __post_init__(self):
         for name, least in (("cells", OUTPUTS), ("width", 1), ("stacks", 1), ("image_channels", 1)):
@@ -72,10 +74,17 @@ class NasFpn:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.num_classes:
             raise ValueError(f"num_classes={self.num_classes} must be 0: nas-fpn makes pyramids, for tasks with a head")
-        if self.backbone not in resnet.BLOCKS:
+        if self.map_widths and self.backbone != "none":
+            raise ValueError(f"backbone={self.backbone!r} must be none: another space gives the maps")
+        if not self.map_widths and self.backbone not in resnet.BLOCKS:
             raise ValueError(f"backbone={self.backbone!r} must be one of {', '.join(resnet.BLOCKS)}")
         if self.image_size < 1 or self.image_size % 2 ** LEVELS[-1]:
             raise ValueError(f"image_size={self.image_size} must be a multiple of {2 ** LEVELS[-1]}")
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Channels of the maps that the pyramid is made of."""
+        return self.map_widths or resnet.widths(self.backbone)[1:]
 
     @property
     def free(self) -> int:
@@ -161,7 +170,8 @@ class NasFpn:
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What all architectures pay, and what each choice adds: the level of a cell that is no new one."""
         weights, areas = 9 * self.width**2, [(self.image_size // 2**level) ** 2 for level in LEVELS]
-        backbone = resnet.cost(self.backbone, self.image_channels, self.image_size)
+        own = not self.map_widths
+        backbone = resnet.cost(self.backbone, self.image_channels, self.image_size) if own else (0, 0)
         neck = self.stacks * weights * sum(areas), self.stacks * self.cells * (weights + 2 * self.width)
         macs, params = (sum(each) for each in zip(backbone, neck, self._brought(), strict=True))
         fixed = {"macs": macs, "params": params, "backbone_macs": backbone[0], "backbone_params": backbone[1]}
@@ -189,7 +199,7 @@ class NasFpn:
     def _brought(self) -> tuple[int, int]:
         """Multiply-adds and parameters of what brings the backbone's maps to the width of the cells."""
         macs = params = 0
-        for level, width in zip(LEVELS, resnet.widths(self.backbone)[1:], strict=False):
+        for level, width in zip(LEVELS, self.inputs, strict=False):
             macs += width * self.width * (self.image_size // 2**level) ** 2
             params += (width + 2) * self.width
         return macs, params
@@ -359,16 +369,17 @@ class Neck(Convolved):
 
 
 class Stem(nnx.Module):
-    """The backbone, and what brings its maps to one width: gives P3 to P7."""
+    """The backbone, and what brings its maps to one width: gives P3 to P7. Without a backbone it is called with maps
+    in place of images."""
 
     def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
-        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw, affine)
-        inputs = resnet.widths(space.backbone)[1:]
-        self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in inputs])
-        self.norms = nnx.List([BatchNorm(space.width, affine=affine) for _ in inputs])
+        own = not space.map_widths
+        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw, affine) if own else None
+        self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in space.inputs])
+        self.norms = nnx.List([BatchNorm(space.width, affine=affine) for _ in space.inputs])
 
-    def __call__(self, images: Array, train: bool) -> tuple[Array, ...]:
-        maps = self.backbone(images, train)[1:]
+    def __call__(self, images: Any, train: bool) -> tuple[Array, ...]:
+        maps = images if self.backbone is None else self.backbone(images, train)[1:]
         pyramid = [norm(lateral(x), train) for x, lateral, norm in zip(maps, self.laterals, self.norms, strict=True)]
         while len(pyramid) < len(LEVELS):
             pyramid.append(resampled(pyramid[-1], 0, 1))
@@ -381,7 +392,7 @@ class Body(nnx.Module):
     def __init__(self, stem: nnx.Module, necks: Sequence[nnx.Module]):
         self.stem, self.necks = stem, nnx.List(necks)
 
-    def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
+    def __call__(self, images: Any, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
         del path, key  # of one architecture; nothing here is random
         stem: Any = self.stem
         maps = stem(images, train)
@@ -398,7 +409,7 @@ class Shared(nnx.Module):
         self.necks = nnx.List([Convolved(space.cells, space.width, draw, affine) for _ in range(space.stacks)])
         self.space = space
 
-    def __call__(self, images: Array, path: Any, *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
+    def __call__(self, images: Any, path: Any, *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
         """A mixture is one-hot, is normalised by the batch, in evaluation too, and leaves no statistics."""
         del key
         if not is_mixture(path):
@@ -407,7 +418,7 @@ class Shared(nnx.Module):
             raise ValueError("the cells of nas-fpn take one-hot mixtures alone, such as those of gumbel-darts")
         return nnx.clone(self)._maps(images, path.choices(), path.weights, True)
 
-    def _maps(self, images: Array, path: Array, mixture: Array | None, train: bool) -> tuple[Array, ...]:
+    def _maps(self, images: Any, path: Array, mixture: Array | None, train: bool) -> tuple[Array, ...]:
         cells = [cell for neck in self.necks for cell in neck.cells]
         route, norms = self.space.route(path), [cell.norm for cell in cells]
         ones, zeros = jnp.ones(self.space.width), jnp.zeros(self.space.width)

@@ -10,6 +10,7 @@ Channel split: that of the SPOS code. A block of stride 1 lets the even channels
 import dataclasses
 import itertools
 import math
+import operator
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -102,6 +103,10 @@ class ShuffleNet:
         if len(row) != len(self.cardinalities) or min(row) < 0 or max(row) >= CHOICES:
             raise ValueError(f"{text!r} must have {len(self.cardinalities)} choices, each in 0..{CHOICES - 1}")
         return np.array(row, np.int32)
+
+    def maps(self) -> tuple[tuple[int, int], ...]:
+        strides = itertools.accumulate(self.strides, operator.mul, initial=self.stem_stride)
+        return tuple(dict(zip(itertools.islice(strides, 1, None), self.widths, strict=True)).items())
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         """A chain a stage."""

@@ -65,6 +65,7 @@ COSTLY = {
     "own_tables": r"\[(bayesian|nao|seminas|ppo)",
     "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded.*\[(nao|gates|mlp-ensemble|boosted-trees)",
     "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",
+    "product": r"networks_keep|each_part_reads|searches_exports",
     "ray_pool": r"priority_of|retry\[late|lasting|cannot_start|without_a_free_core|sigterm|was_there_before",
     "regression": r"scored_untrained",
     "region": r"lowest_are_filled_up",

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -22,9 +22,11 @@ def build(data: Data) -> Config:
     """The configuration of nested plain data, as in YAML. Raises UsageError."""
     data = dict(data)
     strategy, space = (data.get(part, getattr(Config, part)) for part in ("strategy", "space"))
-    for name in named(space, "space")[1]:
-        if name.replace("-", "_") in BOUND:
-            raise UsageError(f"space.{name} cannot be set: it is the task's (--image-size resizes the images)")
+    for name in _fields(named(space, "space")[1]):
+        last = name.rpartition(".")[2].replace("-", "_")
+        if last in BOUND:
+            whose = "the backbone's" if last == "map_widths" else "the task's (--image-size resizes the images)"
+            raise UsageError(f"space.{name} cannot be set: it is {whose}")
     for name in named(strategy, "strategy")[1]:
         if name.replace("-", "_") in BOUND:
             raise UsageError(f"strategy.{name} cannot be set: it follows from --objectives")
@@ -41,6 +43,21 @@ def build(data: Data) -> Config:
         count = len(config.objectives.split(","))
         config = dataclasses.replace(config, strategy=dataclasses.replace(config.strategy, num_objectives=count))
     return config
+
+
+def _fields(data: Data) -> Iterator[str]:
+    """The names of all fields; a dot leads into a field with fields of its own."""
+    for name, value in data.items():
+        yield str(name)
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{each}" for each in _fields(dict(value)))
+
+
+def _own(data: Any) -> Any:
+    """The fields that are the user's to set."""
+    if not isinstance(data, Mapping):
+        return data
+    return {name: _own(value) for name, value in data.items() if name not in BOUND}
 
 
 def defaults(strategy: str) -> Config:
@@ -82,6 +99,8 @@ def _built(kind: str, data: Any, given: bool = True) -> Any:
 
 def default_of(kind: str, name: str, *, given: bool = True) -> Any:
     """The part of a name, with its own values of all fields. Raises UsageError."""
+    if registry.factors(kind, name):
+        return _product(name, given)
     if registry.is_own(kind, name, given=given):
         made = registry.value(kind, name, given=given)
         _check_free(kind, made)
@@ -109,6 +128,24 @@ def default_of(kind: str, name: str, *, given: bool = True) -> Any:
     return choices[preset or next(iter(choices))]
 
 
+def _product(name: str, given: bool) -> Any:
+    """The product of two spaces by name. Of a backbone without a preset it is the first that gives what a neck takes.
+    Raises UsageError."""
+    from spaces import presets
+    from spaces.product import Product
+
+    first, second = registry.factors("space", name) or ("", "")
+    neck = default_of("space", second, given=given)
+    names = [f"{first}:{preset}" for preset in presets(first)] if first in registry.ours("space") else [first]
+    errors = []
+    for each in names:
+        try:
+            return Product(default_of("space", each, given=given), neck)
+        except ValueError as error:
+            errors.append(error)
+    raise UsageError(f"space={name!r}: {errors[0]}") from errors[0]
+
+
 def from_values(options: Mapping[str, Any]) -> Data:
     """The options of a Python caller, with names and fields in place of values. Raises UsageError."""
     data = dict(options)
@@ -120,8 +157,7 @@ def from_values(options: Mapping[str, Any]) -> Data:
             said = type(part).__name__
             raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
         _check_free(kind, part)
-        fields = {name: value for name, value in fields_of(part).items() if name not in BOUND}
-        data[kind] = {"name": _name_of(kind, type(part)), **fields}
+        data[kind] = {"name": _name_of(kind, part), **_own(fields_of(part))}
     if not isinstance(data.get("task", ""), str):
         data["task"] = _held(data["task"])
     if callable(data.get("cost")):
@@ -145,7 +181,16 @@ def _check_free(kind: str, part: Any) -> None:
         raise UsageError(f"{kind}={type(part).__name__!r}: no field of it may be called 'name', by which it is chosen")
 
 
-def _name_of(kind: str, cls: type) -> str:
+def _is_product(part: Any) -> bool:
+    from spaces.product import Product
+
+    return isinstance(part, Product)
+
+
+def _name_of(kind: str, part: Any) -> str:
+    if _is_product(part):
+        return "+".join(_name_of(kind, each) for each in (part.backbone, part.neck))
+    cls = type(part)
     if cls.__module__.partition(".")[0] in ("spaces", "strategies", "nas"):
         for name in registry.ours(kind):
             if type(default_of(kind, name)) is cls:
@@ -188,8 +233,7 @@ def to_data(config: Config, given: Data) -> Data:
     data = fields_of(config)
     for part in PARTS:
         name, _ = named(given.get(part, getattr(Config, part)), part)
-        fields = {key: value for key, value in data[part].items() if key not in BOUND}
-        data[part] = {"name": registry.lasting(name), **fields}
+        data[part] = {"name": _each(registry.lasting, part, name), **_own(data[part])}
     data["task"] = lasting_task(config.task)
     if config.cost is not None:
         data["cost"] = registry.lasting(config.cost)
@@ -228,7 +272,7 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     (name, fields), (kept_name, kept) = (named(each, part) for each in (given, before))
     if part == "task":
         return kept_name in (name, lasting_task(name))
-    if kept_name not in (name, registry.lasting(name)):
+    if kept_name not in (name, _each(registry.lasting, part, name)):
         return False
     fields = {key.replace("-", "_"): value for key, value in fields.items()}
     build_part = BUILDERS[part]
@@ -239,13 +283,20 @@ def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
     space, strategy = (named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
     strategy = strategy if data.get("architecture") is None else "retrain"
-    if not registry.is_own("space", space):
-        space = space.partition(":")[0]
+
+    def short(space: str) -> str:
+        return registry.portable(space if registry.is_own("space", space) else space.partition(":")[0])
+
     return {
-        "space": registry.portable(space),
+        "space": _each(short, "space", space),
         "strategy": registry.portable(strategy),
         "task": registry.portable(data.get("task", Config.task)),
     }
+
+
+def _each(change: Callable[[str], str], part: str, name: str) -> str:
+    """The name of a part changed; of a product of spaces that of each factor."""
+    return "+".join(map(change, registry.factors(part, name) or (name,)))
 
 
 def named(data: Any, part: str) -> tuple[str, Data]:
@@ -273,7 +324,7 @@ def _replace(value: Any, data: Any, where: str) -> Any:
         if name not in allowed:
             raise unknown(f"field {where}{key}", key, allowed)
         old = getattr(value, name)
-        if dataclasses.is_dataclass(hints[name]):
+        if dataclasses.is_dataclass(hints[name]) or (hints[name] is Any and dataclasses.is_dataclass(old)):
             changes[name] = _replace(old, raw, f"{where}{name}.")
         else:
             changes[name] = _checked(hints[name], raw, where + name)

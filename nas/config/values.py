@@ -33,8 +33,9 @@ class Config:
     """A search job."""
 
     space: Any = "shufflenet"
-    """The search space: shufflenet, nasbench201, darts or nasnet; with a size as NAME:PRESET; or of your own,
-    FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its own fields."""
+    """The search space: shufflenet, nasbench201, darts, nasnet or nas-fpn; with a size as NAME:PRESET; a backbone and a
+    neck together as shufflenet+nas-fpn; or of your own, FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its
+    own fields."""
     strategy: Any = "evolution"
     """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
     or seminas; by gradients darts, gumbel-darts, snas, pc-darts or fair-darts; or of your own, FILE.py:CLASS or
@@ -161,8 +162,8 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
 
 # What comes in kinds, with fields of its own: see `BUILDERS`.
 PARTS = ("space", "strategy", "evaluator")
-# What the task and the objectives decide, not the user.
-BOUND = ("image_size", "image_channels", "num_classes", "num_objectives")
+# What the task, the objectives and the backbone of a neck decide, not the user.
+BOUND = ("image_size", "image_channels", "num_classes", "num_objectives", "map_widths")
 # Fields with fields of their own.
 NESTED = ("table", "screening", "training", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.

@@ -34,6 +34,7 @@ from nas.training.net import head_costs
 from nas.training.sgd import augmentation
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
+from spaces.product import Product
 from strategies.base import GradientStrategy
 
 ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
@@ -103,8 +104,12 @@ def load_task(settings: Config) -> Task:
 def bind(space: Any, task: Task) -> Space:
     """The space with the input and output of the task, as far as it has fields for them."""
     shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
-    own = {field.name for field in dataclasses.fields(space)}
-    return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
+    own = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
+    parts = {name: bind(part, task) for name, part in own.items()} if isinstance(space, Product) else {}
+    try:
+        return dataclasses.replace(space, **parts, **{name: size for name, size in shape.items() if name in own})
+    except ValueError as error:
+        raise UsageError(f"space: {error}") from error
 
 
 def _ended(space: Any, task: Task) -> Space:

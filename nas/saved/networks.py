@@ -208,7 +208,7 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
         if not -MAX_NUMBER <= number <= MAX_NUMBER:
             raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
     space = build_space(description["space"], given=False)
-    for name, value in dataclasses.asdict(space).items():  # pyright: ignore[reportArgumentType]
+    for name, value in _fields(dataclasses.asdict(space)):  # pyright: ignore[reportArgumentType]
         depth = sum(value) if name == "blocks" else value
         if name in ("blocks", "cells") and depth > MAX_DEPTH:
             raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
@@ -245,6 +245,15 @@ def _kind(description: dict[str, Any], space: Space) -> Any:
 def _is_photo(array: np.ndarray) -> bool:
     """Whether an array has the shape of one photo, grey or in colour."""
     return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+
+
+def _fields(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """All fields, also of fields with fields of their own."""
+    for name, value in data.items():
+        if isinstance(value, dict):
+            yield from _fields(value)
+        else:
+            yield name, value
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -20,7 +20,7 @@ ANCHORS = len(SCALES) * len(RATIOS)  # at each place
 ANCHOR_SIZE = 4.0  # of the smallest one, in strides
 MOST = float(np.log(1000 / 16))  # of a box's size to its anchor's, as a logarithm: what a network says may be anything
 
-Boxes = Float[Array, "*n 4"]
+Boxes = Float[Array, "*#n 4"]  # of one shape but where one is for all
 
 
 @functools.lru_cache(maxsize=64)
@@ -37,18 +37,18 @@ def anchors(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def area(boxes: Boxes) -> Float[Array, "*n"]:
+def area(boxes: Boxes) -> Float[Array, "..."]:
     return jnp.maximum(boxes[..., 2] - boxes[..., 0], 0) * jnp.maximum(boxes[..., 3] - boxes[..., 1], 0)
 
 
-def intersection(one: Float[Array, "*n a 4"], other: Float[Array, "*n b 4"]) -> Float[Array, "*n a b"]:
+def intersection(one: Float[Array, "*#n a 4"], other: Float[Array, "*#n b 4"]) -> Float[Array, "... a b"]:
     """The area that each box of one has in common with each of the other."""
     one, other = one[..., :, None, :], other[..., None, :, :]
     low, high = jnp.maximum(one[..., :2], other[..., :2]), jnp.minimum(one[..., 2:], other[..., 2:])
     return jnp.prod(jnp.maximum(high - low, 0), -1)
 
 
-def overlap(one: Float[Array, "*n a 4"], other: Float[Array, "*n b 4"]) -> Float[Array, "*n a b"]:
+def overlap(one: Float[Array, "*#n a 4"], other: Float[Array, "*#n b 4"]) -> Float[Array, "... a b"]:
     """The share that two boxes have in common of what either covers; 0 where neither covers anything."""
     common = intersection(one, other)
     return common / jnp.maximum(area(one)[..., :, None] + area(other)[..., None, :] - common, 1e-12)
