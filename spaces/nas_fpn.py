@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from spaces import pyramid_path, pyramids, resnet
 from spaces.abilities import Drawing, Mixing, Published
@@ -109,17 +109,56 @@ class NasFpn:
         return {"ops": OPS, "levels": LEVELS, **{name: getattr(self, name) for name in fields}}
 
     def canonical(self, encodings: Encodings) -> Encodings:
-        """The inputs of a cell in the order of the pool, but where it gates and both are of one level."""
+        """The inputs of a cell in the order of the pool, but where it gates and both are of one level; and of cells
+        that may change places, those first whose inputs are.
+
+        No cell is without use: what no cell takes is added to the last cell of its level."""
+        rows, n = encodings.reshape(len(encodings), self.cells, EACH), len(encodings)
+        order, (first, second) = self.order(encodings), _inputs(rows)
+        level, op = self._levels(encodings), rows[:, :, 3]
+        pool = jnp.concatenate(
+            [jnp.tile(jnp.arange(OUTPUTS)[None], (n, 1)), OUTPUTS + jnp.argsort(order, axis=1)], axis=1
+        )
+        gates = (op == OPS.index("attn")) & _same(level, first, second)
+        first, second = _in_order(gates, *(jnp.take_along_axis(pool, each, axis=1) for each in (first, second)))
+        first, second, level, op = (jnp.take_along_axis(each, order, axis=1) for each in (first, second, level, op))
+        place = jnp.arange(self.cells)
+        before = (place[:, None] > place[None]) & (place >= self.free)[:, None] & (place >= self.free)[None]
+        lower = (before[None] & (level[:, None] < level[:, :, None])).sum(2)
+        rows = jnp.stack([first, second - (second > first), level - lower, op], axis=2)
+        return rows.reshape(encodings.shape).astype(jnp.int32)
+
+    def order(self, encodings: Encodings) -> Int[Array, "n cells"]:
+        """The cells of each architecture in the order of `canonical`: of those that may be next the one whose inputs,
+        level and operation are first."""
         rows = encodings.reshape(len(encodings), self.cells, EACH)
-        first, second = _inputs(rows)
-        levels = self._levels(encodings)
-        pool = jnp.concatenate([jnp.tile(jnp.arange(OUTPUTS)[None], (len(rows), 1)), levels], axis=1)
-        one, other = (jnp.take_along_axis(pool, each, axis=1) for each in (first, second))
-        ordered = (rows[:, :, 3] == OPS.index("attn")) & (one == other)
-        low, high = jnp.minimum(first, second), jnp.maximum(first, second)
-        first, second = jnp.where(ordered, first, low), jnp.where(ordered, second, high)
-        rows = rows.at[:, :, 0].set(first).at[:, :, 1].set(second - (second > first))
-        return rows.reshape(encodings.shape)
+        (first, second), level = _inputs(rows), self._levels(encodings)
+        gates = (rows[:, :, 3] == OPS.index("attn")) & _same(level, first, second)
+        pool, number = OUTPUTS + self.cells, jnp.arange(self.cells)
+        new = number >= self.free
+        waits = jnp.zeros((len(rows), self.cells, self.cells), bool)  # the second axis for the third
+        for each in (first, second):
+            waits |= each[:, :, None] == OUTPUTS + number[None, None]
+            # Whether a cell of a level finds a feature of it unused depends on who is before it.
+            old = each < OUTPUTS + self.free
+            at = jnp.take_along_axis(_pool(level), each, axis=1)[:, :, None] == level[:, None]
+            sees = at & old[:, :, None] & new[None, :, None] & new[None, None]
+            waits |= (sees | sees.transpose(0, 2, 1)) & (number[:, None] > number[None])[None]
+        waits |= (new[:, None] & ~new[None])[None]
+
+        def place(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            order, numbers = carry
+            placed = numbers[:, OUTPUTS:] < pool
+            ready = ~placed & ~(waits & ~placed[:, None]).any(2)
+            one, other = _in_order(gates, *(jnp.take_along_axis(numbers, each, axis=1) for each in (first, second)))
+            sort = ((one * pool + other) * OUTPUTS + level) * len(OPS) + rows[:, :, 3]
+            chosen = jnp.where(ready, sort, jnp.iinfo(jnp.int32).max).argmin(1).astype(jnp.int32)
+            numbers = numbers.at[jnp.arange(len(rows)), OUTPUTS + chosen].set(OUTPUTS + k)
+            return order.at[:, k].set(chosen), numbers
+
+        numbers = jnp.concatenate([jnp.arange(OUTPUTS), jnp.full(self.cells, pool)]).astype(jnp.int32)
+        start = jnp.zeros((len(rows), self.cells), jnp.int32), jnp.tile(numbers[None], (len(rows), 1))
+        return jax.lax.fori_loop(0, self.cells, place, start)[0]
 
     def _levels(self, encodings: Encodings) -> Int[Array, "n cells"]:
         """The place in `LEVELS` of each cell: of the last five, the choice is among those that are left."""
@@ -263,6 +302,23 @@ class NasFpn:
 def _inputs(rows: Int[Array, "n cells 4"]) -> tuple[Int[Array, "n cells"], Int[Array, "n cells"]]:
     first, second = rows[:, :, 0], rows[:, :, 1]
     return first, second + (second >= first)
+
+
+def _pool(level: Int[Array, "n cells"]) -> Int[Array, "n features"]:
+    """The places in `LEVELS` of all features."""
+    return jnp.concatenate([jnp.tile(jnp.arange(OUTPUTS, dtype=jnp.int32)[None], (len(level), 1)), level], axis=1)
+
+
+def _same(level: Int[Array, "n cells"], first: Array, second: Array) -> Bool[Array, "n cells"]:
+    """Which cells take two features of one level."""
+    one, other = (jnp.take_along_axis(_pool(level), each, axis=1) for each in (first, second))
+    return one == other
+
+
+def _in_order(kept: Bool[Array, "n cells"], first: Array, second: Array) -> tuple[Array, Array]:
+    """Two features each, the one that is earlier first, but where the order is kept."""
+    low, high = jnp.minimum(first, second), jnp.maximum(first, second)
+    return jnp.where(kept, first, low), jnp.where(kept, second, high)
 
 
 def text_of(cells: Cells) -> str:

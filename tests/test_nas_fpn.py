@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import compilations
 from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas.commands import cli
 from nas.tasks.kinds.detection import Detection
@@ -194,6 +196,69 @@ def test_inputs_have_an_order_only_where_a_gate_sees_two_maps_of_one_level():
         for each in (("P4", "f5"), ("f5", "P4"))
     ]
     assert pair[0] != pair[1]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def canonised(space, row):
+    return space.canonical(row[None])[0], space.order(row[None])[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([7, 9]).map(NasFpn), st.integers(0, 2**32 - 1))
+def test_a_network_and_its_canonical_one_give_equal_maps_with_the_same_weights(space, seed):
+    """By the published code written down again, which is what networks do: see above."""
+    draw = np.random.default_rng(seed)
+    row = draw.integers(0, space.cardinalities).astype(np.int32)
+    canonical, order = map(np.asarray, canonised(space, row))
+    assert np.array_equal(canonised(space, canonical)[0], canonical)
+    assert np.array_equal(canonised(space, canonical)[1], np.arange(space.cells))
+    maps = {level: draw.normal(size=(1, 128 >> level, 128 >> level, 2)) for level in LEVELS}
+    weights = [draw.normal(size=(2, 2)) for _ in range(space.cells)]
+    convs = [lambda x, weight=weight: np.tanh(x @ weight) for weight in weights]
+    found = plain_neck(space.merges(canonical), maps, [convs[t] for t in order])
+    expected = plain_neck(space.merges(row), maps, convs)
+    for level in LEVELS:
+        np.testing.assert_allclose(found[level], expected[level], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (
+            "sum(P3,P4)@4 attn(P5,P6)@5 sum(P3,f5)@3 sum(f5,f6)@4",
+            "attn(P5,P6)@5 sum(P3,P4)@4 sum(P3,f6)@3 sum(f5,f6)@4",
+            1,
+        ),
+        (
+            "sum(P3,P4)@4 attn(P5,f5)@5 sum(P3,f5)@3 sum(f5,f6)@4",
+            "attn(P5,P4)@5 sum(P3,f5)@4 sum(P3,f6)@3 sum(f5,f6)@4",
+            0,
+        ),
+        # Two new levels, of which none takes the other; and where the second finds P4 unused or not.
+        (
+            "sum(P5,P6)@5 sum(P5,f5)@5 sum(P3,f5)@3 sum(f5,f6)@4",
+            "sum(P5,P6)@5 sum(P5,f5)@5 sum(f5,f6)@4 sum(P3,f5)@3",
+            1,
+        ),
+        (
+            "sum(P5,P6)@5 sum(P5,f5)@5 sum(P3,P4)@3 sum(f5,f6)@4",
+            "sum(P5,P6)@5 sum(P5,f5)@5 sum(f5,f6)@4 sum(P3,P4)@3",
+            0,
+        ),
+    ],
+)
+def test_cells_that_may_change_places_are_the_same_network_in_any_order(one, other, equal):
+    ends = " sum(P5,P6)@5 sum(P6,P7)@6 sum(P6,P7)@7"
+    assert (
+        architecture_id(PAPER, PAPER.parse(one + ends)) == architecture_id(PAPER, PAPER.parse(other + ends))
+    ) == equal
+
+
+def test_every_cell_is_taken_by_another_or_is_a_new_level():
+    for row in np.asarray(sample(NasFpn(9), jax.random.key(0), 200)):
+        cells = NasFpn(9).merges(row)
+        taken = {i for cell in cells for i in (cell.first, cell.second)} | set(sum(taken_up(cells), ()))
+        assert taken >= set(range(5, 5 + 4))
 
 
 @pytest.mark.parametrize(
