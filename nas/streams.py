@@ -27,7 +27,12 @@ import numpy as np
     WITHHELD,  # rows that a predictor is judged by
     PREDICTOR,  # all that a predictor draws to learn
     SAMPLE,  # architectures that a predictor is asked of
-) = range(15)
+    PRETRAINED,  # weights of a supernet of classifiers, as they begin
+    PRETRAINING_PATHS,  # of the steps that train them
+    PRETRAINING,  # below it these steps, and the order of images
+    OWN_PRETRAINED,  # of one architecture's classifier, as its weights begin
+    OWN_PRETRAINING,  # below it its steps, and the order of images
+) = range(20)
 
 
 def stream(seed: int | jax.Array, purpose: int) -> jax.Array:

@@ -57,6 +57,7 @@ LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "dar
 COSTLY = {
     "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path|interrupted_job.*shuf",
     "darts": r"logits_of_the_pruned_network",
+    "detnas": r"killed|backbone_of_a_product",
     "heads": r"trained_and_measured|nasnet|\[darts",
     "interrupts": r"between_storing",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",

@@ -15,7 +15,7 @@ from nas.store.query import PUBLISHED
 from nas.store.sql import Store
 
 EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
-DATA = ("task", "data_dir", "image_size", "resize", "max_images", "skip_invalid")
+DATA = ("task", "data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -235,6 +235,8 @@ def to_data(config: Config, given: Data) -> Data:
         name, _ = named(given.get(part, getattr(Config, part)), part)
         data[part] = {"name": _each(registry.lasting, part, name), **_own(data[part])}
     data["task"] = lasting_task(config.task)
+    if config.pretrain is not None:
+        data["pretrain"] = lasting_task(config.pretrain)
     if config.cost is not None:
         data["cost"] = registry.lasting(config.cost)
     if config.data_dir is not None:
@@ -266,6 +268,8 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
     if part == "cost":
         return isinstance(given, str) and registry.lasting(given) == stored.get("cost")
+    if part == "pretrain":
+        return isinstance(given, str) and stored.get("pretrain") in (given, lasting_task(given))
     if part not in (*PARTS, "task"):
         return False
     before = stored.get(part, getattr(Config, part))

@@ -60,6 +60,11 @@ class Config:
     """Use only so many images for training and validation."""
     skip_invalid: bool = False
     """Leave out images and objects of a detection task that are invalid, and say how many."""
+    pretrain: str | None = None
+    """Train bodies as classifiers of this task before they are parts of a detector, by the recipe `pretraining`: the
+    supernet, and what is trained from scratch. For a detection task; --data-dir is then the folder of these images."""
+    pretrain_image_size: int | None = None
+    """Pixels of a side to which images of that task are resized; by default as with --image-size."""
     evaluator: Any = "supernet"
     """How candidates are scored: supernet, with shared weights; train, each from scratch by the recipe `final`;
     zero-cost, untrained; predicted, by a saved predictor; or by your own, FILE.py:CLASS or MODULE:CLASS.
@@ -117,6 +122,8 @@ class Config:
     training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
     """The recipe of the supernet. For detection its defaults are others: 1500 steps of 8 images, flipped and scaled, at
     a rate of 0.02."""
+    pretraining: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)
+    """The recipe by which --pretrain trains classifiers."""
     final: Recipe = Recipe(steps=1000, batch_size=64)
     """The recipe of training from scratch; for detection by default as that of the supernet, but of 1000 steps."""
     finalists: int = 1
@@ -165,6 +172,6 @@ PARTS = ("space", "strategy", "evaluator")
 # What the task, the objectives and the backbone of a neck decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives", "map_widths")
 # Fields with fields of their own.
-NESTED = ("table", "screening", "training", "final")
+NESTED = ("table", "screening", "training", "pretraining", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
 RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")

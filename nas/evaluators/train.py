@@ -16,6 +16,7 @@ from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
 from nas.training.net import alone, calibrate, flatten, images_at_once, measure, split, supernet, unflatten
+from nas.training.pretraining import Pretraining
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces.abilities import shares_weights, trains_as_cells
@@ -40,7 +41,7 @@ class Final(Scoring):
     """The training after the search, whose weights are kept, and the test."""
 
     def prepare(self, context: Context) -> "TrainEvaluator":
-        kept = {"folder": str(context.progress), "note": context.note}
+        kept = {"folder": str(context.progress), "note": context.note, "pretraining": context.pretraining}
         return TrainEvaluator(context.space, context.images, context.final, pruned=True, tests=True, **kept)
 
 
@@ -62,6 +63,7 @@ class TrainEvaluator:
     batch_size: int = 256
     folder: str | None = None  # where the progress of a training is kept
     note: dict[str, Any] = dataclasses.field(default_factory=dict)  # beside it: what it is the progress of
+    pretraining: Pretraining | None = None  # of the network that is built alone
 
     def __call__(
         self,
@@ -84,9 +86,10 @@ class TrainEvaluator:
             graph, shared, statistics = split(supernet(self.space, self.task.kind, key, affine=True))
             path = row
             start = select(shared, jnp.asarray(row))
-        saved = None
-        if self.folder is not None:
-            saved = Path(self.folder) / f"{architecture_id(self.space, row)}-{seed}.progress.safetensors"
+        saved = self._saved(row, f"{seed}")
+        if self.pretraining is not None and self.pruned:
+            before = {"saved": self._saved(row, f"{seed}.pretraining"), "note": self.note}
+            start = self.pretraining.begun(start, self.pretraining.alone(row, seed, **before))
         weights = fit(
             graph,
             start,
@@ -112,6 +115,11 @@ class TrainEvaluator:
         metrics |= {f"test_{name}": value for name, value in measured(self.task.test).items()}
         jax.block_until_ready(weights)
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
+
+    def _saved(self, row: np.ndarray, which: str) -> Path | None:
+        if self.folder is None:
+            return None
+        return Path(self.folder) / f"{architecture_id(self.space, row)}-{which}.progress.safetensors"
 
     def _built(self, row: np.ndarray, key: jax.Array) -> nnx.Module:
         options = {"auxiliary": True} if self.recipe.auxiliary else {}

@@ -37,6 +37,8 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
     if waiting:
         budget = settings.epochs if given else 0
         length = f"{budget} epochs" if budget else f"{settings.final.steps} steps"
+        if job.subject.pretraining is not None:
+            length = f"{settings.pretraining.steps} steps as a classifier and {length}"
         stage, remark = "Training from scratch", f"{length} each"
         if scoring.immediate:
             stage, remark = "Looking up the best", ""

@@ -75,6 +75,8 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         settings = with_objectives(with_recipes(settings, given, subject), given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
+    if subject.pretraining is not None and subject.pretraining.task.note is not None:
+        reporter.say(subject.pretraining.task.note)
     learning = Learning.of(settings, subject.named, resume)
     with _usage():
         loop_state = _prepared(settings, subject, learning)
@@ -139,6 +141,7 @@ def _begun(
                 "given": kept,
                 "task": subject.fingerprint,
                 "metric": subject.metric,
+                "pretrain": _data_before(subject),
                 "space": fingerprint(subject.named),
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
@@ -157,7 +160,14 @@ def _begun(
         raise UsageError(f"space={run.space!r} has other architectures than when {run.name} began")
     if run.config.get("task") != subject.fingerprint:
         raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
+    if run.config.get("pretrain") != _data_before(subject):
+        raise UsageError(f"pretrain={settings.pretrain!r} has other images or labels than when {run.name} began")
     return run
+
+
+def _data_before(subject: Subject) -> str | None:
+    """The fingerprint of the images that bodies are trained on before."""
+    return None if subject.pretraining is None else subject.pretraining.task.fingerprint()
 
 
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:

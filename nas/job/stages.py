@@ -1,6 +1,7 @@
 """The stages of a job up to the end of its search: shared weights, candidates, and what a predictor learned of them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from nas.job.context import Ongoing
 from nas.report import output
 from nas.saved import predictor_jobs
 from nas.store.query import Row, Trial, free_name
-from nas.streams import PATHS, WEIGHTS, stream
+from nas.streams import PATHS, PRETRAINING_PATHS, WEIGHTS, stream
 from nas.training.net import flatten, split, supernet
 from nas.training.paths import cost_binned_paths, uniform_paths
 from nas.training.sgd import fit
@@ -69,25 +70,37 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
     """Those of the supernet; from the checkpoint, as far as there is one."""
     settings, space, task = job.settings, job.space, job.subject.images
-    recipe, key_paths = settings.training, stream(settings.seed, PATHS)
-    if settings.paths == "uniform":
-        paths = uniform_paths(space, key_paths, recipe.steps)
-    else:
-        paths = cost_binned_paths(space, key_paths, recipe.steps, bins=settings.cost_bins, limits=settings.limits)
-    saved, stage = job.folder / "supernet.safetensors", "Training shared weights"
-    job.reporter.show(stage, 0, recipe.steps, "compiling")
-    weights = fit(
-        *split(supernet(space, task.kind, stream(settings.seed, WEIGHTS), affine=affine)),
-        task,
-        recipe,
-        seed=settings.seed,
-        paths=paths,
-        saved=saved,
-        note=job.note,
-        on_step=lambda step, loss: job.reporter.show(stage, step, recipe.steps, f"loss {loss:.3f}"),
-    )
-    job.keep("supernet", saved)
+    recipe, pretraining = settings.training, job.subject.pretraining
+    graph, start, statistics = split(supernet(space, task.kind, stream(settings.seed, WEIGHTS), affine=affine))
+    if pretraining is not None:
+        steps = pretraining.recipe.steps
+        paths = _paths(job, PRETRAINING_PATHS, steps)
+        how = _kept(job, "Pretraining shared weights", "pretrained", steps)
+        start = pretraining.begun(start, pretraining.shared(paths, settings.seed, affine, **how))
+        job.keep("pretrained", how["saved"])
+    how = _kept(job, "Training shared weights", "supernet", recipe.steps)
+    paths = _paths(job, PATHS, recipe.steps)
+    weights = fit(graph, start, statistics, task, recipe, seed=settings.seed, paths=paths, **how)
+    job.keep("supernet", how["saved"])
     return flatten(weights)
+
+
+def _paths(job: Ongoing, purpose: int, steps: int) -> np.ndarray:
+    """Those along which shared weights are trained, one a step."""
+    settings, key = job.settings, stream(job.settings.seed, purpose)
+    if settings.paths == "uniform":
+        return uniform_paths(job.space, key, steps)
+    return cost_binned_paths(job.space, key, steps, bins=settings.cost_bins, limits=settings.limits)
+
+
+def _kept(job: Ongoing, stage: str, file: str, steps: int) -> dict[str, Any]:
+    """Where a training of shared weights keeps its progress, and how it is shown."""
+    job.reporter.show(stage, 0, steps, "compiling")
+
+    def shown(step: int, loss: float) -> None:
+        job.reporter.show(stage, step, steps, f"loss {loss:.3f}")
+
+    return {"saved": job.folder / f"{file}.safetensors", "note": job.note, "on_step": shown}
 
 
 def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:

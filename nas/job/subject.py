@@ -22,6 +22,7 @@ from nas.evaluators.supernet import Supernet
 from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
 from nas.evaluators.train import check as check_recipe
+from nas.job.pretraining import check_pretraining, pretraining_of
 from nas.metrics import inner, outer
 from nas.report import command_lines
 from nas.saved.predictor_jobs import opened
@@ -31,6 +32,7 @@ from nas.tasks import check_skips, load
 from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
 from nas.training.net import head_costs
+from nas.training.pretraining import Pretraining
 from nas.training.sgd import augmentation
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
@@ -51,6 +53,7 @@ class Subject:
     scoring: Scoring  # of candidates
     final: Scoring  # of what is trained and tested after the search
     metric: str  # what the task has minimised, such as error
+    pretraining: Pretraining | None = None  # of the bodies of detectors
     measured: Limits = ()  # what keeps a search to the rows of a table that were measured
 
     @property
@@ -60,6 +63,7 @@ class Subject:
 
 
 def load_subject(settings: Config, space_name: str) -> Subject:
+    check_pretraining(settings)
     table = table_of(settings.task, space_name, settings.space)
     if table is not None:
         return _on_table(settings, table)
@@ -69,7 +73,9 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     for field in ("drop_path", "auxiliary"):
         if getattr(settings.training, field):
             raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
-    return Subject(space, space, task, task.fingerprint(), scoring(settings.evaluator), Final(), task.kind.metric)
+    pretraining = pretraining_of(settings, space, task)
+    how = scoring(settings.evaluator), Final(), task.kind.metric
+    return Subject(space, space, task, task.fingerprint(), *how, pretraining)
 
 
 def _on_table(settings: Config, table: Table) -> Subject:
@@ -82,13 +88,15 @@ def _on_table(settings: Config, table: Table) -> Subject:
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
     found, final = (Tabular(table, settings.table, asked, tests=tests) for tests in (False, True))
     found.prepare(None).check()
-    return Subject(table.searchable(), table.space, None, table.fingerprint(), found, final, "error", table.limits)
+    return Subject(
+        table.searchable(), table.space, None, table.fingerprint(), found, final, "error", measured=table.limits
+    )
 
 
 def load_task(settings: Config) -> Task:
     task = load(
         settings.task,
-        data_dir=settings.data_dir,
+        data_dir=None if settings.pretrain is not None else settings.data_dir,
         image_size=settings.image_size,
         resize=settings.resize,
         max_images=settings.max_images,
@@ -197,6 +205,7 @@ def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
         settings.objective,
         settings.training,
         settings.final,
+        pretraining=subject.pretraining,
         **{"shared_weights": _no_weights, "predictor": predictor, **more},
     )
 

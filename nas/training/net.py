@@ -137,7 +137,7 @@ def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, s
     return forward(graph, weights, statistics, images, path, train=True)[1]
 
 
-def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
+def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Any:
     images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]
 

@@ -140,14 +140,15 @@ def fit(
     data: Split | None = None,
     saved: Path | None = None,
     note: dict | None = None,
+    purpose: int | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
     """The trained weights; with `ema`, their average.
 
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
-    that file, with `note`; a file that is there is gone on from, if its note is the same. `on_step` hears the loss
-    now and then.
+    that file, with `note`; a file that is there is gone on from, if its note is the same. `purpose` is the address of
+    its random numbers, see `nas.streams`. `on_step` hears the loss now and then.
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None)
@@ -155,7 +156,8 @@ def fit(
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest)
     state, start = kept.begin(program.begin(weights))
     arrays, statistics = data.on_device, everywhere(statistics)
-    purpose = TRAINING if program.shared else OWN_TRAINING
+    if purpose is None:
+        purpose = TRAINING if program.shared else OWN_TRAINING
     key, rates, drops = stream(seed, purpose), learning_rates(recipe), drop_rates(recipe)
 
     def take(state: TrainState, step: int) -> tuple[TrainState, Array]:
