@@ -137,7 +137,8 @@ def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, s
     return forward(graph, weights, statistics, images, path, train=True)[1]
 
 
-def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Array:
+def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Any:
+    """One array, or of a network with a head the tree that this gives."""
     images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]
 
