@@ -288,7 +288,8 @@ def test_a_volume_reaches_down_to_the_reference(capsys, detected, words, referen
     [
         (
             [],
-            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, rename, delete, export",
+            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, detect, rename, delete, "
+            "export",
         ),
         (["tpo"], "did you mean 'top'?"),
         (["--store", "x", "runs"], "--store must follow a command"),

@@ -1,5 +1,6 @@
 """`nas retrain` trains what it is asked for: the architecture that `nas show` shows, in the network of its score."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -184,6 +185,65 @@ def test_no_password_is_in_a_printed_command(capsys):
 def test_an_id_where_a_description_is_needed_is_answered_with_the_command_for_ids(url, capsys):
     assert launch.main(["--architecture", "af3512", "--store", url]) == 2
     assert "nas retrain af3512 --store" in capsys.readouterr().err
+
+
+def test_a_pyramid_is_trained_in_a_stack_of_any_height(url, asked, capsys):
+    known, row = stored(url, "nas-fpn", "found", {"task": "scenes", "image_size": 128})
+    first = next(iter(presets("nas-fpn").values()))
+    for words in (["--stack", "3"], ["--space.stacks", "3"]):
+        assert cli.main(["retrain", known, "--store", url, *words]) == 0
+        assert asked[-1].space == dataclasses.replace(first, stacks=3)
+        np.testing.assert_array_equal(asked[-1].space.parse(asked[-1].architecture), row)
+    assert cli.main(["retrain", known, "--preset", "tiny", "--store", url, "--stack", "2", "--space.width", "16"]) == 0
+    assert asked[-1].space == dataclasses.replace(presets("nas-fpn")["tiny"], stacks=2, width=16)
+    assert cli.main(["retrain", "nas-fpn:NAS-FPN", "--store", url, "--stack", "7", "--task", "scenes"]) == 0
+    assert asked[-1].space.stacks == 7
+
+
+def test_fields_that_a_search_gave_to_its_space_stay(url, asked, capsys):
+    with Store(url, create=True) as store:
+        space = presets("nas-fpn")["tiny"]
+        row = np.asarray(space.canonical(jnp.zeros((1, len(space.cardinalities)), jnp.int32)))[0]
+        config = {"given": {"space": {"name": "nas-fpn:tiny", "width": 24}, "task": "scenes"}}
+        run = store.add_run(name="found", space="nas-fpn", config=config, **FACTS)
+        known = architecture_id(space, row)
+        store.add_trials(run.id, [NewTrial(0, known, row.tolist(), space.describe(row), "nas-fpn", 0, 0)])
+        store.finish_trial(run.id, 0, metrics={"minus_ap": -0.5}, error=None, seconds=1)
+    assert cli.main(["retrain", known, "--store", url, "--stack", "3"]) == 0
+    assert asked[0].space == dataclasses.replace(space, width=24, stacks=3)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shufflenet:x", "--stack", "3"], "stack=3 cannot be set: space='shufflenet' has no stacks"),
+        (["nas-fpn:NAS-FPN", "--stack", "0"], "space.stacks=0 must be at least 1"),
+        (["nas-fpn:NAS-FPN", "--stack", "x"], "space.stacks='x' must be a valid integer"),
+        (["nas-fpn:NAS-FPN", "--space.cells", "9", "--task", "scenes"], "has 7 cells, not 9"),
+        (["nas-fpn:NAS-FPN", "--space.image-size", "128"], "--space.image-size"),
+        (["nas-fpn:NAS-FPN", "--config", "other.yaml"], "space={'name': 'nas-fpn', 'stacks': 3} cannot be set"),
+    ],
+)
+def test_a_size_that_a_network_cannot_have_is_refused(url, tmp_path, words, said, capsys):
+    (tmp_path / "other.yaml").write_text("space: {name: nas-fpn, stacks: 3}\n")
+    assert cli.main(["retrain", *words, "--store", url]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--task", "voc:photos"], ("voc:photos", 128)),
+        (["--task", "voc:photos", "--image-size", "256"], ("voc:photos", 256)),
+        (["--task", "digits"], ("digits", None)),
+    ],
+)
+def test_a_detector_keeps_the_size_of_its_images_on_other_ones(url, asked, capsys, words, expected):
+    known, _ = stored(url, "nas-fpn", "found", {"task": "scenes", "image_size": 128, "max_images": 90})
+    assert cli.main(["retrain", known, "--store", url, *words]) == 0
+    assert (asked[0].task, asked[0].image_size, asked[0].max_images) == (*expected, None)
 
 
 @pytest.mark.slow

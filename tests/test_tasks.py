@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas.errors import UsageError
 from nas.tasks import NAMES, check_name, load
@@ -23,7 +23,7 @@ from nas.tasks.cifar import BATCHES, BINARY, parse_pickle
 from nas.tasks.fashion import read_idx
 from nas.tasks.folders import class_folders
 from nas.tasks.kinds.classification import Classification
-from nas.tasks.pixels import as_uint8, decode, resize
+from nas.tasks.pixels import as_uint8, decode, in_colour, resize
 
 PARTS = ("train", "valid", "test")
 SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -366,6 +366,30 @@ def test_images_of_every_common_mode_become_colour():
     transparent = encoded(palette, transparency=bytes(range(8)))
     assert np.array_equal(decode("x", transparent), np.asarray(palette.convert("RGB")))
     assert np.asarray(decode("x", encoded(Image.new("CMYK", (6, 6)), "JPEG"))).shape == (6, 6, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_photo_is_upright_however_the_camera_was_held(orientation, form):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(COLOUR[:, :3]).save(file, form, exif=exif)
+    with Image.open(file) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    found = decode("x", file.getvalue())
+    assert np.array_equal(found, expected)
+    assert np.array_equal(in_colour("x", found), expected), "it is not turned again"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # of Pillow, when it opens the file
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + b"x" * 30, b"x"])
+def test_a_photo_whose_exif_is_damaged_is_as_it_lies_there(exif):
+    for form in ("JPEG", "PNG"):
+        file, plain = io.BytesIO(), io.BytesIO()
+        Image.fromarray(COLOUR).save(file, form, exif=exif)
+        Image.fromarray(COLOUR).save(plain, form)
+        assert np.array_equal(decode("x", file.getvalue()), decode("x", plain.getvalue()))
 
 
 # Names

@@ -123,12 +123,19 @@ def _retrain(argv: list[str]) -> str:
     return retrain(argv)
 
 
+def _detect(argv: list[str]) -> str:
+    from nas.commands.detect import main as detect
+
+    return detect(argv)
+
+
 # Commands with a line of their own.
 OWN: dict[str, Callable[[list[str]], str]] = {
     "compare": _compare,
     "table": _table,
     "predictors": _predictors,
     "retrain": _retrain,
+    "detect": _detect,
 }
 
 
@@ -291,6 +298,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
     commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
+    commands.add_parser("detect", help="Find objects in photos, by a detector that was trained.", add_help=False)
 
     rename = command("rename", _rename, "Give a run another name.")
     rename.add_argument("run", metavar="RUN", help=run_help)

@@ -1,6 +1,7 @@
 """`nas retrain`: the training of an architecture that is known already, from scratch, in a network of any size.
 
-One that a search has found is trained on the same data, unless --task names others.
+One that a search has found is trained on the same data, unless --task names others. Fields of its space may be set, in
+which its encoding means the same: nas-fpn:tiny --space.stacks 3 has three pyramids, of the same cells, in a row.
 """
 
 import dataclasses
@@ -13,8 +14,12 @@ from nas.report.outcome import told
 from nas.report.progress import Bar
 from nas.store.query import PUBLISHED
 from nas.store.sql import Store
+from nas.tasks import DETECTION
 
-EPILOG = "Other flags are those of run_search.py: --task, --epochs (50), --name, --seed, --final.drop-path ..."
+EPILOG = (
+    "Other flags are those of run_search.py: --task, --image-size, --epochs (50), --name, --seed, --space.FIELD of the "
+    "size of the network, --final.drop-path ..."
+)
 DATA = ("task", "data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size")
 
 
@@ -33,27 +38,40 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--run", help="the run that found it, of which size and data are; by default the last one")
     parser.add_argument("--preset", help="the size of the network; by default that of the search, or the space's first")
     parser.add_argument("--store", metavar="URL", default=config.Config.store, help="(default: %(default)s)")
+    parser.add_argument("--stack", metavar="N", help="so many pyramids in a row: --space.stacks of nas-fpn")
     options, rest = parser.parse_known_args(argv)
     found = _found(options.architecture, options.preset, options.store, options.run)
-    data, resume = config.parse(rest)
-    for field in ("space", "architecture"):
-        if field in data:
-            raise UsageError(f"{field}={data[field]!r} cannot be set: ARCHITECTURE and --preset say what is trained")
+    if options.stack is not None:
+        _check_stacks(found.space, options.stack)
+        rest += ["--space.stacks", options.stack]
+    data, resume = config.parse(rest, space=found.space)
+    if "architecture" in data:
+        raise UsageError(f"architecture={data['architecture']!r} cannot be set: {config.SETTLED}")
     if data.get("store", options.store) != options.store:
         raise UsageError(f"store={data['store']!r} of the file is not that of the command: --store {data['store']}")
     if resume is not None:
         raise UsageError(f"resume={resume!r} is for run_search.py, which goes on with a retraining too")
-    same = {} if "task" in data else found.data
+    same = found.data
+    if "task" in data:
+        # What a detector was searched at is the size of its network too; other tasks have sizes of their own.
+        boxes = all(str(each.get("task")).partition(":")[0] in DETECTION for each in (found.data, data))
+        same = {name: same[name] for name in ("image_size",) if boxes and name in same}
     if "task" not in data and str(same.get("task", "")).startswith("table:"):
         raise UsageError(f"task={same['task']!r} of run {found.run!r} has no images to train on: name others by --task")
     from nas.job import run as job  # after the question whether there is anything to train: it imports jax
 
     with heard(), Bar() as bar:
-        if same:
+        if "task" in same:
             which = "".join(f", {name}={same[name]}" for name in DATA[1:] if same.get(name) is not None)
             bar.say(f"On the data of run {found.run}: task={same['task']}{which}")
-        given = {"workers": 0, "baselines": 0, **same, **data, "space": found.space, "architecture": found.text}
+        given = {"workers": 0, "baselines": 0, **same, **data, "architecture": found.text}
         return told(job.search(given | {"store": options.store}, reporter=bar))
+
+
+def _check_stacks(space: config.Data | str, stack: str) -> None:
+    if not hasattr(config.build_space(space), "stacks"):
+        name = space if isinstance(space, str) else space["name"]
+        raise UsageError(f"stack={stack} cannot be set: space={name!r} has no stacks")
 
 
 def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:

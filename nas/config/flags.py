@@ -14,6 +14,8 @@ from nas.config.values import BOUND, NESTED, PARTS, Config, Data
 from nas.errors import UsageError, unknown
 from nas.plain import read_yaml
 
+SETTLED = "ARCHITECTURE and --preset say what is trained"
+
 
 class Parser(argparse.ArgumentParser):
     """Complains by an exception, in one line."""
@@ -22,8 +24,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
-    """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help."""
+def parse(argv: Sequence[str], space: Data | str | None = None) -> tuple[Data, str | None]:
+    """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help.
+
+    With a space, that is the one, of which flags set fields alone. Raises UsageError where another is named.
+    """
     first = Parser(add_help=False, allow_abbrev=False)
     for flag in ("--config", *(f"--{part}" for part in PARTS)):
         first.add_argument(flag)
@@ -32,6 +37,10 @@ def parse(argv: Sequence[str]) -> tuple[Data, str | None]:
     for part in PARTS:
         if getattr(chosen, part) is not None:
             data[part] = getattr(chosen, part)
+    if space is not None:
+        if data.get("space") is not None:
+            raise UsageError(f"space={data['space']!r} cannot be set: {SETTLED}")
+        data["space"] = space
     asks_help = any(word in ("-h", "--help") for word in rest)
     parts = {}
     for part, make in BUILDERS.items():

@@ -6,6 +6,13 @@ from pathlib import Path
 import numpy as np
 
 
+def font() -> Path:
+    """A file of letters of many alphabets, which Matplotlib brings with it."""
+    import matplotlib
+
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+
+
 def best_so_far(path: Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], label: str) -> Path:
     """Mean and 95 % confidence band of what each strategy has found, against simulated seconds."""
     from matplotlib.figure import Figure

@@ -1,11 +1,12 @@
 """Networks as files: a JSON description and safetensors weights, which load without the search or its store."""
 
 import dataclasses
+import functools
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,20 +23,29 @@ from nas.saved import checkpoint
 from nas.store.query import Run
 from nas.store.sql import Store
 from nas.tasks import Resize, kinds
-from nas.tasks.pixels import decode, fit, in_colour
+from nas.tasks.pixels import decode, in_colour
 from nas.training.net import Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
 from spaces.base import Space, check_encoding, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
-BATCH = 32  # images in one call of the network: what they need at once bounds the memory
+BATCH, PIXELS = 32, 2**19  # images in one call of the network, and of large ones their pixels: they bound its memory
 MAX_DESCRIPTION_BYTES = 2**24
 # What the numbers of a description may be, so that what cannot be a network is refused before it is built.
 MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
 MODES = {1: "L", 3: "RGB"}  # of photos, by the channels of a network
 
 
+class Found(NamedTuple):
+    """An object in a photo."""
+
+    box: tuple[float, float, float, float]  # x0, y0, x1 and y1 in pixels of the photo, from its upper left
+    name: str  # of its class
+    probability: float
+
+
 class Exported:
-    """A trained network: `predict(images)` gives logits, `classify(images)` names; `network` is the Flax module itself.
+    """A trained network: `predict(images)` gives logits, `classify(images)` names, `detect(photos)` of a detector the
+    objects in each; `network` is the Flax module itself.
 
     `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
     in training (see `nas.tasks.pixels.fit`), and is None where they were, or where the export does not say; `prepare`
@@ -50,61 +60,87 @@ class Exported:
         self.resize: Resize | None = description.get("resize")
         self._graph, self._weights, self._statistics = split(network)
 
-    def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n num_classes"]:
+    def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n ..."]:
         """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
-        channels. Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
-        images = self._checked(images)
+        channels. Of a detector `[n, most, 6]`: objects, by falling probability, as the corners x0, y0, x1 and y1 in
+        shares of the image's side, probability and label; the label is -1 in rows that are none.
+
+        Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
+        return self._answered(self._checked(images), self.kind.answers)
+
+    def _answered(self, images: np.ndarray, answers: Callable[[Any], Any]) -> np.ndarray:
         if not len(images):
             network: Any = self.network
             one = jax.eval_shape(lambda: network(jnp.zeros((1, *images.shape[1:])), train=False))
-            return self.kind.answers(jax.tree.map(lambda each: np.zeros((0, *each.shape[1:]), np.float32), one))
-        parts = []
-        for start in range(0, len(images), BATCH):
-            batch = images[start : start + BATCH]
+            return np.asarray(answers(jax.tree.map(lambda each: jnp.zeros(each.shape), one)))[:0]
+        parts, size = [], _batch(images.shape[1])
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
             # The last batch is filled up with black: one shape is one program.
-            filled = np.pad(batch, ((0, BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
-            found = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
-            count = len(batch)
-            parts.append(jax.tree.map(lambda each, count=count: np.asarray(each)[:count], found))
-        return self.kind.answers(jax.tree.map(lambda *each: np.concatenate(each), *parts))
+            filled = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
+            outputs = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
+            parts.append(np.asarray(answers(outputs))[: len(batch)])
+        return np.concatenate(parts)
 
     def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
         """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
-        channels. They become square as the images did in training, by cropping where those were squares already.
+        channels. They become square as the images did in training, by cropping where those were squares already; for
+        a detector they fill the upper left, and the rest is black. Photos that EXIF says are turned are put upright.
 
         Raises UsageError for what is no image.
         """
-        size, channels, _ = _input(self.space)
+        return self._squares(self._opened(photos))
+
+    def _opened(self, photos: Any) -> list[Image.Image]:
+        """In the mode of the network."""
         if isinstance(photos, str | Path | Image.Image) or (isinstance(photos, np.ndarray) and _is_photo(photos)):
             raise UsageError("photos must be a list: a single one is given as [photo]")
         if not isinstance(photos, Iterable):
             raise UsageError(f"photos={photos!r} must be a list of files, images or arrays")
-        rows = [self._square(f"photos[{i}]", photo) for i, photo in enumerate(photos)]
-        return np.stack(rows) if rows else np.empty((0, size, size, channels), np.uint8)
-
-    def _square(self, field: str, photo: Any) -> np.ndarray:
-        size, channels, _ = _input(self.space)
+        channels = _input(self.space)[1]
         if channels not in MODES:
-            raise UsageError(f"{field}: no photo has the {channels} channels of this network; give arrays to predict")
-        if isinstance(photo, str | Path):
-            try:
-                photo = decode(f"{field}={str(photo)!r}", Path(photo).read_bytes())
-            except OSError as error:
-                raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
-        if not isinstance(photo, Image.Image):
-            array = np.asarray(photo)
-            if array.dtype != np.uint8 or not _is_photo(array):
-                given = f"{array.dtype} {list(array.shape)}"
-                raise UsageError(f"{field}={given} must be a file, an image or uint8 [height, width, 1, 3 or 4]")
-            photo = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
-        photo = in_colour(field, photo).convert(MODES[channels])
-        return np.asarray(fit(photo, size, self.resize or "crop")).reshape(size, size, channels)
+            raise UsageError(f"photos: none has the {channels} channels of this network; give arrays to predict")
+        return [opened(f"photos[{i}]", photo).convert(MODES[channels]) for i, photo in enumerate(photos)]
+
+    def _squares(self, photos: Sequence[Image.Image]) -> np.ndarray:
+        size, channels, _ = _input(self.space)
+        rows = [self.kind.prepared(photo, size, self.resize).reshape(size, size, channels) for photo in photos]
+        return np.stack(rows) if rows else np.empty((0, size, size, channels), np.uint8)
 
     def classify(self, images: UInt8[np.ndarray, "n size size channels"]) -> list[str]:
         """The name of the most probable class of each image, which are those of `predict`."""
+        if self.kind.finds:
+            raise UsageError("this network finds objects in photos of any size: detect(photos) gives them")
         if not self.classes:
             raise UsageError("this network gives numbers and knows no classes: predict(images) gives them")
         return [self.classes[label] for label in self.predict(images).argmax(1)]
+
+    def detect(self, photos: Any, least: float = 0.3) -> list[list[Found]]:
+        """The objects in each photo, which may be of any size, by falling probability, of at least `least`.
+
+        Takes what `prepare` takes. Boxes are in pixels of the upright photo.
+        """
+        if not self.kind.finds:
+            what = "classify(prepare(photos))" if self.classes else "predict(prepare(photos))"
+            raise UsageError(f"this network finds no objects: {what} gives what it was trained for")
+        if not 0 <= least <= 1:
+            raise UsageError(f"least={least!r} must lie in 0..1")
+        opened = self._opened(photos)
+        # All that could be asked for, of which least is left out afterwards: any least is one program.
+        found = self._answered(self._squares(opened), functools.partial(self.kind.found, least=0.0))
+        return [
+            self._in_pixels(rows[rows[:, 4] >= least], *photo.size) for rows, photo in zip(found, opened, strict=True)
+        ]
+
+    def _in_pixels(self, rows: Float[np.ndarray, "n 6"], width: int, height: int) -> list[Found]:
+        """What was found in the square of a photo of this size. Outside of the photo, where it is black, is nothing."""
+        corners = np.clip(rows[:, :4].astype(np.float64) * max(width, height), 0, [width, height, width, height])
+        objects = [
+            Found((x0, y0, x1, y1), self.classes[int(label)], float(probability))
+            for (x0, y0, x1, y1), (probability, label) in zip(corners.tolist(), rows[:, 4:], strict=True)
+            if label >= 0
+        ]
+        return [each for each in objects if each.box[0] < each.box[2] and each.box[1] < each.box[3]]
 
     def _checked(self, images: Any) -> np.ndarray:
         size, channels, _ = _input(self.space)
@@ -210,7 +246,8 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     space = build_space(description["space"], given=False)
     for name, value in _fields(dataclasses.asdict(space)):  # pyright: ignore[reportArgumentType]
         depth = sum(value) if name == "blocks" else value
-        if name in ("blocks", "cells") and depth > MAX_DEPTH:
+        depth *= space.cells if name == "stacks" else 1  # pyright: ignore[reportAttributeAccessIssue]
+        if name in ("blocks", "cells", "stacks") and depth > MAX_DEPTH:
             raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
     _, channels, num_classes = _input(space)
 
@@ -225,11 +262,16 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     kind = _kind(description, space)
     if kind.outputs != num_classes:
         raise ValueError(f"kind={description['kind']!r} has {kind.outputs} outputs, and the space {num_classes}")
+    if not num_classes and kind.head is None:
+        raise ValueError("kind must be one with a head, for a space without outputs")
+    if getattr(kind, "num_classes", 0) > MAX_NUMBER:
+        raise ValueError(f"kind has {kind.num_classes} classes; allowed: at most {MAX_NUMBER}")
     if description.get("classes") is not None:
+        count = len(kind.named("classes", ()))
         if not isinstance(description["classes"], list):
-            raise ValueError(f"classes must be a list of {num_classes} names")
-        if not description["classes"] and kind.named("classes", ()):
-            raise ValueError(f"classes=0 names must be {num_classes}, one for each label")
+            raise ValueError(f"classes must be a list of {count} names")
+        if not description["classes"] and count:
+            raise ValueError(f"classes=0 names must be {count}, one for each label")
         kind.named("classes", description["classes"])
     how = description.get("resize")
     if how is not None and how not in get_args(Resize):
@@ -240,6 +282,27 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
 def _kind(description: dict[str, Any], space: Space) -> Any:
     """The kind of task that a network was trained for. Older exports do not say: they classify."""
     return kinds.from_data(description.get("kind", {"name": "classification", "num_classes": _input(space)[2]}))
+
+
+def opened(field: str, photo: Any) -> Image.Image:
+    """A file, an image or an array as an image in colour, upright. Raises UsageError for what is none."""
+    if isinstance(photo, str | Path):
+        try:
+            return decode(f"{field}={str(photo)!r}", Path(photo).read_bytes())
+        except OSError as error:
+            raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
+    if not isinstance(photo, Image.Image):
+        array = np.asarray(photo)
+        if array.dtype != np.uint8 or not _is_photo(array):
+            given = f"{array.dtype} {list(array.shape)}"
+            raise UsageError(f"{field}={given} must be a file, an image or uint8 [height, width, 1, 3 or 4]")
+        photo = Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
+    return in_colour(field, photo)
+
+
+def _batch(size: int) -> int:
+    """How many images of this side are in one call of a network."""
+    return max(1, min(BATCH, PIXELS // size**2))
 
 
 def _is_photo(array: np.ndarray) -> bool:

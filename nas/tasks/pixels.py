@@ -2,11 +2,13 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from nas.errors import UsageError
 from nas.tasks import Resize
@@ -34,6 +36,18 @@ UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+
+
+# What makes an image upright, by its orientation in EXIF.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def as_uint8(field: str, images: np.ndarray) -> np.ndarray:
@@ -87,7 +101,7 @@ def resize(images: np.ndarray, size: int, mode: Resize = "crop") -> np.ndarray:
 
 
 def decode(field: str, data: bytes) -> Image.Image:
-    """One JPEG or PNG file in colour: grey is repeated, transparency dropped."""
+    """One JPEG or PNG file, in colour and upright: see `in_colour`."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -98,11 +112,24 @@ def decode(field: str, data: bytes) -> Image.Image:
 
 
 def in_colour(field: str, image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits: grey is repeated, transparency dropped."""
+    """Three channels of 8 bits: grey is repeated, transparency dropped. What EXIF says is turned is put upright."""
     if image.mode not in MODES:
         raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join(MODES)}")
+    turn = TURNS.get(_orientation(image))
     # By way of RGBA, because Pillow warns when it has to drop the transparency of a palette.
-    return image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+    colour = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
+    colour.info.clear()  # among it the orientation: what has been turned is not to be turned again
+    return colour if turn is None else colour.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """How the camera was held, of 1 to 8; None where the file does not say so legibly."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF, without which an image is as good
+        try:
+            return image.getexif().get(ExifTags.Base.Orientation)
+        except (*UNREADABLE, KeyError, TypeError):
+            return None
 
 
 def check_bytes(field: str, n: int) -> None:

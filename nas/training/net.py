@@ -138,6 +138,7 @@ def _batch_statistics(graph: Graph, scaling: Scaling, precision: str, weights, s
 
 
 def _logits(graph: Graph, scaling: Scaling, precision: str, weights, statistics, images, path) -> Any:
+    """One array, or of a network with a head the tree that this gives."""
     images = normalise(divided(images), scaling[0], scaling[1], PRECISIONS[precision])
     return forward(graph, weights, statistics, images, path, train=False)[0]
 

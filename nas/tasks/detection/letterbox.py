@@ -18,8 +18,8 @@ def checked_size(image_size: int | None) -> int:
     return size
 
 
-def letterboxed(photo: Image.Image, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], int]:
-    """The square of a photo in RGB, and how many pixels of the photo its side stands for.
+def letterboxed(photo: Image.Image, size: int) -> tuple[UInt8[np.ndarray, "size size *channels"], int]:
+    """The square of a photo in colour or in grey, and how many pixels of the photo its side stands for.
 
     A place in shares of the side of the square, times these pixels, is the place in the photo, along both axes.
     """
@@ -27,6 +27,7 @@ def letterboxed(photo: Image.Image, size: int) -> tuple[UInt8[np.ndarray, "size 
     width, height = (max(1, round(length * size / side)) for length in photo.size)
     if photo.size != (width, height):
         photo = photo.resize((width, height), Image.Resampling.BILINEAR)
-    square = np.zeros((size, size, 3), np.uint8)
-    square[:height, :width] = np.asarray(photo)
+    pixels = np.asarray(photo)
+    square = np.zeros((size, size, *pixels.shape[2:]), np.uint8)
+    square[:height, :width] = pixels
     return square, side

@@ -142,8 +142,9 @@ def _opened(photo: Photo) -> Image.Image:
     image = decode(field, read_file(field, photo.path))
     if photo.size not in (None, image.size):
         width, height = photo.size
+        turned = "; what is annotated must be the upright image" if photo.size == image.size[::-1] else ""
         raise UsageError(
-            f"{field} has {image.width} x {image.height} pixels; it is said to have {width:g} x {height:g}"
+            f"{field} has {image.width} x {image.height} pixels; it is said to have {width:g} x {height:g}{turned}"
         )
     return image
 

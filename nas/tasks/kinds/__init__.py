@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt8
+from PIL import Image
 
 from nas.errors import UsageError, unknown
+from nas.tasks import Resize
 from nas.tasks.augment import Augment, augment
+from nas.tasks.pixels import fit
 
 
 class Kind:
@@ -25,6 +28,7 @@ class Kind:
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
     allowed: ClassVar[str]  # the labels that it takes, in words
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # its defaults, where they are not those of all kinds
+    finds: ClassVar[bool] = False  # objects in images: then it has `found`, and answers are boxes
     # What ends a network: called with the shapes `(height, width, channels)` of the maps of its stages, the finest
     # first, and a generator, it gives a module that is called with these maps and `train`. None where the classifier
     # of the space ends it; else `outputs` is 0, and spaces have none.
@@ -99,9 +103,15 @@ class Kind:
         """The metric, of the mean of all misses."""
         ...
 
-    def answers(self, outputs: Any) -> Any:
-        """The outputs of an exported network in the units of the labels."""
+    def answers(self, outputs: Any) -> np.ndarray:
+        """The outputs of an exported network for a batch, in the units of the labels."""
         ...
+
+    def prepared(
+        self, photo: Image.Image, size: int, resize: Resize | None
+    ) -> UInt8[np.ndarray, "size size *channels"]:
+        """A photo, in the mode of the network, made square as the images of training were: see `pixels.fit`."""
+        return np.asarray(fit(photo, size, resize or "crop"))
 
 
 @functools.cache
@@ -134,6 +144,7 @@ def from_data(data: Any) -> Any:
         raise unknown("kind", name, kinds())
     kind = kinds()[str(name)]
     known = {field.name: field.type for field in dataclasses.fields(kind)}
-    if set(fields) != set(known) or not all(type(value) in (int, float) for value in fields.values()):
+    numbers = {int: (int,), float: (int, float)}
+    if set(fields) != set(known) or not all(type(value) in numbers[known[key]] for key, value in fields.items()):
         raise ValueError(f"kind={name!r} must have the numbers {', '.join(known) or 'of none'}")
     return kind(**fields)

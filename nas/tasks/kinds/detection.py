@@ -12,12 +12,15 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, UInt8
+from PIL import Image
 
 from nas.errors import UsageError
+from nas.tasks import Resize
 from nas.tasks.augment import Augment, cutout
 from nas.tasks.detection import CLASS, COLUMNS, IGNORED, SIDE, X0, Y0
 from nas.tasks.detection.boxes import ANCHORS, anchors, decode, detections
+from nas.tasks.detection.letterbox import letterboxed
 from nas.tasks.detection.losses import detection_loss
 from nas.tasks.kinds import Kind
 from nas.tasks.kinds.classification import check_names, numbered
@@ -34,6 +37,7 @@ class Detection(Kind):
 
     metric: ClassVar[str] = "minus_ap"
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"training": RECIPE | {"steps": 1500}, "final": RECIPE}
+    finds: ClassVar[bool] = True
     allowed: ClassVar[str] = f"floats [n, objects, {COLUMNS}]"
 
     def __post_init__(self):
@@ -145,7 +149,8 @@ class Detection(Kind):
     def found(self, outputs: Outputs, least: float = 0.05) -> Float[Array, "n most 6"]:
         """See `boxes.detections`."""
         logits, codes, places = self._flat(outputs)
-        return detections(jax.nn.sigmoid(logits), decode(codes, places[None]), least=least)
+        boxes = decode(codes, jnp.broadcast_to(places, codes.shape))
+        return detections(jax.nn.sigmoid(logits), boxes, least=least)
 
     def metrics(self, judged: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
         from nas.tasks.detection.precision import average_precision
@@ -153,8 +158,14 @@ class Detection(Kind):
         found = np.concatenate([np.asarray(each)[np.asarray(counted)] for each, counted in judged])
         return {f"minus_{name}": -value for name, value in average_precision(found, labels).items()}
 
-    def answers(self, outputs: Any) -> Any:
-        return np.asarray(self.found(jax.tree.map(jnp.asarray, outputs)))
+    def answers(self, outputs: Outputs) -> np.ndarray:
+        return np.asarray(self.found(outputs))
+
+    def prepared(
+        self, photo: Image.Image, size: int, resize: Resize | None
+    ) -> UInt8[np.ndarray, "size size *channels"]:
+        del resize
+        return letterboxed(photo, size)[0]
 
     def _flat(self, outputs: Outputs) -> tuple[Array, Array, Array]:
         """Logits `[n, anchors, classes]`, codes `[n, anchors, 4]` and the anchors, of all levels."""

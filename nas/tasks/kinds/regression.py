@@ -6,7 +6,7 @@ A network learns the labels with their mean and deviation in training as 0 and 1
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -86,8 +86,8 @@ class Regression(Kind):
     def value(self, mean: float) -> float:
         return math.sqrt(mean)
 
-    def answers(self, outputs: np.ndarray) -> np.ndarray:
-        return outputs * np.float32(self.scale) + np.float32(self.mean)
+    def answers(self, outputs: Any) -> np.ndarray:
+        return np.asarray(outputs) * np.float32(self.scale) + np.float32(self.mean)
 
 
 def _as_learned(labels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""`nas detect`: the objects in photos of any size, by a detector that was trained, as numbers and as a picture."""
+
+import argparse
+import os.path
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.config import Parser
+from nas.errors import UsageError
+from nas.plain import number, place
+from nas.report import output
+from nas.store.query import Row
+
+if TYPE_CHECKING:
+    from nas.saved.networks import Exported
+
+COLUMNS = ("image", "class", "probability", "x0", "y0", "x1", "y1")
+
+
+def main(argv: Sequence[str]) -> str:
+    options = _parser().parse_args(argv)
+    if options.out is not None:
+        _check_out(options.out, options.images)
+    network = _network(options)
+    if not network.kind.finds:
+        raise UsageError(
+            f"architecture={options.architecture!r} is no detector: it was trained on images without boxes"
+        )
+    from nas.saved.networks import opened
+
+    photos = [opened("image", path) for path in options.images]
+    found = network.detect(photos, options.least)
+    if options.out is not None:
+        from nas.report import boxes
+
+        labels = {name: label for label, name in enumerate(network.classes)}
+        objects = [boxes.Object(box, f"{name} {share:.2f}", labels[name]) for box, name, share in found[0]]
+        boxes.write(options.out, boxes.drawn(photos[0], objects))
+    rows: list[Row] = [
+        {"image": str(path), "class": name, "probability": share, **dict(zip(COLUMNS[3:], box, strict=True))}
+        for path, objects in zip(options.images, found, strict=True)
+        for box, name, share in objects
+    ]
+    if options.format == "table":
+        where = options.images[0] if len(options.images) == 1 else f"{len(options.images)} images"
+        if not rows:
+            return f"Nothing is found in {where} with a probability of {options.least:g} or more (--least).\n"
+        rows = [{**row, **{name: round(row[name]) for name in COLUMNS[3:]}} for row in rows]
+    return output.render(rows, COLUMNS, options.format)
+
+
+def _check_out(out: Path, images: Sequence[Path]) -> None:
+    from nas.report.boxes import check_place
+
+    check_place("out", out)
+    if len(images) > 1:
+        raise UsageError(f"out={str(out)!r} is for one image; {len(images)} are given")
+    if os.path.exists(out) and os.path.exists(images[0]) and os.path.samefile(out, images[0]):
+        raise UsageError(f"out={str(out)!r} is the image itself: choose another name")
+
+
+def _network(options: argparse.Namespace) -> "Exported":
+    """Of the folder of this name, or of the store. JAX is imported when it is known that there is something."""
+    if os.path.isdir(options.architecture) or os.sep in options.architecture:
+        if options.run is not None:
+            raise UsageError(f"run={options.run!r} is of a store: {options.architecture!r} is a folder")
+        from nas.saved.networks import load
+
+        return load(options.architecture)
+    from nas.store.sql import Store
+
+    with Store(options.store) as store, tempfile.TemporaryDirectory() as folder:
+        architecture = store.show(options.architecture)["id"]
+        run = None if options.run is None else store.run(options.run)
+        from nas.saved.networks import export, load
+
+        export(store, architecture, Path(folder), run)
+        return load(folder)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="nas detect",
+        description=__doc__,
+        epilog="Boxes are in pixels of the image as viewers show it, upright, from its upper left.",
+        allow_abbrev=False,
+    )
+    names = "its id, the beginning of it, its description, or a folder that nas export wrote"
+    parser.add_argument("architecture", metavar="ARCHITECTURE", help=names)
+    parser.add_argument("images", metavar="IMAGE", type=place, nargs="+", help="a JPEG or PNG of any size")
+    parser.add_argument("--out", metavar="FILE", type=place, help="draw what is found to a .png or .jpg")
+    least_help = "the least probability of what is an object (default: %(default)s)"
+    parser.add_argument("--least", metavar="PROBABILITY", type=number, default=0.3, help=least_help)
+    parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
+    parser.add_argument(
+        "--store", metavar="URL", default="sqlite:///nas.db", help="the database (default: %(default)s)"
+    )
+    form = "|".join(output.FORMATS)
+    parser.add_argument(
+        "--format", type=output.known_format, default="table", metavar=form, help="(default: %(default)s)"
+    )
+    return parser
