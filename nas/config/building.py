@@ -113,8 +113,9 @@ def from_values(options: Mapping[str, Any]) -> Data:
         if isinstance(part, str | Mapping):
             continue
         if not dataclasses.is_dataclass(part) or isinstance(part, type):
-            said = type(part).__name__
-            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
+            said = part.__name__ if isinstance(part, type) else type(part).__name__
+            value = f"a value, such as {said}()" if isinstance(part, type) else "the value itself"
+            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or {value}")
         fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
         fields = {name: value for name, value in fields.items() if name not in BOUND}
         data[kind] = {"name": _name_of(kind, type(part)), **fields}
