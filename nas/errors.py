@@ -21,6 +21,10 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, or SIGTERM, in the middle of something that can be gone on with; the line says how. Exit status 130."""
 
 
+class Answered(SystemExit):
+    """A parser has printed what --help asked for. Exit status 0."""
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

@@ -11,24 +11,35 @@ from Python, or by going on with a run. A name that stands in a file that came f
 network or a saved predictor, is looked up among the parts that this process has been given, and nowhere else.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
+import operator
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nas.errors import UsageError, unknown
+from nas.errors import RunError, UsageError, unknown
+from nas.plain import check_regular, shown
 
+MOST_BYTES = 2**22  # of a file with parts
+MOST_SAID = 500  # letters of what an exception says
+OURS = ("nas", "spaces", "strategies", "predictors")  # packages
+# What classes that can be a part have; what of other kinds can be one is a function.
+METHODS = {"space": "cardinalities describe", "strategy": "init", "predictor": "fit predict", "evaluator": "prepare"}
 MARK = "__nas_part__"  # of a module that is the user's own file: its name, the same on every machine
 _given: dict[tuple[str, str], Any] = {}  # the user's own parts of this process, by kind and portable name
+_values: dict[tuple[str, str], Any] = {}  # those of them that were given as values, by kind and lasting name
+_loading: list[str] = []  # the files that are being run, the innermost last
 _sources: dict[str, tuple[str, bytes]] = {}  # of modules made of files: where they lie, and what is in them
 
 
@@ -66,7 +77,7 @@ def is_own(kind: str, name: str, *, given: bool = True) -> bool:
     module, colon, attribute = name.rpartition(":")
     if name.partition(":")[0] in {each.partition(":")[0] for each in ours(kind)} or factors(kind, name):
         return False
-    if (kind, name) in _given or name in _entry_points(kind) or module.endswith(".py"):
+    if (kind, name) in _given or name in _entry_points(kind) or name.endswith(".py") or module.endswith(".py"):
         return True
     dotted = all(word.isidentifier() for word in module.split("."))
     return bool(colon) and dotted and attribute.isidentifier() and (not given or _module_exists(module))
@@ -79,63 +90,124 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
     """
     short = portable(name)
     module_name, _, attribute = name.rpartition(":")
+    if (kind, lasting(name)) in _values:  # what was given, and not what its file says by now
+        return _values[kind, lasting(name)]
     if (kind, short) in _given and not (given and module_name.endswith(".py")):  # a file may be another one
         return _given[kind, short]
+    if module_name == "__main__" or "<locals>" in attribute:
+        raise UsageError(
+            f"{kind}={name!r} lay in the memory of a process; give it again: nas.search(resume=..., {kind}=...)"
+        )
     if not given:
         raise UsageError(
             f"{kind}={name!r} is code that this process was not told to run; name it: --{kind} path/to/{short}, or "
             f"nas.registry.own({kind!r}, 'path/to/{short}')"
         )
-    try:
+    with guarded(f"{kind}={name!r}"):
         if name in _entry_points(kind):
             part = _entry_points(kind)[name].load()
+        elif name.endswith(".py"):
+            part = _attribute(kind, name, _from_file(kind, name, Path(name)), "")
         elif module_name.endswith(".py"):
             part = _attribute(kind, name, _from_file(kind, name, Path(module_name)), attribute)
         else:
             part = _attribute(kind, name, importlib.import_module(module_name), attribute)
-    except UsageError:
-        raise
-    except Exception as error:
-        said = told(error) if where(error) else f"{module_name}: {told(error)}"
-        raise UsageError(f"{kind}={name!r}: {said}") from error
     _given[kind, short] = part
     return part
 
 
 def _attribute(kind: str, name: str, module: ModuleType, attribute: str) -> Any:
-    if not hasattr(module, attribute):
-        names = [each for each, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-        raise unknown(kind, name, [f"{name.rpartition(':')[0]}:{each}" for each in names])
-    return getattr(module, attribute)
+    with contextlib.suppress(AttributeError):
+        return operator.attrgetter(attribute)(module)
+    place = name.rpartition(":")[0] if attribute else name
+    names = [f"{place}:{each}" for each, value in vars(module).items() if _can_be(kind, each, value, module)]
+    if attribute and names:
+        raise unknown(kind, name, names)
+    form = "CLASS" if kind in METHODS else "FUNCTION"
+    known = f"one of {', '.join(sorted(names))}" if names else f"in which there is none that can be a {kind}"
+    raise UsageError(f"{kind}={name!r} must be {place}:{form}, {known}")
+
+
+def _can_be(kind: str, name: str, value: Any, module: ModuleType) -> bool:
+    """Whether what a module defines can be a part of this kind: to be listed, nothing is run."""
+    if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+        return False
+    if not inspect.isfunction(value):
+        has = {*dir(value), *getattr(value, "__dataclass_fields__", ())}
+        return kind in METHODS and has.issuperset(METHODS[kind].split())
+    needed = [each for each in inspect.signature(value).parameters.values() if each.default is each.empty]
+    return kind == "cost" or not needed
+
+
+@contextlib.contextmanager
+def guarded(field: str) -> Iterator[None]:
+    """Code of the user's own runs in it: what that raises, also to end the process, is one line. Raises UsageError."""
+    try:
+        yield
+    except (UsageError, RunError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise UsageError(f"{field}: {told(error)}") from error
+
+
+def calling(kind: str, part: Any) -> contextlib.AbstractContextManager[None]:
+    """`guarded` for a part of the user's own; what ours raises is as it is."""
+    cls = type(part)
+    return contextlib.nullcontext() if _is_ours(cls.__module__) else guarded(f"{kind}={cls.__name__!r}")
 
 
 def value(kind: str, name: str, *, given: bool = True) -> Any:
     """The user's own part as the value whose fields can be set: a frozen dataclass. Raises UsageError."""
     part = own(kind, name, given=given)
-    try:
+    with guarded(f"{kind}={name!r} must be a class or function that can be called without arguments"):
         made = part if dataclasses.is_dataclass(part) and not isinstance(part, type) else part()
-    except Exception as error:
-        raise UsageError(
-            f"{kind}={name!r} must be a class or function that can be called without arguments: {told(error)}"
-        ) from error
     if not dataclasses.is_dataclass(made) or not made.__dataclass_params__.frozen:  # pyright: ignore
         raise UsageError(f"{kind}={name!r} gives a {type(made).__name__}, which must be a frozen dataclass")
     return made
 
 
 def name_of(kind: str, part: Any) -> str:
-    """The name by which another process finds a class or function of the user's own, which this one now knows."""
-    module = sys.modules[part.__module__]
-    if module.__name__ in _sources:
-        name = f"{_sources[module.__name__][0]}:{part.__qualname__}"
-    elif module.__name__ == "__main__" and getattr(module, "__file__", None):
-        path = Path(str(module.__file__)).resolve()
-        setattr(module, MARK, _mark(path.name, path.read_bytes()))
-        name = f"{path}:{part.__qualname__}"
-    else:
-        name = f"{module.__name__}:{part.__qualname__}"
-    _given[kind, portable(name)] = part
+    """The name by which another process finds a class or function of the user's own, which this one now knows.
+
+    Raises UsageError for what has no name.
+    """
+    called = getattr(part, "__qualname__", None)
+    if called is None or called.endswith("<lambda>"):
+        said = f"{kind}={called or type(part).__name__!r}"
+        raise UsageError(f"{said} has no name by which to find it again; write it as a function, by def")
+    if part.__module__ == "__main__" and (script := _script()) is not None:
+        _as_part(script)
+    name = f"{_sources.get(part.__module__, (part.__module__, b''))[0]}:{called}"
+    _given[kind, portable(name)] = _values[kind, name] = part
     return name
+
+
+def mark(kind: str, name: str) -> str | None:
+    """A digest of the code of the module that a part of the user's own is of; None where there is no file of it."""
+    module = sys.modules.get(getattr(own(kind, name), "__module__", ""))
+    path = getattr(module, "__file__", None)
+    if module is None or hasattr(module, MARK) or _is_ours(module.__name__):
+        return getattr(module, MARK, None)
+    return _mark(os.path.basename(path), Path(path).read_bytes()) if path and os.path.isfile(path) else None
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in OURS
+
+
+def _script() -> Path | None:
+    """The file that this process runs; None for a notebook, `python -c` and `python -`."""
+    path = Path(str(getattr(sys.modules["__main__"], "__file__", None) or "")).resolve()
+    return path if path.is_file() else None
+
+
+def _as_part(script: Path) -> ModuleType:
+    """The running script as a module with parts: what it defines is there, and it must not be run again."""
+    module = sys.modules["__main__"]
+    if module.__name__ not in _sources:
+        _sources[module.__name__] = (str(script), script.read_bytes())
+        setattr(module, MARK, _mark(script.name, _sources[module.__name__][1]))
+    return module
 
 
 def hold(kind: str, name: str, part: Any) -> None:
@@ -157,7 +229,9 @@ def lasting(name: str) -> str:
 
 def where(error: BaseException) -> str | None:
     """The place in a user's own file at which an exception arose: `my_space.py, line 12`; None for any other."""
-    paths = {path for path, _ in _sources.values()}
+    modules = {getattr(part, "__module__", None) or "" for part in _given.values()}
+    paths = {getattr(sys.modules.get(name), "__file__", None) for name in modules if not _is_ours(name)}
+    paths |= {path for path, _ in _sources.values()}
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):
         places.append((str(error.filename), error.lineno))
@@ -167,8 +241,18 @@ def where(error: BaseException) -> str | None:
 
 def told(error: BaseException) -> str:
     """An exception in one line, with its place in a user's own file where it arose there."""
-    place, said = where(error), f"{type(error).__name__}: {error}"
+    place, said = where(error), type(error).__name__
+    said = f"{said}: {_shown(error, str)}".removesuffix(": ")
     return said if place is None else f"{place}: {said}"
+
+
+def _shown(value: Any, write: Any = repr) -> str:
+    """What a value of anybody's says of itself, in one line that every stream takes."""
+    try:
+        text = write(value)
+    except Exception as error:
+        return f"{type(value).__name__} that says nothing ({type(error).__name__})"
+    return shown(" ".join(text.encode("utf-8", "backslashreplace").decode().split()), MOST_SAID)
 
 
 # The code of one process for another.
@@ -182,16 +266,25 @@ def sources() -> dict[str, tuple[str, bytes]]:
 def install(given: Mapping[str, tuple[str, bytes]]) -> None:
     """Makes modules of files of another process, on whatever machine that is."""
     for name, (path, source) in given.items():
-        if name not in sys.modules:
+        if name == "__main__":  # classes of the script travel by value; theirs is the identity of its code
+            _sources[name] = (path, source)
+            setattr(sys.modules[name], MARK, _mark(os.path.basename(path), source))
+        elif name not in sys.modules:
             _run(name, path, source)
 
 
 def _from_file(kind: str, name: str, path: Path) -> ModuleType:
     path = path.expanduser().resolve()
+    check_regular(f"{kind}={name!r}: the file", path)
+    if path == _script():
+        return _as_part(path)
     try:
-        source = path.read_bytes()
+        with open(path, "rb") as file:
+            source = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{kind}={name!r}: the file cannot be read: {error.strerror}") from error
+    if len(source) > MOST_BYTES:
+        raise UsageError(f"{kind}={name!r}: the file is longer than {MOST_BYTES} bytes, which no part is")
     module_name = f"nas_part_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     return sys.modules[module_name] if module_name in sys.modules else _run(module_name, str(path), source)
 
@@ -204,12 +297,24 @@ def _run(name: str, path: str, source: bytes) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # as Python does for a script: it may import what lies beside it
     sys.modules[name], _sources[name] = module, (path, source)
+    _loading.append(path)
     try:
         exec(compile(source, path, "exec"), vars(module))
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        _loading.pop()
     return module
+
+
+def check_done() -> None:
+    """Raises UsageError in a file that is run for its parts alone: a job that it starts would be another one."""
+    if _loading:
+        name = os.path.basename(_loading[-1])
+        raise UsageError(
+            f'{name} starts a job where its parts are looked for: put that under if __name__ == "__main__":'
+        )
 
 
 def _mark(name: str, source: bytes) -> str:

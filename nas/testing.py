@@ -6,6 +6,7 @@
 Each raises `Broken`, whose one line says which law does not hold, for what it was tried, and what came out.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -15,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from flax import nnx
 
 from nas import registry
-from spaces.abilities import Mixable, Mixing
+from nas.engine.proposals import check_form
+from spaces.abilities import Mixable, Mixing, shares_weights
 from spaces.base import Encodings, Space, fingerprint, sample
 from strategies.base import GradientStrategy, Observations, Proposals
 from strategies.region import region
@@ -25,6 +28,20 @@ from strategies.region import region
 
 class Broken(AssertionError):
     """A law that a part breaks."""
+
+
+MOST_CHOICES = 2**31 - 1  # of a decision: an encoding is of int32
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What a part raises where nobody foresaw it breaks a law too."""
+    try:
+        yield
+    except (Broken, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise Broken(f"it can be called as its protocol says; found {registry.told(error)}") from error
 
 
 def _law(holds: Any, law: str, tried: Any, found: Any) -> None:
@@ -35,46 +52,58 @@ def _law(holds: Any, law: str, tried: Any, found: Any) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
         value = np.asarray(value).tolist()
-    text = " ".join(str(value).split())
+    try:
+        text = " ".join(str(value).split())
+    except Exception:  # what tells of the broken law must not break
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 200 else text[:200] + "..."
 
 
 def _frozen(part: Any) -> None:
     name = type(part).__name__
+    _law(not isinstance(part, type), "it is a value, and no class", part, f"a class; give {_called(part)}()")
     fields = getattr(part, "__dataclass_params__", None)
     _law(fields is not None and fields.frozen, "it is a frozen dataclass", name, "one that is not")
-    try:
-        hash(part)
-    except TypeError as error:
-        raise Broken(f"it can be hashed; tried hash({name}), found {error}") from None
+    _calls("it can be hashed", f"hash({name})", hash, part)
     twin = dataclasses.replace(part)
-    _law(twin == part and hash(twin) == hash(part), "equal fields make equal values", part, twin)
+    same = _calls("values can be compared", part, lambda: twin == part)
+    _law(same is True and hash(twin) == hash(part), "equal fields make equal values", part, twin)
+
+
+def _called(part: Any) -> str:
+    return part.__name__ if isinstance(part, type) else type(part).__name__
 
 
 def _has(part: Any, names: str) -> None:
     for name in names.split():
-        _law(hasattr(part, name), f"it has {name!r}", type(part).__name__, "none")
+        _calls(f"it has {name!r}", _called(part), getattr, part, name)
 
 
 def _calls(law: str, tried: Any, call: Callable[..., Any], *given: Any, **named: Any) -> Any:
     try:
         return call(*given, **named)
-    except Exception as error:
+    except (Broken, KeyboardInterrupt):
+        raise
+    except BaseException as error:
         raise Broken(f"{law}; tried {_text(tried)}, found {registry.told(error)}") from error
 
 
+@_told()
 def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed: int = 0) -> None:
-    """The laws of a search space, on random architectures. With `networks` two of them are also built and called.
+    """The laws of a search space, on random architectures. With `networks` two of them are also built and called, and
+    the supernet where there is one.
 
     Raises Broken.
     """
-    _has(space, "cardinalities identity canonical describe parse cost build")
     _frozen(space)
+    _has(space, "cardinalities identity canonical describe parse cost build supernet")
     sizes = space.cardinalities
-    whole = isinstance(sizes, tuple) and len(sizes) > 0 and all(type(size) is int and size > 0 for size in sizes)
-    _law(whole, "cardinalities is a tuple of integers of at least 1", type(space).__name__, sizes)
-    plain = _calls("identity() is plain data", space, lambda: json.loads(json.dumps(space.identity())))
+    whole = isinstance(sizes, tuple) and len(sizes) > 0 and all(type(size) is int for size in sizes)
+    whole = whole and all(1 <= size <= MOST_CHOICES for size in sizes)
+    _law(whole, f"cardinalities is a tuple of integers in 1..{MOST_CHOICES}", type(space).__name__, sizes)
+    plain, again = (_calls("identity() is plain data", space, _plain, space) for _ in range(2))
     _law(isinstance(plain, dict), "identity() is a mapping", space, plain)
+    _law(plain == again, "identity() is the same each time", plain, again)
     fingerprint(space)
 
     rows = sample(space, jr.key(seed), samples)
@@ -86,6 +115,8 @@ def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed:
     _first((space.canonical(canonical) == canonical).all(1), "canonical is idempotent", rows, canonical)
     jitted = jax.jit(space.cost)
     costs, cheapest = (_calls("cost works in a jitted function", rows[0], jitted, each) for each in (rows, canonical))
+    by_name = isinstance(costs, dict) and all(isinstance(name, str) for name in costs)
+    _law(by_name, "cost gives numbers by name", rows[0], type(costs).__name__)
     for name, values in costs.items():
         _law(values.shape == (samples,), f"cost gives a number of {name!r} for each row", samples, values.shape)
         _first(jnp.isfinite(values), f"the cost {name!r} is finite", rows, values)
@@ -93,16 +124,50 @@ def check_space(space: Space, *, samples: int = 64, networks: bool = True, seed:
     for row in np.asarray(canonical)[:16]:
         text = _calls("describe takes an encoding", row, space.describe, row)
         _law(isinstance(text, str) and "\n" not in text, "describe gives one line of text", row, text)
+        _law(space.describe(row) == text, "describe writes the same each time", row, text)
         back = np.asarray(_calls("parse reads what describe writes", text, space.parse, text))
+        _law(_is_row(back, sizes), "parse gives choices of the space", text, back)
         same = space.canonical(jnp.asarray(back, jnp.int32)[None])[0]
         _law(np.array_equal(same, row), "parse reads back what describe writes", text, back)
     for odd in ("", "no architecture", "(9,9,9,9,9,9,9,9)"):
         _law(_refused(space, odd), "parse raises ValueError for what is no architecture", repr(odd), "no ValueError")
+    for text, found in _beyond(space, np.asarray(canonical[0])):
+        _law(_is_row(found, sizes), "parse refuses choices out of range", text, found)
     if isinstance(space, Mixable):
         _check_mixing(space, canonical[:16])
     if networks:
         for row in np.asarray(canonical)[:2]:
-            _check_network(space, row, seed)
+            network = _calls("build gives a network", row, space.build, row, jr.key(seed))
+            params = _check_network(space, "build", network, row, (), seed)
+            price = space.cost(jnp.asarray(row)[None])
+            if params is not None and "params" in price:
+                claimed = float(price["params"][0])
+                right = abs(claimed - params) <= 1e-3 * params
+                _law(right, "the cost 'params' is that of the built network", row, f"{claimed:.0f}, built {params}")
+        if shares_weights(space):
+            law = "supernet gives a network where supernets is not False"
+            network = _calls(law, space, space.supernet, jr.key(seed))
+            for row in np.asarray(canonical)[:2]:
+                _check_network(space, "supernet", network, row, jnp.asarray(row), seed)
+
+
+def _plain(space: Space) -> Any:
+    return json.loads(json.dumps(space.identity(), sort_keys=True))
+
+
+def _is_row(found: np.ndarray, sizes: tuple[int, ...]) -> bool:
+    return found.shape == (len(sizes),) and bool(((found >= 0) & (found < np.asarray(sizes))).all())
+
+
+def _beyond(space: Space, row: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Of rows with a choice out of range what they are called, and what parse makes of that where it takes it."""
+    for i, size in enumerate(space.cardinalities[:16]):
+        for choice in (-1, size):
+            odd = row.astype(np.int64)
+            odd[i] = choice
+            with contextlib.suppress(Exception):  # such rows need no description, and parse should refuse it
+                text = space.describe(odd)
+                yield text, np.asarray(space.parse(text))
 
 
 def _check_mixing(space: Mixable, rows: Encodings) -> None:
@@ -150,34 +215,32 @@ def _first(holds: jax.Array, law: str, rows: jax.Array, found: Any) -> None:
         raise Broken(f"{law}; tried {_text(rows[wrong[0]])}, found {_text(found[wrong[0]])}")
 
 
-def _check_network(space: Any, row: np.ndarray, seed: int) -> None:
+def _check_network(space: Any, maker: str, network: Any, row: np.ndarray, path: Any, seed: int) -> int | None:
+    """Calls a network with a path. The number of its parameters, where the space says what images it takes."""
     from nas.training.net import flatten, forward, split
 
-    network = _calls("build gives a network", row, space.build, row, jr.key(seed))
-    graph, weights, statistics = split(network)
+    _law(isinstance(network, nnx.Module), f"{maker} gives a flax.nnx.Module", row, type(network).__name__)
     fields = ("image_size", "image_channels", "num_classes")
     if not all(hasattr(space, name) for name in fields):
-        return
+        return None
+    graph, weights, statistics = split(network)
     size, channels, classes = (getattr(space, name) for name in fields)
     images = jnp.asarray(np.random.default_rng(seed).normal(size=(2, size, size, channels)), jnp.float32)
-    law = "a network is called with images, a path and train"
-    for train in (True, False):  # then by the statistics that the batch has left
-        logits, statistics = _calls(law, row, forward, graph, weights, statistics, images, (), train=train)
+    law = f"what {maker} gives is called with images, a path and train"
+    # A supernet need have no statistics; what is built goes on by those that the batch has left.
+    for train in (True, False)[: 2 if maker == "build" else 1]:
+        logits, statistics = _calls(law, row, forward, graph, weights, statistics, images, path, train=train)
         if not classes:  # a head of the task's own ends it
             maps = isinstance(logits, tuple) and all(x.ndim == 4 and len(x) == 2 for x in logits)
-            _law(maps, "without classes a network gives maps [n, height, width, channels]", row, type(logits).__name__)
+            _law(maps, f"what {maker} gives are maps [n, height, width, channels]", row, type(logits).__name__)
             _law(all(bool(jnp.isfinite(x).all()) for x in logits), "maps are finite", row, logits)
             continue
-        _law(logits.shape == (2, classes), "a network gives logits [n, num_classes]", row, logits.shape)
+        _law(logits.shape == (2, classes), f"what {maker} gives makes logits [n, num_classes]", row, logits.shape)
         _law(jnp.isfinite(logits).all(), "logits are finite", row, logits)
-    params = sum(array.size for array in flatten(weights).values())
-    costs = space.cost(jnp.asarray(row)[None])
-    if "params" in costs:
-        claimed = float(costs["params"][0])
-        right = abs(claimed - params) <= 1e-3 * params
-        _law(right, "the cost 'params' is that of the built network", row, f"{claimed:.0f}, and {params} when built")
+    return sum(array.size for array in flatten(weights).values())
 
 
+@_told()
 def check_strategy(strategy: Any, space: Space | None = None, *, trials: int = 40, seed: int = 0) -> None:
     """The laws of a strategy that proposes architectures: see `strategies.base.Strategy`. Raises Broken."""
     check_fields_of_strategy(strategy)
@@ -187,6 +250,7 @@ def check_strategy(strategy: Any, space: Space | None = None, *, trials: int = 4
             _check_search(strategy, space, limits, n, trials, seed)
 
 
+@_told()
 def check_fields_of_strategy(strategy: Any) -> None:
     """Those laws of a strategy that need no search. Raises Broken."""
     _frozen(strategy)
@@ -206,6 +270,8 @@ def _half(space: Space) -> tuple[tuple[str, float], ...]:
 def _check_search(strategy: Any, space: Space, limits: Any, n: int, trials: int, seed: int) -> None:
     length, sizes = len(space.cardinalities), jnp.asarray(space.cardinalities)
     state = _calls("init gives a state", limits, strategy.init, space, limits)
+    arrays = all(isinstance(leaf, jax.Array | np.ndarray) for leaf in jax.tree.leaves(state))
+    _law(arrays, "the state is a pytree of arrays", limits, state)
     first, ask, tell = state, jax.jit(strategy.ask, static_argnums=2), jax.jit(strategy.tell)
     nobody = Proposals(jnp.full((n, length), -1, jnp.int32), jnp.zeros(n, jnp.int32))
     told: list[Observations] = []
@@ -214,9 +280,8 @@ def _check_search(strategy: Any, space: Space, limits: Any, n: int, trials: int,
         key, key_fail = jr.split(jr.fold_in(jr.key(seed), number))
         given = f"trial {number * n} with limits {limits} and n={n}"
         proposed = _calls("ask works in a jitted function", given, ask, state, key, n, nobody)
+        _calls("ask gives n rows and budgets of int32", given, check_form, strategy, proposed, n, length)
         rows = proposed.encodings
-        whole = rows.shape == (n, length) and rows.dtype == jnp.int32
-        _law(whole, "ask gives n rows of int32", given, f"{rows.dtype}{rows.shape}")
         _first(((rows >= 0) & (rows < sizes[None])).all(1), "proposals are choices of the space", rows, rows)
         for name, most in limits:
             price = space.cost(rows)[name]
@@ -287,6 +352,7 @@ class _Numbers:
         raise NotImplementedError
 
 
+@_told()
 def check_predictor(predictor: Any, space: Space | None = None, *, seed: int = 0) -> None:
     """The laws of a predictor: see `predictors.base.Predictor`. Raises Broken."""
     _has(predictor, "fit predict")
@@ -308,6 +374,7 @@ def check_predictor(predictor: Any, space: Space | None = None, *, seed: int = 0
     _first(jnp.isfinite(mean), "failed rows (NaN) are left out of the fit", rows, mean)
 
 
+@_told()
 def check_task(part: Any) -> None:
     """That a task of one's own, a function or what it gives, can be searched on. Raises Broken."""
     from nas.errors import UsageError

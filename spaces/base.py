@@ -18,6 +18,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from spaces import callbacks
+
 Encodings = Int[Array, "n length"]
 Limits = tuple[tuple[str, float], ...]  # hard limits: (name of a cost, the most it may be)
 
@@ -93,6 +95,7 @@ def identify(space: Space, encodings: np.ndarray) -> list[Architecture]:
     size = max(16, 1 << (len(rows) - 1).bit_length())
     filled = np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), np.int32)])
     canonical, costs = jax.tree.map(np.asarray, _canonical_and_costs(space, filled))
+    callbacks.check()
     found = []
     for i, row in enumerate(rows):
         text = fingerprint(space) + ":" + ",".join(map(str, canonical[i].tolist()))

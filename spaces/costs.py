@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spaces import callbacks
 from spaces.base import Encodings
 
+LONGEST = 100  # letters of a name
 Cost = Callable[[Any, Any], Any]
 
 
@@ -75,7 +77,11 @@ def _fields(space: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)  # equal spaces are of one class
 def _kind(kind: type, cost: Cost) -> type:
     def more(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
-        return {**kind.cost(self, encodings), **_costs(self, cost, encodings)}  # pyright: ignore
+        own, added = kind.cost(self, encodings), _costs(self, cost, encodings)  # pyright: ignore
+        for name in added:
+            if name in own:
+                raise ValueError(f"cost {name!r} is one of the space already; give it another name")
+        return {**own, **added}
 
     def reduced(self: Any) -> tuple:
         """For another process, which has no such class yet."""
@@ -103,8 +109,12 @@ def _called(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array
 
     def host(rows: Any) -> list[np.ndarray]:
         rows = np.asarray(rows)
-        found = _named(cost, cost(space, rows.reshape(-1, length)))
-        return [np.asarray(found[name], np.float32).reshape(rows.shape[:-1]) for name in names]
+        try:
+            found = _named(cost, cost(space, rows.reshape(-1, length)))
+            return [np.asarray(found[name], np.float32).reshape(rows.shape[:-1]) for name in names]
+        except BaseException as error:
+            callbacks.keep(error)
+            return [np.full(rows.shape[:-1], np.nan, np.float32)] * len(names)
 
     shape = jax.ShapeDtypeStruct(encodings.shape[:-1], jnp.float32)
     values = jax.pure_callback(host, [shape] * len(names), encodings, vmap_method="expand_dims")
@@ -112,4 +122,8 @@ def _called(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array
 
 
 def _named(cost: Cost, found: Any) -> dict[str, Any]:
-    return dict(found) if isinstance(found, Mapping) else {cost.__name__: found}
+    named = dict(found) if isinstance(found, Mapping) else {getattr(cost, "__name__", type(cost).__name__): found}
+    for name in named:
+        if not isinstance(name, str) or not name.isidentifier() or len(name) > LONGEST:
+            raise ValueError(f"cost {name!r} must be called by a name of at most {LONGEST} letters, such as latency_ms")
+    return named

@@ -437,7 +437,7 @@ def raising(error: BaseException):
     ("error", "said"),
     [
         (ValueError("of no use"), "ValueError: of no use"),
-        (KeyError(), "KeyError: "),
+        (KeyError(), "KeyError"),
         (AssertionError("x"), "AssertionError: x"),
     ],
     ids=["message", "none", "assertion"],

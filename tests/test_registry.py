@@ -39,6 +39,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "_given", {})
     monkeypatch.setattr(registry, "_sources", {})
+    monkeypatch.setattr(registry, "_values", {})
     monkeypatch.setattr(sys, "path", sys.path.copy())
     return tmp_path
 
@@ -288,6 +289,83 @@ def test_images_in_memory_are_a_task(here):
         nas.search(resume="it")
 
 
+SCRIPT = """
+import dataclasses, sys, nas
+from my_space import Chain
+from my_task import load
+
+print("begun")
+
+@dataclasses.dataclass(frozen=True)
+class Mine(Chain):
+    layers: int = 1
+
+@dataclasses.dataclass(frozen=True)
+class Ones:
+    metrics = ("ones",)
+    def prepare(self, space, task):
+        return lambda encoding, budget, seed: {"ones": encoding.count(1)}
+
+def inner():
+    return dataclasses.dataclass(frozen=True)(type("Inner", (Mine,), {"__qualname__": "inner.<locals>.Inner"}))()
+
+data = {"strategy": "random", "max_images": 100, "finalists": 0, "baselines": 0, "trials": 2, "workers": 0}
+space = inner() if "inner" in sys.argv else Mine()
+print(len(nas.search(space=space, evaluator=Ones(), task=load, name="it", **data).best), "best")
+"""
+HOW = {
+    "a file": (["script.py"], "script.py starts a job where its parts are looked for: put that under if __name__"),
+    "a function in it": (["script.py", "inner"], "Inner' lay in the memory of a process; give it again"),
+    "a text": (
+        ["-c", SCRIPT],
+        "space='__main__:Mine' lay in the memory of a process; give it again: nas.search(resume",
+    ),
+    "a pipe": (["-"], "space='__main__:Mine' lay in the memory of a process; give it again: nas.search(resume"),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_a_script_defines_is_used_and_the_script_is_not_run_again(how, here, capsys):
+    words, said = HOW[how]
+    (here / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, *words], cwd=here, input=SCRIPT if words == ["-"] else "", capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "begun\n2 best\n"), done.stderr
+    assert launch.main(["--resume", "it"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1
+    assert said in error[0]
+
+
+def test_what_a_script_defines_is_found_by_another_process_that_does_not_start_its_job(here):
+    script = SCRIPT.replace("print(len(", 'if __name__ == "__main__": print(len(')
+    (here / "script.py").write_text(script)
+    subprocess.run([sys.executable, "script.py"], cwd=here, check=True)
+    assert launch.main(["--resume", "it"]) == 0
+
+
+def test_what_has_no_name_is_no_part(here):
+    for kind, part in {"cost": lambda space, rows: rows[:, 0], "task": lambda: 3}.items():
+        with pytest.raises(UsageError, match=f"{kind}=.*<lambda>' has no name by which to find it again"):
+            nas.search(**{**QUICK, "evaluator": Ones(), kind: part})
+    with pytest.raises(UsageError, match=r"space='Toy' must be a name, .* or a value, such as Toy\(\)"):
+        nas.search(space=Toy)
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_what_an_exception_says_is_one_line_of_bounded_length():
+    assert registry.told(ValueError("a\n  b")) == "ValueError: a b"
+    assert registry.told(ValueError()) == "ValueError"
+    assert registry.told(ValueError("\ud800")) == r"ValueError: \ud800"
+    assert registry.told(Mute()) == "Mute: Mute that says nothing (RuntimeError)"
+    assert len(registry.told(ValueError("x" * 10**6))) < 600
+
+
 def test_two_classes_of_one_name_are_two_spaces(here):
     code = (here / "my_space.py").read_text()
     (here / "other").mkdir()
@@ -372,6 +450,13 @@ MISTAKES = {
     "broken.py:X": "broken.py, line 2: ZeroDivisionError: division by zero",
     "syntax.py:X": "syntax.py, line 1: SyntaxError",
     "my_space.py:Chian": "did you mean 'my_space.py:Chain'",
+    "my_space.py:Nope": "space='my_space.py:Nope' is not one of my_space.py:Chain; did you mean 'my_space.py:Chain'?\n",
+    "my_space.py": "space='my_space.py' must be my_space.py:CLASS, one of my_space.py:Chain\n",
+    "my_task.py": "must be my_task.py:CLASS, one of my_task.py:load\n",
+    "loose.py": "must be loose.py:CLASS, in which there is none that can be a space\n",
+    "device.py:X": "space='device.py:X': the file cannot be read: it is not a file",
+    "leaves.py:X": "leaves.py, line 1: SystemExit: 0",
+    "leaves_late.py:X": "leaves_late.py, line 3: GeneratorExit",
     "my_space.py:Network": "my_space.py:Network' must be a class or function that can be called without arguments",
     "no.such.module:X": "is not one of darts",
     "loose.py:Loose": "must be a frozen dataclass",
@@ -382,6 +467,8 @@ FILES = {
     "broken.py": "x = 1\ny = x / 0\n",
     "syntax.py": "def f(:\n",
     "loose.py": "class Loose:\n    pass\n",
+    "leaves.py": "raise SystemExit(0)\n",
+    "leaves_late.py": "class X:\n    def __init__(self):\n        raise GeneratorExit\n",
     "lawless.py": "from my_space import *\nclass Lawless(Chain):\n    canonical = lambda self, e: 1 * (e == 0)\n",
     "fails.py": "from my_space import Chain\nclass Fails(Chain):\n    def cost(self, e):\n        return e.nothing\n",
 }
@@ -391,6 +478,7 @@ FILES = {
 def test_a_mistake_is_one_line_with_its_place(name, here, capsys):
     for path, code in FILES.items():
         (here / path).write_text(code)
+    (here / "device.py").symlink_to("/dev/zero")
     assert launch.main(["--space", name, "--evaluator", "train", "--task", "digits"]) == 2
     said = capsys.readouterr().err
     assert MISTAKES[name] in said
@@ -407,8 +495,8 @@ def test_what_fails_in_a_run_is_said_with_its_place(here, table, capsys):
     assert launch.main([*words, "--name", "it"]) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "my_strategy.py, line" in said
-    assert "KeyError: 'oh'; then go on with " in said
-    assert "run_search.py --resume it" in said
+    assert "KeyError: 'oh'; " in said
+    assert "run_search.py --resume it goes on with the run" in said
 
 
 def test_a_predictor_of_ones_own_screens(here, table):

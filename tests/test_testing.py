@@ -2,10 +2,12 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import sys
 from pathlib import Path
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from conftest import Toy, small_strategy
@@ -172,3 +174,90 @@ def test_data_that_cannot_be_searched_on_are_refused():
         testing.check_task(lambda: 3)
     with pytest.raises(testing.Broken, match="the same data each time"):
         testing.check_task(lambda: (np.random.default_rng().integers(0, 255, (40, 8, 8)), np.arange(40) % 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting(RandomSearch):
+    """Keeps Python's integers."""
+
+    def init(self, space, limits=()):
+        return {"count": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Idle(RandomSearch):
+    def ask(self, state, key, n, pending):
+        return None
+
+
+class Raising:
+    def __init__(self, error):
+        self.error = error
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self
+        raise self.error
+
+    def __set__(self, instance, value):
+        """A frozen dataclass sets it all the same."""
+
+
+def toy(**kept):
+    """A toy whose class has these instead."""
+    return dataclasses.dataclass(frozen=True, eq="__eq__" not in kept)(type("Odd", (Toy,), kept))()
+
+
+def counted(*texts):
+    """A function that gives another text each time."""
+    left = list(texts) * 10**4
+    return lambda *given: left.pop()
+
+
+ODD = {
+    "a class": (lambda: Toy, "it is a value, and no class"),
+    "an array as cost": (lambda: toy(cost=lambda self, rows: rows.sum(1)), "cost gives numbers by name"),
+    "a list as cost": (lambda: toy(cost=lambda self, rows: [1.0]), "cost gives numbers by name"),
+    "no cardinalities": (lambda: toy(cardinalities=Raising(KeyError("x"))), "found KeyError"),
+    "too many choices": (lambda: Toy((10**12, 2)), "cardinalities is a tuple of integers in 1..2147483647"),
+    "mixed keys": (lambda: toy(identity=lambda self: {1: 1, "a": 2}), "identity() is plain data"),
+    "another identity": (lambda: toy(identity=lambda self: {"number": next(NUMBERS)}), "is the same each"),
+    "another name": (lambda: toy(describe=counted("0-0-0-0-0-0", "1-0-0-0-0-0")), "describe writes the same each time"),
+    "no comparison": (lambda: toy(__eq__=lambda *_: 1 / 0, __hash__=lambda _: 1), "values can be compared"),
+    "the end": (lambda: toy(cost=lambda *_: sys.exit(0)), "SystemExit: 0"),
+    "what is out of range": (lambda: toy(parse=lambda _, text: parsed(text)), "parse refuses choices out of range"),
+    "no supernet": (lambda: toy(build=lambda *_: Mixed().build(np.zeros(6, np.int32), jr.key(0))), "supernet gives a"),
+    "no network": (lambda: toy(build=lambda *_: 3), "build gives a flax.nnx.Module"),
+}
+NUMBERS = itertools.count()
+
+
+def parsed(text):
+    row = np.array([int(word) for word in text.split("-")], np.int32)
+    if len(row) != 6:
+        raise ValueError(text)
+    return row
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_is_odd_about_a_space_is_a_law_that_it_breaks(odd):
+    make, said = ODD[odd]
+    with pytest.raises(testing.Broken) as broken:
+        testing.check_space(make(), samples=16)
+    assert said in str(broken.value)
+    assert len(str(broken.value).splitlines()) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_whatever_is_odd_about_a_strategy_is_a_law_that_it_breaks():
+    moody = type("Moody", (RandomSearch,), {"generation": Raising(KeyError("x"))})
+    for part, said in {
+        Counting(): "the state is a pytree of arrays",
+        Idle(): "proposes NoneType, not a strategies.base.Proposals",
+        dataclasses.dataclass(frozen=True)(moody)(): "it has 'generation'",
+        RandomSearch: "it is a value, and no class",
+    }.items():
+        with pytest.raises(testing.Broken) as broken:
+            testing.check_strategy(part, trials=2)
+        assert said in str(broken.value)

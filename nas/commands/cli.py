@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nas.errors import Interrupted, RunError, UsageError, unknown, unwritable
+from nas import registry
+from nas.errors import Answered, Interrupted, RunError, UsageError, unknown, unwritable
 from nas.metrics import outer
 from nas.plain import number, place, whole
 from nas.report import output
@@ -22,11 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = ""
     output.write_what_can_be_written()
     try:
-        with contextlib.suppress(SystemExit):  # --help has printed itself
+        with contextlib.suppress(Answered):  # --help has printed itself
             text = _answer(list(sys.argv[1:] if argv is None else argv))
         return output.say("nas", text)
     except (UsageError, RunError) as error:
         return output.complain("nas", error)
+    except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
+        return output.complain("nas", UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:
         if isinstance(stop, Interrupted):
             output.tell(f"\n{stop}")
@@ -247,6 +250,9 @@ def _width() -> int | None:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise Answered(status)
 
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nas import config
+from nas import config, registry
 from nas.config import Parser
 from nas.engine import study
+from nas.engine.proposals import refused
 from nas.errors import UsageError, unwritable
 from nas.plain import number, place, whole
 from nas.report import output
@@ -20,6 +21,7 @@ from nas.tables import Table, table_of
 from nas.training.compilation import quick_start
 from spaces.base import Limits
 from strategies.base import GradientStrategy, Strategy
+from strategies.region import region
 
 BASELINE = "random"
 POINTS = 200  # of a curve
@@ -127,17 +129,23 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     trials = int(expected)
     while True:
         try:
-            result = study.run(
-                strategy,
-                space,
-                signal,
-                range(question.seeds),
-                trials,
-                limits=question.all_limits,
-                noise=question.noise,
-            )
+            region(space, question.all_limits)  # what is wrong with limits is no fault of the strategy
+            with registry.calling("strategy", strategy):
+                result = study.run(
+                    strategy,
+                    space,
+                    signal,
+                    range(question.seeds),
+                    trials,
+                    limits=question.all_limits,
+                    noise=question.noise,
+                )
         except ValueError as error:
             raise UsageError(str(error)) from error
+        for row in result.rows[~allowed[result.rows]]:
+            encoding = np.unravel_index(row, space.cardinalities)
+            said = "was not measured" if not question.table.measured[row] else "does not keep the limits"
+            raise refused(strategy, f"encoding={list(map(int, encoding))}, which {said}")
         elapsed = np.cumsum(seconds[result.rows].astype(np.float64), axis=1)
         if budget is None:
             fits = np.full(question.seeds, trials)

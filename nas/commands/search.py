@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from nas import config
-from nas.errors import Interrupted, RunError, UsageError
+from nas import config, registry
+from nas.errors import Answered, Interrupted, RunError, UsageError
 from nas.interrupts import heard
 from nas.report import output
 from nas.report.progress import Bar
@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return output.say(PROGRAM, told(outcome))
     except (UsageError, RunError) as error:
         return output.complain(PROGRAM, error)
+    except Answered:  # --help has printed itself
+        return 0
+    except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
+        return output.complain(PROGRAM, UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:
         said = "Interrupted before the run began." if outcome is None else "Interrupted; the run is finished."
         output.tell(f"\n{stop}" if isinstance(stop, Interrupted) else said)

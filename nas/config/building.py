@@ -154,8 +154,9 @@ def from_values(options: Mapping[str, Any]) -> Data:
         if isinstance(part, str | Mapping):
             continue
         if not dataclasses.is_dataclass(part) or isinstance(part, type):
-            said = type(part).__name__
-            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or the value itself")
+            said = part.__name__ if isinstance(part, type) else type(part).__name__
+            value = f"a value, such as {said}()" if isinstance(part, type) else "the value itself"
+            raise UsageError(f"{kind}={said!r} must be a name, a mapping with a name and fields, or {value}")
         _check_free(kind, part)
         data[kind] = {"name": _name_of(kind, part), **_own(fields_of(part))}
     if not isinstance(data.get("task", ""), str):

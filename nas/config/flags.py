@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn
 
 from nas.config.building import BUILDERS, defaults, mapping, named
 from nas.config.values import BOUND, NESTED, PARTS, Config, Data
-from nas.errors import UsageError, unknown
+from nas.errors import Answered, UsageError, unknown
 from nas.plain import read_yaml
 
 SETTLED = "ARCHITECTURE and --preset say what is trained"
@@ -22,6 +22,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise Answered(status)
 
 
 def parse(argv: Sequence[str], space: Data | str | None = None) -> tuple[Data, str | None]:

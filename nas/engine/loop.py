@@ -20,6 +20,7 @@ import jax.random as jr
 import numpy as np
 
 from nas.engine.executors import Executor
+from nas.engine.proposals import check_form, check_values
 from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
@@ -60,7 +61,9 @@ class Log(Protocol):
 @functools.cache
 def _programs() -> tuple[Any, Any]:
     def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
-        return strategy.ask(state, key, n, pending)
+        proposed = strategy.ask(state, key, n, pending)
+        check_form(strategy, proposed, n, pending.encodings.shape[1])
+        return proposed
 
     def tell(strategy: Strategy, state: Any, observed: Observations) -> Any:
         return strategy.tell(state, observed)
@@ -119,9 +122,10 @@ class Search:
         return min(end, self.size) - asked if len(self.told) >= end - self.lag else 0
 
     def ask(self, n: int) -> list[Entry]:
-        """The next `n` trials; fewer where with them nothing is left to ask for."""
+        """The next `n` trials; fewer where with them nothing is left to ask for. Raises UsageError for what is none."""
         key = jr.fold_in(self.key, len(self.entries))
         proposals = ask(self.strategy, self.state, key, n, self._pending())
+        check_values(self.strategy, proposals, self.space, self.limits)
         rows, budgets = (np.asarray(each).tolist() for each in (proposals.encodings, proposals.budgets))
         how: list[Any] = [None] * n
         if proposals.drawn is not None:

@@ -15,6 +15,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
+from nas.engine.proposals import are_choices, check_form, refused
 from nas.streams import NOISE, SEARCH, stream
 from nas.tables.table import TabularSpace, perturbation
 from nas.training.compilation import in_order
@@ -53,7 +54,7 @@ def run(
 
     `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
     deviation of what is added to the objectives; a row has its own in each seed.
-    Raises ValueError where no row keeps the limits.
+    Raises ValueError where no row keeps the limits, UsageError where the strategy proposes what is no row.
     """
     state = strategy.init(space, limits)
     generations = -(-trials // strategy.generation)
@@ -69,7 +70,10 @@ def run(
 
     # Not in threads: on a CPU, XLA's programs can wait for one another forever.
     found = [part(np.arange(i, i + step)) for i in range(0, len(seeds), step)]
-    return Study(*(np.concatenate(each)[: len(seeds)] for each in zip(*found, strict=True)))
+    result = Study(*(np.concatenate(each)[: len(seeds)] for each in zip(*found, strict=True)))
+    if (result.rows < 0).any():
+        raise refused(strategy, "what is no architecture of the space, or a budget below 0")
+    return result
 
 
 @functools.cache
@@ -94,7 +98,9 @@ def _search(
     def search(key: jax.Array, key_noise: jax.Array):
         def generation(state: Any, number: Array):
             proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
-            rows = indices(space, proposals.encodings)
+            check_form(strategy, proposals, n, len(space.cardinalities))
+            known = are_choices(space, proposals.encodings) & (proposals.budgets >= 0)
+            rows = jnp.where(known, indices(space, proposals.encodings), -1)  # which `run` refuses
             objectives = scores[rows] + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
             observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
             state = strategy.tell(state, observed)

@@ -117,7 +117,11 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
         value = evaluation.metrics[evaluation.objective]
         if not np.isfinite(value):
             evaluation, error = None, "the {} is {}".format(*seen(evaluation.objective, value))
-    except Exception as exception:  # the boundary to evaluators: the only broad catch
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exception:  # the boundary to evaluators: the only broad catch
+        if not isinstance(exception, Exception) and registry.where(exception) is None:
+            raise  # Ray itself ends the process
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
             raise MemoryError(str(exception)) from exception
         evaluation, error = None, registry.told(exception)

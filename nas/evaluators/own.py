@@ -8,13 +8,16 @@ what more is better it gives the negative, called `minus_NAME`: that is shown as
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from nas import registry
 from nas.errors import UsageError
 from nas.evaluators.base import Context, Evaluation, Scoring
+from nas.plain import shown
 from nas.tasks.base import Task
 from spaces.base import Space, costs
+from spaces.costs import LONGEST
 
 
 @runtime_checkable
@@ -32,12 +35,25 @@ class Own(Protocol):
 
 def check(name: str, value: Any) -> None:
     """Raises UsageError for what is no evaluator."""
-    metrics = getattr(value, "metrics", None)
-    if not callable(getattr(value, "prepare", None)):
+    with registry.guarded(f"evaluator={name!r}"):
+        metrics, prepare = getattr(value, "metrics", None), getattr(value, "prepare", None)
+    if not callable(prepare):
         raise UsageError(f"evaluator={name!r} must have a method prepare(space, task)")
     named = isinstance(metrics, tuple) and all(isinstance(each, str) and each.isidentifier() for each in metrics)
     if not metrics or not named:
         raise UsageError(f"evaluator={name!r}: metrics={metrics!r} must be a tuple of names, such as ('error',)")
+    check_names(f"evaluator={name!r}: metrics", metrics)
+
+
+def check_names(field: str, names: Sequence[str], taken: Collection[str] = ()) -> None:
+    """Raises UsageError for names of metrics that are there twice, too long, or those of something else."""
+    for place, name in enumerate(names):
+        if len(name) > LONGEST:
+            raise UsageError(f"{field}: {shown(name)!r} must have at most {LONGEST} letters")
+        if name in names[:place]:
+            raise UsageError(f"{field}: {name!r} is there twice")
+        if name in taken:
+            raise UsageError(f"{field}: {name!r} is the name of something else already; choose another")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,5 +93,12 @@ class OwnEvaluator:
         if not isinstance(measured, Mapping) or set(measured) != set(self.own.metrics):
             given = sorted(measured) if isinstance(measured, Mapping) else type(measured).__name__
             raise TypeError(f"the evaluator gives {given}, not a number for each of {', '.join(self.own.metrics)}")
-        metrics = {name: float(value) for name, value in measured.items()}
+        metrics = {name: _number(name, value) for name, value in measured.items()}
         return Evaluation({**costs(self.space, encoding), **metrics}, objective=self.objective)
+
+
+def _number(name: str, value: Any) -> float:
+    """Of Python, NumPy or JAX; no text that could be read as one."""
+    if not isinstance(value, int | float) and (getattr(value, "shape", None) != () or value.dtype.kind not in "biuf"):
+        raise TypeError(f"the evaluator gives {name}={shown(value)}, which must be a number")
+    return float(value)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.engine import loop
+from nas.errors import RunError
 from nas.evaluators.base import Job, Report
 from nas.job.context import Ongoing
 from nas.saved import checkpoint
@@ -25,7 +26,7 @@ Encoding = tuple[int, ...]
 def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
     """What was found, trained and tested, then random architectures of no greater cost than the best one's.
 
-    `given` says that the user named it, and nothing was searched.
+    `given` says that the user named it, and nothing was searched. Raises RunError where none of it could be trained.
     """
     settings, record, scoring = job.settings, job.finals, job.subject.final
     known = record.trials()
@@ -52,8 +53,12 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
                 report = executor.wait()
                 _finish(job, report, rows[report.number])
                 job.reporter.show(stage, len(done) + count + 1, len(rows), "")
+    known = record.trials()
+    if found and all(trial.state == "failed" for trial in known[: len(found)]):
+        said = "the architecture that was given" if given else "what was found"
+        raise RunError(f"{said} could not be trained: {known[0].error}")
     role = "given" if given else "found"
-    return [_row(trial, role if trial.number < len(found) else "random") for trial in record.trials()]
+    return [_row(trial, role if trial.number < len(found) else "random") for trial in known]
 
 
 def _row(trial: Trial, role: str) -> Row:
@@ -87,6 +92,8 @@ def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
             path = folder / f"{architecture}.safetensors"
             checkpoint.write(path, report.evaluation.arrays, _description(job, encoding, metrics))
             job.keep("weights", path, architecture)
+    else:
+        job.reporter.say(f"The training of {architecture} failed: {report.error}")
     job.finals.finish(report.number, metrics, report.error, report.seconds)
     for progress in folder.glob("*.progress.safetensors"):
         if progress.name.startswith(architecture):

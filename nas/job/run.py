@@ -43,6 +43,7 @@ from strategies.region import region
 
 def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:
     """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
+    registry.check_done()
     reporter = reporter or Silent()
     url = data.get("store", Config.store)
     given = data
@@ -111,18 +112,19 @@ def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Se
         return None
     limits = settings.limits + subject.measured
     listed = region(subject.space, limits).listed
-    state = loop.Search(
-        learning.strategy,
-        subject.space,
-        limits,
-        stream(settings.seed, SEARCH),
-        settings.trials,
-        settings.concurrency,
-        ordered=not settings.unordered,
-        num_legal=None if listed is None else len(listed.rows),
-    )
-    if learning.start is not None:
-        state.state = learning.strategy.warm(state.state, learning.start.params)
+    with registry.calling("strategy", settings.strategy):
+        state = loop.Search(
+            learning.strategy,
+            subject.space,
+            limits,
+            stream(settings.seed, SEARCH),
+            settings.trials,
+            settings.concurrency,
+            ordered=not settings.unordered,
+            num_legal=None if listed is None else len(listed.rows),
+        )
+        if learning.start is not None:
+            state.state = learning.strategy.warm(state.state, learning.start.params)
     return state
 
 
@@ -131,6 +133,8 @@ def _begun(
 ) -> Run:
     """The stored run: a new one, or the one that goes on. Raises UsageError where that began with something else."""
     scores = subject.scoring.rests_on(context_of(settings, subject))
+    names = _own_names(settings, given)
+    code = {kind: registry.mark(kind, name) for kind, name in names.items()}
     if resume is None:
         # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
         kept = {name: value for name, value in config.to_data(settings, given).items() if name != "store"}
@@ -146,6 +150,7 @@ def _begun(
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
                 "scores": scores,
+                "code": code,
                 "identity": uuid.uuid4().hex,
             },
             code_version=importlib.metadata.version("nas-engine"),
@@ -162,12 +167,24 @@ def _begun(
         raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
     if run.config.get("pretrain") != _data_before(subject):
         raise UsageError(f"pretrain={settings.pretrain!r} has other images or labels than when {run.name} began")
+    begun = run.config.get("code", code)  # which earlier versions did not note
+    for kind in code:
+        if begun.get(kind) != code[kind]:
+            raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     return run
 
 
 def _data_before(subject: Subject) -> str | None:
     """The fingerprint of the images that bodies are trained on before."""
     return None if subject.pretraining is None else subject.pretraining.task.fingerprint()
+
+
+def _own_names(settings: Config, given: Data) -> dict[str, str]:
+    """The names of the user's own parts by kind; but the task's, of which the data say all."""
+    data = config.to_data(settings, given)
+    named = {kind: data[kind]["name"] for kind in config.PARTS}
+    named |= {"cost": data["cost"], "predictor": settings.prescreen}
+    return {kind: name for kind, name in named.items() if name is not None and registry.is_own(kind, name)}
 
 
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
@@ -181,16 +198,17 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
             store.set_status(run.id, "interrupted", reason(stop))
             job.pools.close()
         raise
-    except Exception as error:
-        is_own = registry.where(error) is not None  # it arose in code of the user's own
+    except BaseException as error:
+        # It arose in code of the user's own, which alone would end the process.
+        is_own = registry.where(error) is not None or not isinstance(error, Exception)
         said = registry.told(error) if is_own else str(error)
         with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
         again = command_lines.resume(run.name, store.url)
         if isinstance(error, UsageError | RunError):
-            raise type(error)(f"{error}; then go on with {again}") from error
+            raise type(error)(f"{error}; {again} goes on with the run") from error
         if is_own:
-            raise RunError(f"{said}; then go on with {again}") from error
+            raise RunError(f"{said}; {again} goes on with the run") from error
         raise
     finally:
         job.pools.close()

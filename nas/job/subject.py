@@ -6,6 +6,7 @@ All that can be wrong with it is said before anything is stored.
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from nas.config import Config, Data
 from nas.engine import gradient
 from nas.errors import UsageError, unknown
 from nas.evaluators.base import Context, Scoring
-from nas.evaluators.own import scoring
+from nas.evaluators.own import check_names, scoring
 from nas.evaluators.supernet import Supernet
 from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
@@ -26,6 +27,7 @@ from nas.job.pretraining import check_pretraining, pretraining_of
 from nas.metrics import inner, outer
 from nas.report import command_lines
 from nas.saved.predictor_jobs import opened
+from nas.store.query import IDENTITY
 from nas.streams import SAMPLE, stream
 from nas.tables import Table, table_of
 from nas.tasks import check_skips, load
@@ -34,11 +36,13 @@ from nas.tasks.base import Task
 from nas.training.net import head_costs
 from nas.training.pretraining import Pretraining
 from nas.training.sgd import augmentation
+from spaces import callbacks
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
 from spaces.product import Product
 from strategies.base import GradientStrategy
 
+COLUMNS = (*IDENTITY, "run", "role", "seconds")  # of what is shown of a trial, beside metrics
 ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
 
 
@@ -73,9 +77,22 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     for field in ("drop_path", "auxiliary"):
         if getattr(settings.training, field):
             raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
-    pretraining = pretraining_of(settings, space, task)
-    how = scoring(settings.evaluator), Final(), task.kind.metric
-    return Subject(space, space, task, task.fingerprint(), *how, pretraining)
+    scores = scoring(settings.evaluator)
+    _check_apart(settings, space, scores.metrics(task.kind.metric))
+    how = scores, Final(), task.kind.metric
+    return Subject(space, space, task, task.fingerprint(), *how, pretraining_of(settings, space, task))
+
+
+def _check_apart(settings: Config, space: Space, metrics: Sequence[str]) -> None:
+    """Raises UsageError where a metric and a cost are of one name, or one of them is that of another column."""
+    known = cost_names(space)
+    if not isinstance(settings.evaluator, Scoring):
+        check_names(f"evaluator={type(settings.evaluator).__name__!r}: metrics", metrics, COLUMNS)
+    check_names(f"space={type(space).__name__!r}: costs", known, (*COLUMNS, *metrics))
+
+
+def cost_names(space: Space) -> list[str]:
+    return list(space.cost(jnp.zeros((1, len(space.cardinalities)), jnp.int32)))
 
 
 def _on_table(settings: Config, table: Table) -> Subject:
@@ -133,11 +150,10 @@ def _priced(settings: Config, space: Space) -> Space:
     if settings.cost is None:
         return space
     rows = sample(space, stream(0, SAMPLE), 16)
-    try:
+    with registry.guarded(f"cost={settings.cost!r}"):
         priced = with_cost(space, registry.own("cost", settings.cost))
-        found = jax.jit(priced.cost)(rows)
-    except Exception as error:  # of the user's own code
-        raise UsageError(f"cost={settings.cost!r}: {registry.told(error)}") from error
+        found = jax.tree.map(np.asarray, jax.jit(priced.cost)(rows))
+        callbacks.check()
     for name, values in found.items():
         if not np.isfinite(values).all():
             raise UsageError(f"cost={settings.cost!r}: {name}={np.asarray(values).tolist()} must be finite numbers")
@@ -159,8 +175,7 @@ def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:
     measured = subject.scoring.metrics(subject.metric)
     if "objectives" not in given and settings.objectives == Config.objectives:
         settings = dataclasses.replace(settings, objectives=measured[0])
-    costs = subject.space.cost(jnp.zeros((1, len(subject.space.cardinalities)), jnp.int32))
-    known = [*measured, *(name for name in costs if name not in dict(subject.measured))]
+    known = [*measured, *(name for name in cost_names(subject.space) if name not in dict(subject.measured))]
     names = [inner(name, known) for name in settings.objectives.split(",")]
     for name in names:
         if name not in known:

@@ -19,12 +19,20 @@ def ask(words: str, store: str) -> str:
 
 def resume(run: str, store: str) -> str:
     """The command that goes on with a run."""
-    python, found = _program("python", Path(sys.executable)), importlib.util.find_spec("run_search")
-    place = "-m run_search"
-    if found is not None and found.origin is not None:
-        script = Path(found.origin)
-        place = script.name if script.parent == Path.cwd() else shlex.quote(str(script))
-    return f"{python} {place} --resume {shlex.quote(run)}{_store_flag(store)}"
+    return f"{_program('python', Path(sys.executable))} {_launcher()} --resume {shlex.quote(run)}{_store_flag(store)}"
+
+
+def _launcher() -> str:
+    """What the user has typed after `python`, where that is the launcher; else how it is found from here."""
+    found, typed = importlib.util.find_spec("run_search"), Path(sys.argv[0])
+    if found is None or found.origin is None:
+        return "-m run_search"
+    script = Path(found.origin)
+    if typed.name == script.name and not typed.is_absolute() and typed.exists():
+        return shlex.quote(str(typed))
+    if script.parent == Path.cwd():
+        return script.name
+    return "-m run_search" if "site-packages" in script.parts else shlex.quote(str(script))
 
 
 def _program(name: str, path: Path) -> str:

@@ -117,10 +117,8 @@ def own_images(name: str, part: Any) -> Raw:
     `part` is that, or a function without arguments that gives it. By name they are `train`, and where there are any
     `valid` and `test`, each images and labels, and `classes`, the names of the classes. Raises UsageError.
     """
-    try:
+    with registry.guarded(f"task={name!r}"):
         given = part() if callable(part) else part
-    except Exception as error:
-        raise UsageError(f"task={name!r}: {registry.told(error)}") from error
     if isinstance(given, Raw):
         return given
     if isinstance(given, tuple | list) and len(given) == 2:
