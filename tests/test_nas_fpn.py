@@ -106,13 +106,16 @@ def test_any_number_of_cells_keeps_the_laws(cells):
     check_space(NasFpn(cells, image_size=128), networks=False)
 
 
-def test_a_network_gives_the_five_maps_and_has_the_parameters_that_it_costs(key):
-    row = np.asarray(sample(TINY, jax.random.key(3), 1)[0])
-    network = TINY.build(row, key)
-    maps = network(jnp.ones((2, 128, 128, 1)))
+@pytest.mark.parametrize("separable", [False, True])
+def test_a_network_gives_the_five_maps_and_has_the_parameters_that_it_costs(separable, key):
+    space = dataclasses.replace(TINY, separable=separable)
+    row = np.asarray(sample(space, jax.random.key(3), 1)[0])
+    network = space.build(row, key)
+    maps = jax.jit(lambda x: network(x))(jnp.ones((2, 128, 128, 1)))
     assert [x.shape for x in maps] == [(2, 128 >> level, 128 >> level, 4) for level in LEVELS]
     assert all(jnp.isfinite(x).all() for x in maps)
-    assert count(network) == TINY.cost(jnp.asarray(row)[None])["params"][0]
+    assert count(network) == space.cost(jnp.asarray(row)[None])["params"][0]
+    assert separable == (count(network.necks[0]) == 7 * (9 * 4 + 4 * 4 + 2 * 4))
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
@@ -311,13 +314,32 @@ class Means(nnx.Module):
         return jnp.concatenate([jnp.sin(3 * x).mean((1, 2)) for x in maps], axis=1)
 
 
-@pytest.fixture(scope="module")
-def shared():
-    """The structure, weights and statistics of the network of all architectures, away from where they begin."""
-    graph, weights, statistics = split(Headed(STACKED.supernet(jax.random.key(1), affine=True), Means()))
+class Given(nnx.Module):
+    """In place of the backbone, which is the same for all: what is shown is P3, of which the others are made."""
+
+    def __call__(self, x, train):
+        return tuple(jnp.sin((i + 1) * resampled(x, 0, i)) for i in range(5))
+
+
+def ended(network):
+    network.stem = Given()
+    return Headed(network, Means())
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["dense", "separable"])
+def shared(request):
+    """The space, and the structure, weights and statistics of the network of all architectures, away from where they
+    begin."""
+    space = dataclasses.replace(STACKED, separable=request.param)
+    graph, weights, statistics = split(ended(space.supernet(jax.random.key(1), affine=True)))
     draw = np.random.default_rng(0)
     weights = jax.tree.map(lambda w: w + 0.1 * draw.standard_normal(w.shape, np.float32), weights)
-    return graph, weights, statistics
+    return space, graph, weights, statistics
+
+
+@pytest.fixture
+def pyramid(key):
+    return jax.random.normal(key, (4, 16, 16, 4))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -341,18 +363,21 @@ def close(found, expected, tolerance: float):
         assert np.abs(one - other).max() <= tolerance * (np.abs(other).max() + 0.01 * largest)
 
 
-def test_a_path_is_the_network_of_one_architecture(shared, key):
-    graph, weights, statistics = shared
-    images = jax.random.normal(key, (4, 128, 128, 1))
-    rows = [STACKED.parse("NAS-FPN"), *np.asarray(sample(STACKED, jax.random.key(5), 2))]
-    assert any(any(taken_up(STACKED.merges(row))) for row in rows[1:])
+def test_a_path_is_the_network_of_one_architecture(shared, pyramid, key):
+    space, graph, weights, statistics = shared
+    rows = [space.parse("NAS-FPN"), *np.asarray(sample(space, jax.random.key(5), 1))]
+    assert any(any(taken_up(space.merges(row))) for row in rows[1:])
+    before = measured._cache_size()
     for row in rows:
-        own = split(Headed(STACKED.build(row, key), Means()))[0]
-        alone, on_path = measured(own, weights, statistics, images, ()), measured(graph, *shared[1:], images, row)
+        network = space.build(row, key)
+        assert flatten(split(network)[1]).keys() == flatten(split(space.supernet(key, affine=True))[1]).keys()
+        own = split(ended(network))[0]
+        alone = measured(own, weights, statistics, pyramid, ())
+        on_path = measured(graph, weights, statistics, pyramid, row)
         for name in ("train", "eval", "statistics"):
             close(on_path[name], alone[name], 2e-3)
         close(on_path["gradient"], alone["gradient"], 2e-2)
-    assert measured._cache_size() == 1 + len(rows)
+    assert measured._cache_size() == before + 1 + len(rows)
 
 
 def test_all_architectures_are_evaluated_by_the_programs_of_the_first(task):
@@ -374,19 +399,18 @@ def test_all_architectures_are_evaluated_by_the_programs_of_the_first(task):
     assert len({np.asarray(outputs).tobytes() for outputs in found}) == 50
 
 
-def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(shared, key):
-    graph, weights, statistics = shared
-    images = jax.random.normal(key, (4, 128, 128, 1))
-    row = STACKED.parse("NAS-FPN")
-    hot = jax.nn.one_hot(row, len(STACKED.mixing().ops))
+def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(shared, pyramid):
+    space, graph, weights, statistics = shared
+    row = space.parse("NAS-FPN")
+    hot = jax.nn.one_hot(row, len(space.mixing().ops))
 
     @jax.jit
     def loss(mixture):
-        outputs, left = forward(graph, weights, statistics, images, OneHot(mixture), train=False)
+        outputs, left = forward(graph, weights, statistics, pyramid, OneHot(mixture), train=False)
         return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
 
     (_, (outputs, left)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(hot)
-    close(outputs, measured(graph, *shared[1:], images, row)["train"], 1e-4)
+    close(outputs, measured(graph, weights, statistics, pyramid, row)["train"], 1e-4)
     for old, new in zip(jax.tree.leaves(statistics), jax.tree.leaves(left), strict=True):
         np.testing.assert_array_equal(old, new)
     assert not gradient[hot == 0].any()
