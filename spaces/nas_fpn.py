@@ -73,7 +73,8 @@ class NasFpn:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes} must be 0: nas-fpn makes pyramids, for tasks with a head")
+            tasks = "--task voc:DIR, coco:JSON,DIR or scenes"
+            raise ValueError(f"num_classes={self.num_classes} must be 0, for nas-fpn is for detection: {tasks}")
         if self.backbone not in resnet.BLOCKS:
             raise ValueError(f"backbone={self.backbone!r} must be one of {', '.join(resnet.BLOCKS)}")
         if self.image_size < 1 or self.image_size % 2 ** LEVELS[-1]:
@@ -364,6 +365,7 @@ def taken_up(cells: Cells) -> list[tuple[int, ...]]:
 
 
 def drawings(cells: Cells) -> list[Drawing]:
+    """A row a level, the coarsest on top, and a column a cell."""
     names = tuple(f"P{level}" for level in LEVELS)
     names += tuple(
         f"{cell.op} {'P' if t >= len(cells) - OUTPUTS else 'at '}{cell.level}" for t, cell in enumerate(cells)
@@ -372,7 +374,10 @@ def drawings(cells: Cells) -> list[Drawing]:
     for t, (cell, more) in enumerate(zip(cells, taken_up(cells), strict=True)):
         edges += [(i, OUTPUTS + t, "") for i in (cell.first, cell.second)]
         edges += [(i, OUTPUTS + t, "added") for i in more]
-    return [Drawing("pyramid", names, tuple(edges))]
+    levels = [*LEVELS, *(cell.level for cell in cells)]
+    columns = [0] * OUTPUTS + list(range(1, len(cells) + 1))
+    places = tuple((column, LEVELS[-1] - level) for column, level in zip(columns, levels, strict=True))
+    return [Drawing("pyramid", names, tuple(edges), places)]
 
 
 def gated(coarse: Array, fine: Array) -> Array:
