@@ -14,6 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.commands import cli
+from nas.errors import UsageError
+from nas.job.subject import bind
+from nas.tasks.base import split as split_task
 from nas.tasks.kinds.detection import Detection
 from nas.testing import check_space
 from nas.training.net import Headed, batch_logits, calibrate, flatten, forward, split
@@ -280,6 +283,25 @@ def test_every_cell_is_taken_by_another_or_is_a_new_level():
 def test_what_is_no_pyramid_is_refused_in_one_line(text, said):
     with pytest.raises(ValueError, match=said) as caught:
         PAPER.parse(text)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "size", "said"),
+    [
+        (np.arange(60) % 3, 128, "nas-fpn is for detection: --task voc:DIR, coco:JSON,DIR or scenes"),
+        (
+            np.tile(np.array([[[0.1, 0.1, 0.9, 0.9, 0, 0, 64]]], np.float32), (60, 1, 1)),
+            64,
+            "must be a multiple of 128",
+        ),
+    ],
+)
+def test_a_task_that_is_none_for_it_is_refused_in_one_line(labels, size, said):
+    images = np.zeros((60, size, size, 1), np.uint8)
+    task = split_task("mine", images, labels, 3 if labels.ndim == 1 else 1)
+    with pytest.raises(UsageError, match=f"task='mine' is none for this space: .*{said}") as caught:
+        bind(TINY, task)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -21,7 +21,7 @@ class Config:
     """A search job."""
 
     space: Any = "shufflenet"
-    """The search space: shufflenet, nasbench201, darts or nasnet; with a size as NAME:PRESET; or of your own,
+    """The search space: shufflenet, nasbench201, darts, nasnet or nas-fpn; with a size as NAME:PRESET; or of your own,
     FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its own fields."""
     strategy: Any = "evolution"
     """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao

@@ -101,10 +101,14 @@ def load_task(settings: Config) -> Task:
 
 
 def bind(space: Any, task: Task) -> Space:
-    """The space with the input and output of the task, as far as it has fields for them."""
+    """The space with the input and output of the task, as far as it has fields for them. Raises UsageError for a task
+    that is none for the space."""
     shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
     own = {field.name for field in dataclasses.fields(space)}
-    return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
+    try:
+        return dataclasses.replace(space, **{name: size for name, size in shape.items() if name in own})
+    except ValueError as error:
+        raise UsageError(f"task={task.name!r} is none for this space: {error}") from error
 
 
 def _ended(space: Any, task: Task) -> Space:
