@@ -15,6 +15,7 @@ class Drawing(NamedTuple):
     title: str
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int, str], ...]  # from node, to node, label
+    places: tuple[tuple[int, int], ...] | None = None  # of each node its column and row, where they mean something
 
 
 class Published(NamedTuple):

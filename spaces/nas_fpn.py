@@ -11,7 +11,7 @@ What papers and code leave open, or differ in, is as in the authors' code (tenso
 - `attn`: of the input of the coarser level (of equal levels the first) the largest value of each channel is the gate of
   the other input: coarse + fine * sigmoid(max(coarse));
 - what has the level of one of the last five cells, and was taken by nobody before, is added to that cell;
-- then ReLU, a 3 x 3 convolution and normalisation;
+- then ReLU, a 3 x 3 convolution, separable in the Lite variant, and normalisation;
 - P6 and P7 are P5 and P6, pooled.
 """
 
@@ -30,7 +30,7 @@ from jaxtyping import Array, Bool, Float, Int
 from spaces import pyramid_path, pyramids, resnet
 from spaces.abilities import Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
-from spaces.layers import BatchNorm, Conv, Pointwise, generator
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
 from spaces.pyramid_path import largest, resampled
 from spaces.pyramids import LEVELS
 from spaces.shared import OneHot, is_mixture
@@ -60,6 +60,8 @@ class NasFpn:
     cells: int = 7
     width: int = 256
     stacks: int = 1
+    separable: bool = False
+    """Cells convolve each channel by itself and then each pixel, as NAS-FPNLite does."""
     backbone: str = "resnet-50"
     image_size: int = 640
     image_channels: int = 3
@@ -73,7 +75,8 @@ class NasFpn:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.num_classes:
-            raise ValueError(f"num_classes={self.num_classes} must be 0: nas-fpn makes pyramids, for tasks with a head")
+            tasks = "--task voc:DIR, coco:JSON,DIR or scenes"
+            raise ValueError(f"num_classes={self.num_classes} must be 0, for nas-fpn is for detection: {tasks}")
         if self.map_widths and self.backbone != "none":
             raise ValueError(f"backbone={self.backbone!r} must be none: another space gives the maps")
         if not self.map_widths and self.backbone not in resnet.BLOCKS:
@@ -105,7 +108,7 @@ class NasFpn:
         return pairs * len(OPS) ** self.cells * OUTPUTS**self.free * math.factorial(OUTPUTS)
 
     def identity(self) -> dict:
-        fields = ("cells", "width", "stacks", "backbone")
+        fields = ("cells", "width", "stacks", "backbone", *(["separable"] if self.separable else []))
         return {"ops": OPS, "levels": LEVELS, **{name: getattr(self, name) for name in fields}}
 
     def canonical(self, encodings: Encodings) -> Encodings:
@@ -208,8 +211,8 @@ class NasFpn:
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What all architectures pay, and what each choice adds: the level of a cell that is no new one."""
-        weights, areas = 9 * self.width**2, [(self.image_size // 2**level) ** 2 for level in LEVELS]
-        own = not self.map_widths
+        weights = 9 * self.width + self.width**2 if self.separable else 9 * self.width**2
+        areas, own = [(self.image_size // 2**level) ** 2 for level in LEVELS], not self.map_widths
         backbone = resnet.cost(self.backbone, self.image_channels, self.image_size) if own else (0, 0)
         neck = self.stacks * weights * sum(areas), self.stacks * self.cells * (weights + 2 * self.width)
         macs, params = (sum(each) for each in zip(backbone, neck, self._brought(), strict=True))
@@ -253,7 +256,9 @@ class NasFpn:
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         cells, draw = self.merges(encoding), generator(key)
-        return Body(Stem(self, draw, affine=True), [Neck(cells, self.width, draw) for _ in range(self.stacks)])
+        return Body(
+            Stem(self, draw, affine=True), [Neck(cells, self.width, draw, self.separable) for _ in range(self.stacks)]
+        )
 
     def gains(self, path: Int[Array, "length"], mixture: Float[Array, "decisions choices"]) -> Float[Array, "cells 3"]:
         """What a one-hot mixture weighs of each cell of all stacks: its inputs, the coarser first, and its output, by
@@ -369,6 +374,7 @@ def taken_up(cells: Cells) -> list[tuple[int, ...]]:
 
 
 def drawings(cells: Cells) -> list[Drawing]:
+    """A row a level, the coarsest on top, and a column a cell."""
     names = tuple(f"P{level}" for level in LEVELS)
     names += tuple(
         f"{cell.op} {'P' if t >= len(cells) - OUTPUTS else 'at '}{cell.level}" for t, cell in enumerate(cells)
@@ -377,7 +383,10 @@ def drawings(cells: Cells) -> list[Drawing]:
     for t, (cell, more) in enumerate(zip(cells, taken_up(cells), strict=True)):
         edges += [(i, OUTPUTS + t, "") for i in (cell.first, cell.second)]
         edges += [(i, OUTPUTS + t, "added") for i in more]
-    return [Drawing("pyramid", names, tuple(edges))]
+    levels = [*LEVELS, *(cell.level for cell in cells)]
+    columns = [0] * OUTPUTS + list(range(1, len(cells) + 1))
+    places = tuple((column, LEVELS[-1] - level) for column, level in zip(columns, levels, strict=True))
+    return [Drawing("pyramid", names, tuple(edges), places)]
 
 
 def gated(coarse: Array, fine: Array) -> Array:
@@ -386,11 +395,21 @@ def gated(coarse: Array, fine: Array) -> Array:
 
 
 class Cell(nnx.Module):
-    """What follows a merge: ReLU, a 3 x 3 convolution and normalisation."""
+    """What follows a merge: ReLU, a 3 x 3 convolution, dense or separable, and normalisation."""
 
-    def __init__(self, width: int, draw: np.random.Generator, affine: bool = True):
-        self.conv = Conv((3, 3), width, width, draw, scale=(2 / (9 * width)) ** 0.5)
+    def __init__(self, width: int, draw: np.random.Generator, affine: bool = True, separable: bool = False):
+        if separable:
+            self.convs = nnx.List(
+                [Depthwise(3, width, draw, scale=1 / 3), Pointwise(width, width, draw, scale=(2 / width) ** 0.5)]
+            )
+        else:
+            self.convs = nnx.List([Conv((3, 3), width, width, draw, scale=(2 / (9 * width)) ** 0.5)])
         self.norm = BatchNorm(width, affine=affine)
+
+    def conv(self, x: Array) -> Array:
+        for conv in self.convs:
+            x = conv(x)
+        return x
 
     def __call__(self, x: Array, train: bool) -> Array:
         return self.norm(self.conv(jax.nn.relu(x)), train)
@@ -399,15 +418,15 @@ class Cell(nnx.Module):
 class Convolved(nnx.Module):
     """The cells of one stack, whatever they merge."""
 
-    def __init__(self, count: int, width: int, draw: np.random.Generator, affine: bool):
-        self.cells = nnx.List([Cell(width, draw, affine) for _ in range(count)])
+    def __init__(self, count: int, width: int, draw: np.random.Generator, affine: bool, separable: bool = False):
+        self.cells = nnx.List([Cell(width, draw, affine, separable) for _ in range(count)])
 
 
 class Neck(Convolved):
     """One pyramid of another."""
 
-    def __init__(self, cells: Cells, width: int, draw: np.random.Generator):
-        super().__init__(len(cells), width, draw, affine=True)
+    def __init__(self, cells: Cells, width: int, draw: np.random.Generator, separable: bool = False):
+        super().__init__(len(cells), width, draw, affine=True, separable=separable)
         self.merges, self.added = cells, tuple(taken_up(cells))
 
     def __call__(self, pyramid: tuple[Array, ...], train: bool) -> tuple[Array, ...]:
@@ -462,7 +481,8 @@ class Shared(nnx.Module):
 
     def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
         self.stem = Stem(space, draw, affine)
-        self.necks = nnx.List([Convolved(space.cells, space.width, draw, affine) for _ in range(space.stacks)])
+        each = space.cells, space.width, draw, affine, space.separable
+        self.necks = nnx.List([Convolved(*each) for _ in range(space.stacks)])
         self.space = space
 
     def __call__(self, images: Any, path: Any, *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
@@ -479,7 +499,10 @@ class Shared(nnx.Module):
         route, norms = self.space.route(path), [cell.norm for cell in cells]
         ones, zeros = jnp.ones(self.space.width), jnp.zeros(self.space.width)
         weights = pyramid_path.Weights(
-            jnp.stack([cell.conv.kernel.get_value() for cell in cells]),
+            tuple(
+                jnp.stack([conv.kernel.get_value() for conv in convs])
+                for convs in zip(*(cell.convs for cell in cells), strict=True)
+            ),
             jnp.stack([ones if norm.scale is None else norm.scale.get_value() for norm in norms]),
             jnp.stack([zeros if norm.bias is None else norm.bias.get_value() for norm in norms]),
             jnp.ones((len(cells), 3)) if mixture is None else self.space.gains(path, mixture),

@@ -19,6 +19,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from spaces.dense import dense_conv
+from spaces.depthwise import depthwise_conv
 from spaces.layers import EPSILON
 from spaces.precision import widened
 
@@ -37,8 +38,12 @@ class Route(NamedTuple):
     ends: Int[Array, "levels"]  # the feature that is each level of the last pyramid
 
 
+# Of a cell: that of a dense convolution `[3, 3, c, c]`, or of each channel by itself `[3, 3, c]` and of all `[c, c]`.
+Kernels = tuple[Float[Array, "*_"], ...]
+
+
 class Weights(NamedTuple):
-    kernels: Float[Array, "cells 3 3 c c"]
+    kernels: Kernels  # of all cells
     scale: Float[Array, "cells c"]
     bias: Float[Array, "cells c"]
     gains: Float[Array, "cells 3"]  # what the inputs are multiplied by, and the output: 1 but for its gradient
@@ -107,6 +112,15 @@ def _halved_backward(x: Array, flow: Array) -> tuple[Array]:
 
 
 halved.defvjp(lambda x: (halved(x), x), _halved_backward)
+
+
+def convolved(x: Float[Array, "n h w c"], kernels: Kernels) -> Float[Array, "n h w c"]:
+    kernels = tuple(each.astype(x.dtype) for each in kernels)
+    return dense_conv(x, *kernels) if len(kernels) == 1 else depthwise_conv(x, kernels[0]) @ kernels[1]
+
+
+def _of_cell(kernels: Kernels, t: Array) -> Kernels:
+    return tuple(each[t] for each in kernels)
 
 
 def coarser(x: Float[Array, "n h w c"], factor: int) -> Float[Array, "n _ _ c"]:
@@ -199,7 +213,7 @@ def _merge(how: How, level: int, sides: list[int], features: Features, weights: 
 
 def _run(how: How, maps: Maps, weights: Weights, given: Moments, route: Route):
     """The features of all cells, and their statistics."""
-    sides, cells = _sides(maps), len(weights.kernels)
+    sides, cells = _sides(maps), len(weights.scale)
     n, area, c = maps[0].shape[0], sides[0] ** 2, maps[0].shape[3]
     slots = jnp.zeros((len(maps) + cells, n, area, c), maps[0].dtype)
     for i, x in enumerate(maps):
@@ -210,7 +224,7 @@ def _run(how: How, maps: Maps, weights: Weights, given: Moments, route: Route):
     def step(features: Features, t: Array) -> tuple[Features, Moments]:
         def at(level: int) -> tuple[Array, Array, Array]:
             x = jax.nn.relu(_merge(how, level, sides, features, weights, route, t).value)
-            y = dense_conv(x, weights.kernels[t].astype(x.dtype))
+            y = convolved(x, _of_cell(weights.kernels, t))
             exact = y.astype(jnp.float32)
             mean = exact.mean((0, 1, 2))
             var = jnp.maximum((exact * exact).mean((0, 1, 2)) - mean * mean, 0)
@@ -254,7 +268,7 @@ def _backward(how: How, saved: Any, gradients: tuple[Maps, Any]):
     features, weights, moments, route = saved
     flows = gradients[0]
     sides, levels = _sides(flows), range(len(flows))
-    cells, (_, n, area, c) = len(weights.kernels), features.slots.shape
+    cells, (_, n, area, c) = len(weights.scale), features.slots.shape
     users, num_users = _in_front(route.role > 0)
     ends = jnp.isin(jnp.arange(len(flows) + cells), route.ends)
 
@@ -312,8 +326,7 @@ def _backward(how: How, saved: Any, gradients: tuple[Maps, Any]):
                 exact = exact - (by_bias / size)[None, None, None] - y * (by_scale / size)[None, None, None]
             by_y = (exact * rate * weights.scale[t][None, None, None]).astype(flow.dtype)
             merged = _merge(how, level, sides, features, weights, route, t)
-            kernel = weights.kernels[t].astype(flow.dtype)
-            by_x, by_kernel = jax.vjp(dense_conv, jax.nn.relu(merged.value), kernel)[1](by_y)
+            by_x, by_kernels = jax.vjp(convolved, jax.nn.relu(merged.value), _of_cell(weights.kernels, t))[1](by_y)
             by_merged = jnp.where(merged.value > 0, by_x, 0)
 
             def gating(first: Array, second: Array, flow: Array) -> tuple[Array, Array, Array]:
@@ -326,7 +339,7 @@ def _backward(how: How, saved: Any, gradients: tuple[Maps, Any]):
                 return empty, empty, jnp.zeros((n, c), jnp.int32)
 
             gate = lax.cond(route.gates[t], gating, none, merged.first, merged.second, by_merged)
-            small = (by_kernel.astype(jnp.float32), by_scale, by_bias)
+            small = (by_kernels, by_scale, by_bias)
             return _as_slot(by_merged, area), gate, gains, small
 
         by_merged, gate, gains, small = lax.switch(route.level[k], [functools.partial(at, level) for level in levels])

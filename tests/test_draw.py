@@ -17,13 +17,16 @@ from spaces.base import architecture_id
 TWISTED = Drawing('<"twisted">', ("a", "b", "c & d", "e"), ((0, 1, "x<y"), (1, 2, ""), (0, 2, "z"), (0, 3, "w\\")))
 
 
+SHOWN = ("darts:DARTS_V2", "darts:AmoebaNet", "nas-fpn:NAS-FPN")
+
+
 def drawings() -> dict[str, list[Drawing]]:
     found = {"twisted": [TWISTED], "alone": [Drawing("", ("one",), ())]}
     for name in SPACES:
         space = next(iter(presets(name).values()))
         rows = np.random.default_rng(0).integers(0, space.cardinalities, (3, len(space.cardinalities)))
         found |= {f"{name} {i}": space.drawings(row) for i, row in enumerate(rows)}
-    return found | {name: published(*name.split(":")).drawings for name in ("darts:DARTS_V2", "darts:AmoebaNet")}
+    return found | {name: published(*name.split(":")).drawings for name in SHOWN}
 
 
 DRAWINGS = drawings()
@@ -54,6 +57,18 @@ def test_nothing_overlaps_or_lies_outside(graphs):
         assert y + high <= height
     for (x, y, wide, high), (u, v, wider, higher) in itertools.combinations(boxes, 2):
         assert x + wide <= u or u + wider <= x or y + high <= v or v + higher <= y
+
+
+def test_the_rows_of_a_pyramid_are_its_levels_and_its_columns_the_cells():
+    root = ET.fromstring(draw.svg(DRAWINGS["nas-fpn:NAS-FPN"]))
+    texts = [element for element in root.iter() if element.tag.endswith("}text")]
+    x, y = ({each.text: float(each.attrib[name]) for each in texts} for name in ("x", "y"))
+    for level in range(3, 8):
+        new = next(text for text in y if text and text.endswith((f"sum P{level}", f"attn P{level}")))
+        assert y[new] == y[f"P{level}"]
+    assert [y[f"P{level}"] for level in range(3, 8)] == sorted((y[f"P{level}"] for level in range(3, 8)), reverse=True)
+    cells = ["attn at 4", "sum at 4", "sum P3", "sum P4", "attn P5", "attn P7", "attn P6"]
+    assert [x[cell] for cell in cells] == sorted(x[cell] for cell in cells)
 
 
 @every_drawing

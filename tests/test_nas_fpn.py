@@ -3,27 +3,37 @@
 import dataclasses
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import compilations
+from conftest import compilations, small_strategy
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.commands import cli
+from nas.errors import UsageError
+from nas.job.subject import bind
+from nas.tasks.base import split as split_task
 from nas.tasks.kinds.detection import Detection
 from nas.testing import check_space
 from nas.training.net import Headed, batch_logits, calibrate, flatten, forward, split
+from predictors import predictor_class
 from spaces import pyramids, resnet
 from spaces.base import architecture_id, sample
 from spaces.costs import with_head
 from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, NasFpn, Neck, gated, read, reference, taken_up, text_of
 from spaces.pyramid_path import resampled
 from spaces.shared import OneHot
+from strategies import STRATEGIES
+from strategies.base import Observations, Proposals
 from strategies.differentiable import Differentiable, gumbel_darts
+from strategies.ppo import PPO
+from strategies.prescreened import Prescreened
+from strategies.screening import Screening
 
 PAPER = NasFpn()
 TINY = NasFpn(width=4, backbone="resnet-10-thin", image_size=128, image_channels=1)
@@ -106,13 +116,16 @@ def test_any_number_of_cells_keeps_the_laws(cells):
     check_space(NasFpn(cells, image_size=128), networks=False)
 
 
-def test_a_network_gives_the_five_maps_and_has_the_parameters_that_it_costs(key):
-    row = np.asarray(sample(TINY, jax.random.key(3), 1)[0])
-    network = TINY.build(row, key)
-    maps = network(jnp.ones((2, 128, 128, 1)))
+@pytest.mark.parametrize("separable", [False, True])
+def test_a_network_gives_the_five_maps_and_has_the_parameters_that_it_costs(separable, key):
+    space = dataclasses.replace(TINY, separable=separable)
+    row = np.asarray(sample(space, jax.random.key(3), 1)[0])
+    network = space.build(row, key)
+    maps = jax.jit(lambda x: network(x))(jnp.ones((2, 128, 128, 1)))
     assert [x.shape for x in maps] == [(2, 128 >> level, 128 >> level, 4) for level in LEVELS]
     assert all(jnp.isfinite(x).all() for x in maps)
-    assert count(network) == TINY.cost(jnp.asarray(row)[None])["params"][0]
+    assert count(network) == space.cost(jnp.asarray(row)[None])["params"][0]
+    assert separable == (count(network.necks[0]) == 7 * (9 * 4 + 4 * 4 + 2 * 4))
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "resnet-50"])
@@ -280,6 +293,25 @@ def test_what_is_no_pyramid_is_refused_in_one_line(text, said):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "size", "said"),
+    [
+        (np.arange(60) % 3, 128, "nas-fpn is for detection: --task voc:DIR, coco:JSON,DIR or scenes"),
+        (
+            np.tile(np.array([[[0.1, 0.1, 0.9, 0.9, 0, 0, 64]]], np.float32), (60, 1, 1)),
+            64,
+            "must be a multiple of 128",
+        ),
+    ],
+)
+def test_a_task_that_is_none_for_it_is_refused_in_one_line(labels, size, said):
+    images = np.zeros((60, size, size, 1), np.uint8)
+    task = split_task("mine", images, labels, 3 if labels.ndim == 1 else 1)
+    with pytest.raises(UsageError, match=f"task='mine' is none for this space: .*{said}") as caught:
+        bind(TINY, task)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_what_is_written_is_read_as_it_was():
     for row in np.asarray(sample(PAPER, jax.random.key(0), 50)):
         cells = PAPER.merges(row)
@@ -311,13 +343,32 @@ class Means(nnx.Module):
         return jnp.concatenate([jnp.sin(3 * x).mean((1, 2)) for x in maps], axis=1)
 
 
-@pytest.fixture(scope="module")
-def shared():
-    """The structure, weights and statistics of the network of all architectures, away from where they begin."""
-    graph, weights, statistics = split(Headed(STACKED.supernet(jax.random.key(1), affine=True), Means()))
+class Given(nnx.Module):
+    """In place of the backbone, which is the same for all: what is shown is P3, of which the others are made."""
+
+    def __call__(self, x, train):
+        return tuple(jnp.sin((i + 1) * resampled(x, 0, i)) for i in range(5))
+
+
+def ended(network):
+    network.stem = Given()
+    return Headed(network, Means())
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["dense", "separable"])
+def shared(request):
+    """The space, and the structure, weights and statistics of the network of all architectures, away from where they
+    begin."""
+    space = dataclasses.replace(STACKED, separable=request.param)
+    graph, weights, statistics = split(ended(space.supernet(jax.random.key(1), affine=True)))
     draw = np.random.default_rng(0)
     weights = jax.tree.map(lambda w: w + 0.1 * draw.standard_normal(w.shape, np.float32), weights)
-    return graph, weights, statistics
+    return space, graph, weights, statistics
+
+
+@pytest.fixture
+def pyramid(key):
+    return jax.random.normal(key, (4, 16, 16, 4))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -341,18 +392,21 @@ def close(found, expected, tolerance: float):
         assert np.abs(one - other).max() <= tolerance * (np.abs(other).max() + 0.01 * largest)
 
 
-def test_a_path_is_the_network_of_one_architecture(shared, key):
-    graph, weights, statistics = shared
-    images = jax.random.normal(key, (4, 128, 128, 1))
-    rows = [STACKED.parse("NAS-FPN"), *np.asarray(sample(STACKED, jax.random.key(5), 2))]
-    assert any(any(taken_up(STACKED.merges(row))) for row in rows[1:])
+def test_a_path_is_the_network_of_one_architecture(shared, pyramid, key):
+    space, graph, weights, statistics = shared
+    rows = [space.parse("NAS-FPN"), *np.asarray(sample(space, jax.random.key(5), 1))]
+    assert any(any(taken_up(space.merges(row))) for row in rows[1:])
+    before = measured._cache_size()
     for row in rows:
-        own = split(Headed(STACKED.build(row, key), Means()))[0]
-        alone, on_path = measured(own, weights, statistics, images, ()), measured(graph, *shared[1:], images, row)
+        network = space.build(row, key)
+        assert flatten(split(network)[1]).keys() == flatten(split(space.supernet(key, affine=True))[1]).keys()
+        own = split(ended(network))[0]
+        alone = measured(own, weights, statistics, pyramid, ())
+        on_path = measured(graph, weights, statistics, pyramid, row)
         for name in ("train", "eval", "statistics"):
             close(on_path[name], alone[name], 2e-3)
         close(on_path["gradient"], alone["gradient"], 2e-2)
-    assert measured._cache_size() == 1 + len(rows)
+    assert measured._cache_size() == before + 1 + len(rows)
 
 
 def test_all_architectures_are_evaluated_by_the_programs_of_the_first(task):
@@ -374,19 +428,18 @@ def test_all_architectures_are_evaluated_by_the_programs_of_the_first(task):
     assert len({np.asarray(outputs).tobytes() for outputs in found}) == 50
 
 
-def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(shared, key):
-    graph, weights, statistics = shared
-    images = jax.random.normal(key, (4, 128, 128, 1))
-    row = STACKED.parse("NAS-FPN")
-    hot = jax.nn.one_hot(row, len(STACKED.mixing().ops))
+def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(shared, pyramid):
+    space, graph, weights, statistics = shared
+    row = space.parse("NAS-FPN")
+    hot = jax.nn.one_hot(row, len(space.mixing().ops))
 
     @jax.jit
     def loss(mixture):
-        outputs, left = forward(graph, weights, statistics, images, OneHot(mixture), train=False)
+        outputs, left = forward(graph, weights, statistics, pyramid, OneHot(mixture), train=False)
         return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
 
     (_, (outputs, left)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(hot)
-    close(outputs, measured(graph, *shared[1:], images, row)["train"], 1e-4)
+    close(outputs, measured(graph, weights, statistics, pyramid, row)["train"], 1e-4)
     for old, new in zip(jax.tree.leaves(statistics), jax.tree.leaves(left), strict=True):
         np.testing.assert_array_equal(old, new)
     assert not gradient[hot == 0].any()
@@ -490,3 +543,37 @@ def test_the_published_one_is_shown_with_its_counts_and_drawn(tmp_path, capsys):
     assert "attn P5" in (tmp_path / "pyramid.svg").read_text()
     assert cli.main(["show", "nas-fpn:nobody"]) == 2
     assert "nas-fpn:NAS-FPN" in capsys.readouterr().err
+
+
+# Search
+
+
+@pytest.mark.parametrize(
+    ("name", "prescreened"),
+    [*((name, "") for name in STRATEGIES), ("random", "gp"), ("evolution", "gp"), ("ppo", "gp")],
+)
+def test_every_strategy_proposes_pyramids(name, prescreened):
+    """Of a pool that grows, so that decisions have different numbers of choices."""
+    strategy: Any = small_strategy(name)
+    if prescreened:
+        strategy = Prescreened(
+            strategy, predictor_class(prescreened)(), Screening(initial=4, candidates=16, batch_size=4)
+        )
+    space = with_head(TINY, {"macs": 10**6, "params": 10**4})
+    length, n = len(space.cardinalities), max(strategy.generation, 4)
+    nobody = Proposals(jnp.full((n, length), -1, jnp.int32), jnp.zeros(n, jnp.int32))
+    state, ask = strategy.init(space, ()), jax.jit(strategy.ask, static_argnums=2)
+    for i in range(3):
+        proposed = ask(state, jax.random.key(i), n, nobody)
+        rows = np.asarray(proposed.encodings)
+        assert (rows >= 0).all()
+        assert (rows < np.array(space.cardinalities)[None]).all()
+        objectives = space.cost(proposed.encodings)["neck_macs"][:, None]
+        state = strategy.tell(state, Observations(proposed.encodings, proposed.budgets, objectives, proposed.drawn))
+
+
+def test_the_policy_of_ppo_draws_every_choice_and_none_that_is_not_there(key):
+    state, sizes = PPO().init(TINY), np.array(TINY.cardinalities)
+    nobody = Proposals(jnp.full((400, len(sizes)), -1, jnp.int32), jnp.zeros(400, jnp.int32))
+    drawn = jax.jit(PPO().ask, static_argnums=2)(state, key, 400, nobody).drawn
+    assert (np.asarray(drawn.rows).max(0) == sizes - 1).all()

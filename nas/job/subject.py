@@ -127,14 +127,15 @@ def load_task(settings: Config) -> Task:
 
 
 def bind(space: Any, task: Task) -> Space:
-    """The space with the input and output of the task, as far as it has fields for them."""
+    """The space with the input and output of the task, as far as it has fields for them. Raises UsageError for a task
+    that is none for the space."""
     shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
     own = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
     parts = {name: bind(part, task) for name, part in own.items()} if isinstance(space, Product) else {}
     try:
         return dataclasses.replace(space, **parts, **{name: size for name, size in shape.items() if name in own})
     except ValueError as error:
-        raise UsageError(f"space: {error}") from error
+        raise UsageError(f"task={task.name!r} is none for this space: {error}") from error
 
 
 def _ended(space: Any, task: Task) -> Space:

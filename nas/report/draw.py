@@ -2,7 +2,8 @@
 
 The layers of a graph are those of Sugiyama, Tagawa & Toda, "Methods for Visual Understanding of Hierarchical System
 Structures", 1981: an edge passes through a place of its own in every layer between its ends, and its label lies at
-one of these. So labels have room, and lines go around nodes.
+one of these. So labels have room, and lines go around nodes. Where the places of nodes mean something, they keep them,
+and lines go along their rows, beside the nodes.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from spaces.abilities import Drawing
 
 LETTER, LINE = 7.2, 30.0  # the width of a letter and the height of a place, in pixels
 GAP = 26.0  # between layers
+LANE = 17.0  # between lines that go along a row
 MARGIN = 16.0
 TITLE = 26.0
 COLOURS = {"node": "#dbe9f6", "end": "#d5ecd4", "line": "#5b6770", "text": "#1c2329"}
@@ -41,7 +43,7 @@ def svg(graphs: Sequence[Drawing]) -> str:
     """The graphs one below the other, as a file that browsers show."""
     parts, top, wide = [], MARGIN, 0.0
     for graph in graphs:
-        places, lines = _laid_out(graph)
+        places, lines = _laid_out(graph) if graph.places is None else _in_places(graph, graph.places)
         low = min(place.y for place in places)
         for place in places:
             place.x, place.y = place.x + MARGIN, place.y - low + top + LINE / 2 + (TITLE if graph.title else 0)
@@ -102,6 +104,48 @@ def _laid_out(graph: Drawing) -> tuple[list[Place], list[list[Place]]]:
         for place in layer:
             place.x = x + width / 2
         x += width + GAP
+    return places, lines
+
+
+def _in_places(graph: Drawing, at: Sequence[tuple[int, int]]) -> tuple[list[Place], list[list[Place]]]:
+    """All places, and for each edge those it passes; every edge leads to a later column. Between two columns lines
+    change rows, and else they have a lane above or below a row."""
+    ends = {i for i in range(len(graph.nodes)) if i not in {a for a, *_ in graph.edges}}
+    ends |= {i for i in range(len(graph.nodes)) if i not in {b for _, b, _ in graph.edges}}
+    nodes = [
+        Place(column, name, True, i in ends) for i, (name, (column, _)) in enumerate(zip(graph.nodes, at, strict=True))
+    ]
+    half = max(place.width for place in nodes) / 2
+    pitch = 2 * half + 2.5 * GAP
+    lanes: dict[tuple[int, int], list[int]] = {}  # of a row and its side, the column at which each lane is free again
+    runs: list[tuple[Place, Place, str, tuple[int, int], int]] = []
+    for a, b, label in sorted(graph.edges, key=lambda edge: (at[edge[0]][0], at[edge[1]][0])):
+        side = 1 if at[a][1] > at[b][1] else -1
+        free = lanes.setdefault((at[b][1], side), [])
+        lane = -1
+        if at[b][0] - at[a][0] > 1:
+            lane = next((i for i, column in enumerate(free) if column <= at[a][0]), len(free))
+            free[lane : lane + 1] = [at[b][0] - 1]
+        runs.append((nodes[a], nodes[b], label, (at[b][1], side), lane))
+    y, heights = 0.0, {}
+    for row in range(max(row for _, row in at) + 1):
+        y += LANE * len(lanes.get((row, -1), ()))
+        heights[row] = y
+        y += LINE + LANE * (1 + len(lanes.get((row, 1), ())))
+    for place, (column, row) in zip(nodes, at, strict=True):
+        place.x, place.y = column * pitch + half, heights[row]
+    places, lines = list(nodes), []
+    for start, end, label, (row, side), lane in runs:
+        between = []
+        if lane >= 0:
+            height = heights[row] + side * (LINE / 2 + 6 + LANE * lane)
+            between = [Place(0, x=x, y=height) for x in (start.x + pitch - half, end.x - pitch + half)]
+        if label:
+            text = Place(0, label, x=(start.x + end.x) / 2, y=(start.y + end.y) / 2)
+            if between:  # where lanes begin, for they may end at one node
+                text.x, text.y = between[0].x + text.width / 2, between[0].y
+            between.insert(1, text)
+        places, lines = places + between, [*lines, [start, *between, end]]
     return places, lines
 
 
