@@ -14,6 +14,7 @@ from PIL import Image
 
 import nas
 from nas.commands import cli
+from nas.config import build_space
 from nas.errors import UsageError
 from nas.report import boxes
 from nas.saved import checkpoint, networks
@@ -204,6 +205,18 @@ def test_a_description_of_no_detector_is_refused_before_its_head_is_built(folder
     (tmp_path / "copy" / DESCRIPTION).write_text(json.dumps({**note, **changes}))
     monkeypatch.setattr(Heads, "__init__", lambda *arguments: pytest.fail("it was built"))
     assert said in refusal(nas.load, tmp_path / "copy")
+
+
+def test_the_neck_of_a_product_is_no_deeper_than_others(tmp_path):
+    space = build_space({"name": "shufflenet+nas-fpn", "neck": {"cells": 5}})
+    text = described("shufflenet+nas-fpn", space)
+    description = {"format": 1, "space": text, "mean": [0.5] * 3, "std": [0.25] * 3}
+    description |= {"encoding": [0] * len(space.cardinalities), "kind": kinds.described(Detection(3))}
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    assert "weights.safetensors does not exist" in refusal(nas.load, tmp_path)
+    text["neck"]["stacks"] = 999
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    assert "space.stacks=999 must be at most 1000 in all" in refusal(nas.load, tmp_path)
 
 
 # From the command line

@@ -200,6 +200,21 @@ def test_a_pyramid_is_trained_in_a_stack_of_any_height(url, asked, capsys):
     assert asked[-1].space.stacks == 7
 
 
+def test_the_neck_of_a_product_is_stacked_too(url, asked):
+    text = "shufflenet+nas-fpn"
+    space = config.build_space(text)
+    row = np.asarray(space.canonical(jnp.zeros((1, len(space.cardinalities)), jnp.int32)))[0]
+    with Store(url, create=True) as store:
+        given = {"given": {"space": {"name": text}, "task": "scenes"}}
+        run = store.add_run(name="found", space=text, config=given, **FACTS)
+        known = architecture_id(space, row)
+        store.add_trials(run.id, [NewTrial(0, known, row.tolist(), space.describe(row), text, 0, 0)])
+        store.finish_trial(run.id, 0, metrics={"minus_ap": -0.5}, error=None, seconds=1)
+    assert cli.main(["retrain", known, "--store", url, "--stack", "3"]) == 0
+    assert asked[0].space.neck == dataclasses.replace(space.neck, stacks=3)
+    np.testing.assert_array_equal(asked[0].space.parse(asked[0].architecture), row)
+
+
 def test_fields_that_a_search_gave_to_its_space_stay(url, asked, capsys):
     with Store(url, create=True) as store:
         space = presets("nas-fpn")["tiny"]

@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> str:
     options, rest = parser.parse_known_args(argv)
     found = _found(options.architecture, options.preset, options.store, options.run)
     if options.stack is not None:
-        _check_stacks(found.space, options.stack)
-        rest += ["--space.stacks", options.stack]
+        rest += [f"--space.{_stacks(found.space, options.stack)}", options.stack]
     data, resume = config.parse(rest, space=found.space)
     if "architecture" in data:
         raise UsageError(f"architecture={data['architecture']!r} cannot be set: {config.SETTLED}")
@@ -68,10 +67,14 @@ def main(argv: Sequence[str]) -> str:
         return told(job.search(given | {"store": options.store}, reporter=bar))
 
 
-def _check_stacks(space: config.Data | str, stack: str) -> None:
-    if not hasattr(config.build_space(space), "stacks"):
-        name = space if isinstance(space, str) else space["name"]
-        raise UsageError(f"stack={stack} cannot be set: space={name!r} has no stacks")
+def _stacks(space: config.Data | str, stack: str) -> str:
+    """The field of a space that says how many pyramids there are in a row. Raises UsageError where there is none."""
+    built = config.build_space(space)
+    for field, part in (("stacks", built), ("neck.stacks", getattr(built, "neck", None))):
+        if hasattr(part, "stacks"):
+            return field
+    name = space if isinstance(space, str) else space["name"]
+    raise UsageError(f"stack={stack} cannot be set: space={name!r} has no stacks")
 
 
 def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:

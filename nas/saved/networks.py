@@ -244,9 +244,10 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
         if not -MAX_NUMBER <= number <= MAX_NUMBER:
             raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
     space = build_space(description["space"], given=False)
-    for name, value in _fields(dataclasses.asdict(space)):  # pyright: ignore[reportArgumentType]
+    fields = list(_fields(dataclasses.asdict(space)))  # pyright: ignore[reportArgumentType]
+    for name, value in fields:
         depth = sum(value) if name == "blocks" else value
-        depth *= space.cells if name == "stacks" else 1  # pyright: ignore[reportAttributeAccessIssue]
+        depth *= dict(fields).get("cells", 1) if name == "stacks" else 1
         if name in ("blocks", "cells", "stacks") and depth > MAX_DEPTH:
             raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
     _, channels, num_classes = _input(space)
