@@ -37,16 +37,6 @@ def _pads(kernel: Kernel, dilation: int) -> Pair:
     return kernel.shape[0] // 2 * dilation, kernel.shape[1] // 2 * dilation
 
 
-def spaced(gradient: Images, images: Images, strides: Pair) -> Images:
-    """The gradient with zeros between its rows and columns, as large as the images: that by them is then a convolution
-    of stride 1."""
-    if strides == (1, 1):
-        return gradient
-    sides = zip(images.shape[1:3], gradient.shape[1:3], strides, strict=True)
-    between = [(0, size - ((out - 1) * stride + 1), stride - 1) for size, out, stride in sides]
-    return lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *between, (0, 0, 0)])
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(images: Images, kernel: Kernel, strides: Pair, dilation: int) -> Images:
     return library_conv(images, kernel, strides, dilation)
@@ -59,14 +49,24 @@ def _forward(images: Images, kernel: Kernel, strides: Pair, dilation: int):
 def _backward(strides: Pair, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     sides = list(zip(images.shape[1:3], gradient.shape[1:3], strides, strict=True))
-    by_images = library_conv(
-        spaced(gradient, images, strides), jnp.flip(kernel, (0, 1)).swapaxes(2, 3), (1, 1), dilation
+    pads = _pads(kernel, dilation)
+    reaches = [(k - 1) * dilation for k in kernel.shape[:2]]
+    by_images = lax.conv_general_dilated(
+        gradient,
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+        (1, 1),
+        [
+            (reach - pad, size - ((out - 1) * stride + 1) + pad)
+            for reach, pad, (size, out, stride) in zip(reaches, pads, sides, strict=True)
+        ],
+        lhs_dilation=strides,  # not by zeros in an array, which would be multiplied
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=FORM,
     )
     # Each channel of the images as an image, each channel of the gradient as a kernel of its size.
     spans = [
         (k - 1) * dilation + (out - 1) * stride + 1 for k, (_, out, stride) in zip(kernel.shape, sides, strict=False)
     ]
-    pads = _pads(kernel, dilation)
     by_kernel = lax.conv_general_dilated(
         images.transpose(3, 1, 2, 0),
         gradient.transpose(1, 2, 0, 3),

@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.dense import spaced
 from spaces.precision import widened
 
 Images = Float[Array, "n _ _ channels"]  # height and width change with the stride
@@ -43,6 +42,16 @@ def grouped_conv(images: Images, kernel: Kernel, stride: int = 1, dilation: int 
     )
 
 
+def _spaced(gradient: Images, images: Images, stride: int) -> Images:
+    """The gradient with zeros between its rows and columns, as large as the images: that by them is then a convolution
+    of stride 1."""
+    if stride == 1:
+        return gradient
+    sides = zip(images.shape[1:3], gradient.shape[1:3], strict=True)
+    between = [(0, size - ((out - 1) * stride + 1), stride - 1) for size, out in sides]
+    return lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted(images: Images, kernel: Kernel, stride: int, dilation: int = 1) -> Images:
     return _sum_of_shifts(images, kernel, stride, dilation)
@@ -55,7 +64,7 @@ def _forward(images: Images, kernel: Kernel, stride: int, dilation: int):
 def _backward(stride: int, dilation: int, saved: tuple[Images, Kernel], gradient: Images) -> tuple[Images, Kernel]:
     images, kernel = saved
     gradient = lax.optimization_barrier(gradient)
-    by_images = _sum_of_shifts(spaced(gradient, images, (stride, stride)), kernel[::-1, ::-1], 1, dilation)
+    by_images = _sum_of_shifts(_spaced(gradient, images, stride), kernel[::-1, ::-1], 1, dilation)
     return by_images, _kernel_gradient(images, gradient, kernel, stride, dilation)
 
 
