@@ -535,7 +535,7 @@ def helped(*argv: str) -> str:
 def test_help_lists_every_field_and_does_not_import_jax():
     text = helped()
     flags = {"--config", "--resume"}
-    nested = {"table": Lookup, "screening": Screening, "training": Recipe, "final": Recipe}
+    nested = {"table": Lookup, "screening": Screening, "training": Recipe, "pretraining": Recipe, "final": Recipe}
     plain = [field.name for field in dataclasses.fields(Config) if field.name not in nested]
     owned = [f"{part}.{field.name}" for part, kind in nested.items() for field in dataclasses.fields(kind)]
     flags |= {"--" + name.replace("_", "-") for name in plain + owned}

@@ -72,7 +72,7 @@ def _wide(space):
     [
         (BACKBONE, {"pretrain": "digitz"}, "'digitz' is not"),
         (BACKBONE, {"pretrain": "scenes", "pretrain_image_size": 128}, "must be a task of classes"),
-        (NasFpn(image_size=128), {"pretrain": "digits"}, "num_classes=10 must be 0: nas-fpn makes pyramids"),
+        (NasFpn(image_size=128), {"pretrain": "digits"}, "num_classes=10 must be 0, for nas-fpn is for detection"),
         (BACKBONE, {"pretrain": "digits", "pretraining": {"crop": 40}}, "pretraining.crop=40 must"),
     ],
 )

@@ -496,7 +496,7 @@ def test_what_fails_in_a_run_is_said_with_its_place(here, table, capsys):
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "my_strategy.py, line" in said
     assert "KeyError: 'oh'; " in said
-    assert "run_search.py --resume it goes on with the run" in said
+    assert "run_search --resume it goes on with the run" in said
 
 
 def test_a_predictor_of_ones_own_screens(here, table):
