@@ -1,7 +1,6 @@
 """Detectors, whole: that they learn, and a search for one from the data to the test."""
 
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +11,6 @@ from nas import config
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.job.subject import bind, load_subject, with_recipes
 from nas.tasks import load
-from nas.tasks.base import split
 from nas.training.net import alone, calibrate, flatten, measure, supernet
 from nas.training.net import split as parted
 from nas.training.recipe import Recipe
@@ -20,7 +18,6 @@ from nas.training.sgd import fit
 from spaces.base import sample
 from spaces.nas_fpn import PRESETS
 
-BCCD = Path(__file__).parents[2] / "shared" / "images" / "bccd" / "BCCD"
 STEPS = {"steps": 3, "batch_size": 4, "learning_rate": 0.02, "crop": 0, "clip": 10}
 
 
@@ -57,16 +54,6 @@ def test_candidates_of_a_space_of_necks_share_their_programs(key):
     found = [evaluator(tuple(map(int, row)), 0, 0) for row in rows]
     assert all(each.metrics["minus_ap"] <= 0 for each in found)
     assert len({each.metrics["neck_macs"] for each in found}) > 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not BCCD.exists(), reason="the images of blood cells are not beside the project")
-def test_a_detector_learns_eight_images_by_heart(optimised):
-    whole = load(f"voc:{BCCD}", image_size=256, skip_invalid=True)
-    images, labels = whole.train.images[:8], whole.train.labels[:8]
-    task = split("eight", images, labels, 3, valid=(images, labels), test=(images, labels))
-    recipe = Recipe(steps=400, batch_size=8, learning_rate=0.05, crop=0, clip=10, label_smoothing=0.0)
-    assert trained(task, recipe)(task.train)["minus_ap50"] < -0.9
 
 
 @pytest.mark.slow
