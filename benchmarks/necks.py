@@ -31,10 +31,8 @@ from nas.evaluators.train import TrainEvaluator
 from nas.job.subject import bind
 from nas.tasks import load
 from nas.tasks.base import Task
-from nas.tasks.detection.boxes import ANCHORS
-from nas.tasks.detection.heads import depth
 from nas.training.compilation import quick_start
-from nas.training.net import calibrate, images_at_once, measure, split, with_head
+from nas.training.net import calibrate, head_costs, headed, images_at_once, measure, split
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces import pyramids
@@ -94,18 +92,10 @@ def main() -> None:
         return None
     necks = [(name, text, options.stacks) for name, text in found.items()]
     if not options.only_found:
-        necks += others(space, next(iter(found.values())), options.random)
+        necks += others(space, task, next(iter(found.values())), options.random)
     k, n = map(int, options.part.split("/"))
     jobs = [(neck, seed) for seed in range(options.seeds) for neck in necks[k - 1 :: n]]
-    recipe = Recipe(
-        steps=options.steps,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        crop=0,
-        flip=True,
-        jitter=0.2,
-        clip=10,
-    )
+    recipe = Recipe(steps=options.steps, **common(options))
     rows = []
     for row in trained(space, task, recipe, jobs):
         rows.append(row)
@@ -116,6 +106,12 @@ def main() -> None:
     print(table(rows))
     print("\n" + report.line(report.machine(("jax", "jaxlib", "flax"))))
     return None
+
+
+def common(options: argparse.Namespace) -> dict[str, Any]:
+    """What the recipes of shared weights and of training from scratch have in common."""
+    given = {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    return given | {"crop": 0, "flip": True, "jitter": 0.2, "clip": 10}
 
 
 def searched(options: argparse.Namespace, space: NasFpn) -> str:
@@ -137,26 +133,18 @@ def searched(options: argparse.Namespace, space: NasFpn) -> str:
             finalists=0,
             baselines=0,
             store=f"sqlite:///{folder}/nas.db",
-            training={
-                "steps": options.shared_steps,
-                "batch_size": options.batch_size,
-                "learning_rate": options.learning_rate,
-                "crop": 0,
-                "flip": True,
-                "jitter": 0.2,
-                "clip": 10,
-            },
+            training={"steps": options.shared_steps, **common(options)},
         )
     best = outcome.best[0]
     report.say(f"validation by shared weights: {best['ap']:.3f}")
     return str(best["description"])
 
 
-def others(space: NasFpn, found: str, count: int) -> list[Neck]:
+def others(space: NasFpn, task: Task, found: str, count: int) -> list[Neck]:
     """The published necks and random ones, whose detectors cost as much as the one found."""
     row = jnp.asarray(space.parse(found))[None]
     wanted = {name: float(value[0]) for name, value in space.cost(row).items()}
-    whole = wanted["macs"] + heads(space)
+    whole = wanted["macs"] + head_costs(space, task.kind)["macs"]
     necks: list[Neck] = [("NAS-FPN", "NAS-FPN", space.stacks)]
     for name in PUBLISHED:
         prices = [pyramids.cost(name, space.width, space.image_size, stacks)["macs"] for stacks in range(1, 9)]
@@ -166,12 +154,6 @@ def others(space: NasFpn, found: str, count: int) -> list[Neck]:
     prices = np.asarray(space.cost(jnp.asarray(rows))["neck_macs"])
     near = np.flatnonzero(np.abs(prices - wanted["neck_macs"]) <= ALIKE * whole)[:count]
     return necks + [(f"random {i}", space.describe(rows[j]), space.stacks) for i, j in enumerate(near)]
-
-
-def heads(space: NasFpn) -> float:
-    """Multiply-adds of the heads of three classes."""
-    area = sum((space.image_size // 2**level) ** 2 for level in (3, 4, 5, 6, 7))
-    return 9.0 * area * space.width * (2 * depth(space.width) * space.width + ANCHORS * (4 + 3))
 
 
 def trained(space: NasFpn, task: Task, recipe: Recipe, jobs: list[tuple[Neck, int]]) -> Iterator[dict[str, Any]]:
@@ -202,7 +184,7 @@ def trained(space: NasFpn, task: Task, recipe: Recipe, jobs: list[tuple[Neck, in
 def _reference(space: NasFpn, task: Task, recipe: Recipe, name: str, stacks: int, seed: int) -> dict[str, float]:
     key = jax.random.key(seed)
     body = reference(dataclasses.replace(space, stacks=stacks), name, key)
-    graph, weights, statistics = split(with_head(space, task.kind, body, key, ()))
+    graph, weights, statistics = split(headed(space, task.kind, body, key, ()))
     weights = fit(graph, weights, statistics, task, recipe, seed=seed)
     how = {"batch": images_at_once(task), "precision": "float32"}
     statistics = calibrate(graph, weights, statistics, task.train.images, task, (), **how)

@@ -20,6 +20,7 @@ from flax import nnx
 
 from nas import registry
 from nas.engine.proposals import check_form
+from nas.errors import UsageError
 from spaces.abilities import Mixable, Mixing, shares_weights
 from spaces.base import Encodings, Space, fingerprint, sample
 from strategies.base import GradientStrategy, Observations, Proposals
@@ -31,6 +32,15 @@ class Broken(AssertionError):
 
 
 MOST_CHOICES = 2**31 - 1  # of a decision: an encoding is of int32
+
+
+@contextlib.contextmanager
+def lawful(field: str) -> Iterator[None]:
+    """Laws of a part that a command was given are tried in it. Raises UsageError where one does not hold."""
+    try:
+        yield
+    except Broken as broken:
+        raise UsageError(f"{field} breaks a law: {broken}") from broken
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spaces import callbacks
+from spaces.abilities import Mixable
 from spaces.base import Encodings
 
 LONGEST = 100  # letters of a name
@@ -36,11 +37,11 @@ def with_head(space: Any, head: Mapping[str, int]) -> Any:
     `backbone_macs` and `backbone_params`. All architectures have the same head. The space is the same otherwise, of a
     class that inherits from its own.
     """
-    return _headed(type(space), tuple(head.items()))(**_fields(space))
+    return _headed(type(space), tuple(head.items()), isinstance(space, Mixable))(**_fields(space))
 
 
 @functools.lru_cache(maxsize=64)
-def _headed(kind: type, head: tuple[tuple[str, int], ...]) -> type:
+def _headed(kind: type, head: tuple[tuple[str, int], ...], mixes: bool) -> type:
     def named(own: dict[str, Any], more: Callable[[Any, int], Any]) -> dict[str, Any]:
         """The costs with the head; `more` adds a number to what the space has, of which some is given."""
         some = next(iter(own.values()))
@@ -58,7 +59,7 @@ def _headed(kind: type, head: tuple[tuple[str, int], ...]) -> type:
     def reduced(self: Any) -> tuple:
         return with_head, (kind(**_fields(self)), dict(head))
 
-    more = {"mixing": mixing} if hasattr(kind, "mixing") else {}
+    more = {"mixing": mixing} if mixes else {}
     return type(kind.__name__, (kind,), {"cost": cost, "__reduce__": reduced, **more, **_names(kind)})
 
 

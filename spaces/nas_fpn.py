@@ -17,40 +17,21 @@ What papers and code leave open, or differ in, is as in the authors' code (tenso
 
 import dataclasses
 import math
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from spaces import pyramid_path, pyramids, resnet
 from spaces.abilities import Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
-from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator
-from spaces.pyramid_path import largest, resampled
+from spaces.layers import generator
+from spaces.merging import FOUND, OPS, OUTPUTS, Cells, Merge, drawings, quoted, read, text_of
+from spaces.pyramid_network import Body, Neck, Shared, Stem
 from spaces.pyramids import LEVELS
-from spaces.shared import OneHot, is_mixture
 
-OPS = ("sum", "attn")
-OUTPUTS = len(LEVELS)
 EACH = 4  # decisions of a cell: first input, second input of those that are left, level, operation
-CELL = re.compile(r"(sum|attn)\(([Pf]\d{1,3}),([Pf]\d{1,3})\)@(\d)")
-
-
-class Merge(NamedTuple):
-    """A cell: which features it takes, by their numbers in the pool, its level and its operation."""
-
-    first: int
-    second: int
-    level: int
-    op: str
-
-
-Cells = tuple[Merge, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +97,11 @@ class NasFpn:
         that may change places, those first whose inputs are.
 
         No cell is without use: what no cell takes is added to the last cell of its level."""
-        rows, n = encodings.reshape(len(encodings), self.cells, EACH), len(encodings)
+        rows = encodings.reshape(len(encodings), self.cells, EACH)
         order, (first, second) = self.order(encodings), _inputs(rows)
         level, op = self._levels(encodings), rows[:, :, 3]
-        pool = jnp.concatenate(
-            [jnp.tile(jnp.arange(OUTPUTS)[None], (n, 1)), OUTPUTS + jnp.argsort(order, axis=1)], axis=1
-        )
-        gates = (op == OPS.index("attn")) & _same(level, first, second)
+        pool = _pool(OUTPUTS + jnp.argsort(order, axis=1))
+        gates = _ordered(level, first, second, op)
         first, second = _in_order(gates, *(jnp.take_along_axis(pool, each, axis=1) for each in (first, second)))
         first, second, level, op = (jnp.take_along_axis(each, order, axis=1) for each in (first, second, level, op))
         place = jnp.arange(self.cells)
@@ -136,7 +115,7 @@ class NasFpn:
         level and operation are first."""
         rows = encodings.reshape(len(encodings), self.cells, EACH)
         (first, second), level = _inputs(rows), self._levels(encodings)
-        gates = (rows[:, :, 3] == OPS.index("attn")) & _same(level, first, second)
+        gates = _ordered(level, first, second, rows[:, :, 3])
         pool, number = OUTPUTS + self.cells, jnp.arange(self.cells)
         new = number >= self.free
         waits = jnp.zeros((len(rows), self.cells, self.cells), bool)  # the second axis for the third
@@ -192,13 +171,13 @@ class NasFpn:
         """Reads what `describe` writes, or the name of a published architecture."""
         cells = FOUND.get(text.strip()) or read(text)
         if len(cells) != self.cells:
-            raise ValueError(f"{_quoted(text)} has {len(cells)} cells, not {self.cells}")
+            raise ValueError(f"{quoted(text)} has {len(cells)} cells, not {self.cells}")
         row: list[int] = []
         left = list(LEVELS)
         for t, (i, j, level, op) in enumerate(cells):
             new = t >= self.free
             if new and level not in left:
-                raise ValueError(f"{_quoted(text)}: the last five cells have level {level} twice, or lack another")
+                raise ValueError(f"{quoted(text)}: the last five cells have level {level} twice, or lack another")
             row += [i, j - (j > i), (left if new else LEVELS).index(level), OPS.index(op)]
             left = [each for each in left if each != level] if new else left
         return np.array(row, np.int32)
@@ -249,12 +228,12 @@ class NasFpn:
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return drawings(self.merges(encoding))
 
-    def supernet(self, key: jax.Array, *, affine: bool = False) -> "Shared":
+    def supernet(self, key: jax.Array, *, affine: bool = False) -> Shared:
         """Backbone and brought widths are shared whole, and cell `t` of a stack has its own weights, whatever it
         takes, at whichever level: so every path uses all parameters."""
         return Shared(self, generator(key), affine)
 
-    def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
+    def build(self, encoding: np.ndarray, key: jax.Array) -> Body:
         cells, draw = self.merges(encoding), generator(key)
         return Body(
             Stem(self, draw, affine=True), [Neck(cells, self.width, draw, self.separable) for _ in range(self.stacks)]
@@ -265,7 +244,7 @@ class NasFpn:
         its level and its operation. All are 1, but have gradients."""
         taken = jnp.take_along_axis(mixture, path[:, None], axis=1).reshape(self.cells, EACH)
         one, other = (each[0] for each in _inputs(path.reshape(1, self.cells, EACH)))
-        level = jnp.concatenate([jnp.arange(OUTPUTS, dtype=jnp.int32), self._levels(path[None])[0]])
+        level = _pool(self._levels(path[None]))[0]
         swapped = level[other] > level[one]
         first, second = (jnp.where(swapped, taken[:, 1 - i], taken[:, i]) for i in (0, 1))
         return jnp.tile(jnp.stack([first, second, taken[:, 2] * taken[:, 3]], axis=1), (self.stacks, 1))
@@ -274,7 +253,7 @@ class NasFpn:
         """What each cell of all stacks does, as data."""
         rows = path.reshape(1, self.cells, EACH)
         one, other = (each[0] for each in _inputs(rows))
-        level = jnp.concatenate([jnp.arange(OUTPUTS, dtype=jnp.int32), self._levels(path[None])[0]])
+        level = _pool(self._levels(path[None]))[0]
         number, taken, roles = jnp.arange(OUTPUTS + self.cells), jnp.zeros(OUTPUTS + self.cells, bool), []
         coarse = jnp.where(level[other] > level[one], other, one)
         fine = one + other - coarse
@@ -309,226 +288,21 @@ def _inputs(rows: Int[Array, "n cells 4"]) -> tuple[Int[Array, "n cells"], Int[A
     return first, second + (second >= first)
 
 
-def _pool(level: Int[Array, "n cells"]) -> Int[Array, "n features"]:
-    """The places in `LEVELS` of all features."""
-    return jnp.concatenate([jnp.tile(jnp.arange(OUTPUTS, dtype=jnp.int32)[None], (len(level), 1)), level], axis=1)
+def _pool(cells: Int[Array, "n cells"]) -> Int[Array, "n features"]:
+    """Of all features what is given of cells; the maps that come first are 0, 1 and so on."""
+    return jnp.concatenate([jnp.tile(jnp.arange(OUTPUTS, dtype=jnp.int32)[None], (len(cells), 1)), cells], axis=1)
 
 
-def _same(level: Int[Array, "n cells"], first: Array, second: Array) -> Bool[Array, "n cells"]:
-    """Which cells take two features of one level."""
+def _ordered(level: Int[Array, "n cells"], first: Array, second: Array, op: Array) -> Bool[Array, "n cells"]:
+    """Of which cells the order of the inputs matters: those that gate two features of one level."""
     one, other = (jnp.take_along_axis(_pool(level), each, axis=1) for each in (first, second))
-    return one == other
+    return (op == OPS.index("attn")) & (one == other)
 
 
 def _in_order(kept: Bool[Array, "n cells"], first: Array, second: Array) -> tuple[Array, Array]:
     """Two features each, the one that is earlier first, but where the order is kept."""
     low, high = jnp.minimum(first, second), jnp.maximum(first, second)
     return jnp.where(kept, first, low), jnp.where(kept, second, high)
-
-
-def text_of(cells: Cells) -> str:
-    def name(i: int) -> str:
-        return f"P{LEVELS[i]}" if i < OUTPUTS else f"f{i}"
-
-    return " ".join(f"{op}({name(i)},{name(j)})@{level}" for i, j, level, op in cells)
-
-
-def read(text: str) -> Cells:
-    """The cells of a description. Raises ValueError that says what is wrong with the text."""
-    cells: list[Merge] = []
-    for word in text.split():
-        found = CELL.fullmatch(word)
-        if found is None:
-            raise ValueError(f"{_quoted(text)} has {word[:40]!r}, which is no cell such as attn(P4,f5)@4")
-        op, one, other, level = found.groups()
-        taken = []
-        for name in (one, other):
-            number = int(name[1:])
-            i = LEVELS.index(number) if name[0] == "P" and number in LEVELS else number if name[0] == "f" else -1
-            if i < 0 or (name[0] == "f" and not OUTPUTS <= i < OUTPUTS + len(cells)):
-                raise ValueError(f"{_quoted(text)}: {word!r} takes {name}, which there is not before it")
-            taken.append(i)
-        if taken[0] == taken[1] or int(level) not in LEVELS:
-            said = "takes one feature twice" if taken[0] == taken[1] else f"has level {level}, not one of 3 to 7"
-            raise ValueError(f"{_quoted(text)}: {word!r} {said}")
-        cells.append(Merge(taken[0], taken[1], int(level), op))
-    if not cells:
-        raise ValueError(f"{_quoted(text)} has no cell such as attn(P4,f5)@4")
-    return tuple(cells)
-
-
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "...")
-
-
-def taken_up(cells: Cells) -> list[tuple[int, ...]]:
-    """Of each cell, the features besides its inputs that are added to it: those of its level that nobody took."""
-    levels, taken, found = [*LEVELS, *(cell.level for cell in cells)], set(), []
-    for t, cell in enumerate(cells):
-        new = t >= len(cells) - OUTPUTS
-        taken |= {cell.first, cell.second}
-        rest = [i for i in range(OUTPUTS + t) if levels[i] == cell.level and i not in taken] if new else []
-        taken |= set(rest)
-        found.append(tuple(rest))
-    return found
-
-
-def drawings(cells: Cells) -> list[Drawing]:
-    """A row a level, the coarsest on top, and a column a cell."""
-    names = tuple(f"P{level}" for level in LEVELS)
-    names += tuple(
-        f"{cell.op} {'P' if t >= len(cells) - OUTPUTS else 'at '}{cell.level}" for t, cell in enumerate(cells)
-    )
-    edges: list[tuple[int, int, str]] = []
-    for t, (cell, more) in enumerate(zip(cells, taken_up(cells), strict=True)):
-        edges += [(i, OUTPUTS + t, "") for i in (cell.first, cell.second)]
-        edges += [(i, OUTPUTS + t, "added") for i in more]
-    levels = [*LEVELS, *(cell.level for cell in cells)]
-    columns = [0] * OUTPUTS + list(range(1, len(cells) + 1))
-    places = tuple((column, LEVELS[-1] - level) for column, level in zip(columns, levels, strict=True))
-    return [Drawing("pyramid", names, tuple(edges), places)]
-
-
-def gated(coarse: Array, fine: Array) -> Array:
-    """Both of one size. The gate is of what was the coarser map."""
-    return coarse + fine * jax.nn.sigmoid(largest(coarse))
-
-
-class Cell(nnx.Module):
-    """What follows a merge: ReLU, a 3 x 3 convolution, dense or separable, and normalisation."""
-
-    def __init__(self, width: int, draw: np.random.Generator, affine: bool = True, separable: bool = False):
-        if separable:
-            self.convs = nnx.List(
-                [Depthwise(3, width, draw, scale=1 / 3), Pointwise(width, width, draw, scale=(2 / width) ** 0.5)]
-            )
-        else:
-            self.convs = nnx.List([Conv((3, 3), width, width, draw, scale=(2 / (9 * width)) ** 0.5)])
-        self.norm = BatchNorm(width, affine=affine)
-
-    def conv(self, x: Array) -> Array:
-        for conv in self.convs:
-            x = conv(x)
-        return x
-
-    def __call__(self, x: Array, train: bool) -> Array:
-        return self.norm(self.conv(jax.nn.relu(x)), train)
-
-
-class Convolved(nnx.Module):
-    """The cells of one stack, whatever they merge."""
-
-    def __init__(self, count: int, width: int, draw: np.random.Generator, affine: bool, separable: bool = False):
-        self.cells = nnx.List([Cell(width, draw, affine, separable) for _ in range(count)])
-
-
-class Neck(Convolved):
-    """One pyramid of another."""
-
-    def __init__(self, cells: Cells, width: int, draw: np.random.Generator, separable: bool = False):
-        super().__init__(len(cells), width, draw, affine=True, separable=separable)
-        self.merges, self.added = cells, tuple(taken_up(cells))
-
-    def __call__(self, pyramid: tuple[Array, ...], train: bool) -> tuple[Array, ...]:
-        maps, levels = list(pyramid), list(LEVELS)
-        for merge, more, cell in zip(self.merges, self.added, self.cells, strict=True):
-            i, j = merge.first, merge.second
-            if levels[j] > levels[i]:  # the coarser one first
-                i, j = j, i
-            coarse, fine = (resampled(maps[each], levels[each], merge.level) for each in (i, j))
-            merged = gated(coarse, fine) if merge.op == "attn" else coarse + fine
-            maps.append(cell(sum((maps[each] for each in more), merged), train))
-            levels.append(merge.level)
-        new = dict(zip(levels[-OUTPUTS:], maps[-OUTPUTS:], strict=True))
-        return tuple(new[level] for level in LEVELS)
-
-
-class Stem(nnx.Module):
-    """The backbone, and what brings its maps to one width: gives P3 to P7. Without a backbone it is called with maps
-    in place of images."""
-
-    def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
-        own = not space.map_widths
-        self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw, affine) if own else None
-        self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in space.inputs])
-        self.norms = nnx.List([BatchNorm(space.width, affine=affine) for _ in space.inputs])
-
-    def __call__(self, images: Any, train: bool) -> tuple[Array, ...]:
-        maps = images if self.backbone is None else self.backbone(images, train)[1:]
-        pyramid = [norm(lateral(x), train) for x, lateral, norm in zip(maps, self.laterals, self.norms, strict=True)]
-        while len(pyramid) < len(LEVELS):
-            pyramid.append(resampled(pyramid[-1], 0, 1))
-        return tuple(pyramid)
-
-
-class Body(nnx.Module):
-    """Backbone and necks of one architecture, without the heads of a detector. Gives the maps of the last pyramid."""
-
-    def __init__(self, stem: nnx.Module, necks: Sequence[nnx.Module]):
-        self.stem, self.necks = stem, nnx.List(necks)
-
-    def __call__(self, images: Any, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
-        del path, key  # of one architecture; nothing here is random
-        stem: Any = self.stem
-        maps = stem(images, train)
-        for neck in self.necks:
-            maps = neck(maps, train)
-        return maps
-
-
-class Shared(nnx.Module):
-    """Backbone and the cells of all architectures. The parameters lie as in the network of one architecture."""
-
-    def __init__(self, space: NasFpn, draw: np.random.Generator, affine: bool):
-        self.stem = Stem(space, draw, affine)
-        each = space.cells, space.width, draw, affine, space.separable
-        self.necks = nnx.List([Convolved(*each) for _ in range(space.stacks)])
-        self.space = space
-
-    def __call__(self, images: Any, path: Any, *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
-        """A mixture is one-hot, is normalised by the batch, in evaluation too, and leaves no statistics."""
-        del key
-        if not is_mixture(path):
-            return self._maps(images, jnp.asarray(path), None, train)
-        if not isinstance(path, OneHot):
-            raise ValueError("the cells of nas-fpn take one-hot mixtures alone, such as those of gumbel-darts")
-        return nnx.clone(self)._maps(images, path.choices(), path.weights, True)
-
-    def _maps(self, images: Any, path: Array, mixture: Array | None, train: bool) -> tuple[Array, ...]:
-        cells = [cell for neck in self.necks for cell in neck.cells]
-        route, norms = self.space.route(path), [cell.norm for cell in cells]
-        ones, zeros = jnp.ones(self.space.width), jnp.zeros(self.space.width)
-        weights = pyramid_path.Weights(
-            tuple(
-                jnp.stack([conv.kernel.get_value() for conv in convs])
-                for convs in zip(*(cell.convs for cell in cells), strict=True)
-            ),
-            jnp.stack([ones if norm.scale is None else norm.scale.get_value() for norm in norms]),
-            jnp.stack([zeros if norm.bias is None else norm.bias.get_value() for norm in norms]),
-            jnp.ones((len(cells), 3)) if mixture is None else self.space.gains(path, mixture),
-        )
-        given = pyramid_path.Moments(
-            *(jnp.stack([getattr(norm, name).get_value() for norm in norms]) for name in ("mean", "var"))
-        )
-        how = pyramid_path.How(train, weighed=mixture is not None)
-        maps, moments = pyramid_path.pyramid(how, self.stem(images, train), weights, given, route)
-        if train:
-            for i, norm in enumerate(norms):
-                nnx.update(norm, {"mean": moments.mean[i], "var": moments.var[i]})
-        return maps
-
-
-FOUND = {
-    "NAS-FPN": (
-        Merge(1, 3, 4, "attn"),
-        Merge(1, 5, 4, "sum"),
-        Merge(0, 6, 3, "sum"),
-        Merge(6, 7, 4, "sum"),
-        Merge(7, 8, 5, "attn"),
-        Merge(6, 9, 7, "attn"),
-        Merge(9, 10, 6, "attn"),
-    )
-}
 
 
 PUBLISHED = {**FOUND, **pyramids.REFERENCES}

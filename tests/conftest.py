@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # A shell starts what runs in the background deaf to Ctrl-C, and so would be the command lines that tests interrupt.
@@ -42,6 +43,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from nas.errors import UsageError  # noqa: E402
 from nas.tasks.base import Task, split  # noqa: E402
 from nas.training import net  # noqa: E402
 from nas.training.recipe import Recipe  # noqa: E402
@@ -49,6 +51,8 @@ from spaces.shufflenet import ShuffleNet  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Data that are not the project's own, beside it.
+SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "darts", "sequence")
 
 
@@ -110,6 +114,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_unconfigure() -> None:
     if MADE:
         shutil.rmtree(MADE, ignore_errors=True)
+
+
+def refusal(call, *arguments, **options) -> str:
+    """The message of the refusal, which is one line."""
+    with pytest.raises(UsageError) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert message
+    assert len(message.splitlines()) == 1
+    return message
 
 
 @pytest.fixture

@@ -1,34 +1,21 @@
 """Images with boxes: letter-boxed, read from VOC and COCO files, made as scenes; what is invalid, in one line."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SHARED, refusal
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nas.errors import UsageError
 from nas.tasks import TASKS, Reading, check_name, lasting_task, load
 from nas.tasks.base import Raw, split
 from nas.tasks.detection import CLASS, COLUMNS, IGNORED, SIDE, X0, X1, Y0, Y1
 from nas.tasks.detection.letterbox import letterboxed
 from nas.tasks.detection.scenes import CLASSES, mask
-
-SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
-
-
-def refusal(call, *arguments, **options) -> str:
-    """The message of the refusal, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call(*arguments, **options)
-    message = str(caught.value)
-    assert message
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def read(name: str, **options) -> Raw:

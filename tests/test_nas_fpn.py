@@ -25,8 +25,11 @@ from predictors import predictor_class
 from spaces import pyramids, resnet
 from spaces.base import architecture_id, sample
 from spaces.costs import with_head
-from spaces.nas_fpn import LEVELS, PRESETS, PUBLISHED, NasFpn, Neck, gated, read, reference, taken_up, text_of
+from spaces.merging import read, taken_up, text_of
+from spaces.nas_fpn import PRESETS, PUBLISHED, NasFpn, reference
+from spaces.pyramid_network import Neck, gated
 from spaces.pyramid_path import resampled
+from spaces.pyramids import LEVELS
 from spaces.shared import OneHot
 from strategies import STRATEGIES
 from strategies.base import Observations, Proposals

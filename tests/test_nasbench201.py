@@ -3,15 +3,13 @@
 import dataclasses
 import functools
 import itertools
-import os
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import measure_mixture
+from conftest import SHARED, measure_mixture
 from flax import nnx
 
 from nas.training.net import forward, split
@@ -20,8 +18,6 @@ from nas.training.sgd import fit
 from spaces.base import architecture_id, fingerprint
 from spaces.nasbench201 import EDGES, NasBench201, mean_pool, prune
 from spaces.shared import Shared, put, select
-
-SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
 
 PAPER = NasBench201()
 CELLS = np.indices((5,) * 6, np.int32).reshape(6, -1).T

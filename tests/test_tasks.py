@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import sys
 import tarfile
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from conftest import SHARED, refusal
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -26,17 +26,6 @@ from nas.tasks.kinds.classification import Classification
 from nas.tasks.pixels import as_uint8, decode, in_colour, resize
 
 PARTS = ("train", "valid", "test")
-SHARED = Path(os.environ.get("NAS_SHARED", Path(__file__).parents[2] / "shared"))
-
-
-def refusal(call, *arguments, **options) -> str:
-    """The message of the refusal, which is one line."""
-    with pytest.raises(UsageError) as caught:
-        call(*arguments, **options)
-    message = str(caught.value)
-    assert message
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def pictures(labels, size=4, channels=1) -> np.ndarray:

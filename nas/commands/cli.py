@@ -12,6 +12,7 @@ from nas.errors import Answered, Interrupted, RunError, UsageError, unknown, unw
 from nas.metrics import outer
 from nas.plain import number, place, whole
 from nas.report import output
+from nas.report.command_lines import DEFAULT_STORE
 from nas.store import query
 from nas.store.lock import locked
 
@@ -262,9 +263,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     def command(name: str, answer: Callable[..., str], text: str) -> _Parser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.set_defaults(answer=answer)
-        added.add_argument(
-            "--store", metavar="URL", default="sqlite:///nas.db", help="the database (default: %(default)s)"
-        )
+        added.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database (default: %(default)s)")
         form = "|".join(output.FORMATS)
         form_help = "(default: %(default)s, which leaves out what a terminal has no room for)"
         added.add_argument("--format", type=output.known_format, default="table", metavar=form, help=form_help)

@@ -11,6 +11,7 @@ from nas.config import Parser
 from nas.errors import UsageError
 from nas.plain import number, place
 from nas.report import output
+from nas.report.command_lines import DEFAULT_STORE
 from nas.store.query import Row
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ def _parser() -> Parser:
     least_help = "the least probability of what is an object (default: %(default)s)"
     parser.add_argument("--least", metavar="PROBABILITY", type=number, default=0.3, help=least_help)
     parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
-    parser.add_argument(
-        "--store", metavar="URL", default="sqlite:///nas.db", help="the database (default: %(default)s)"
-    )
+    parser.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database (default: %(default)s)")
     form = "|".join(output.FORMATS)
     parser.add_argument(
         "--format", type=output.known_format, default="table", metavar=form, help="(default: %(default)s)"

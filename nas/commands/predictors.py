@@ -8,6 +8,7 @@ from nas.errors import UsageError, unknown
 from nas.metrics import outer, outward
 from nas.plain import place, whole
 from nas.report import output
+from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
 from nas.store.query import Row
 
@@ -121,7 +122,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     def command(name: str, answer: Callable[..., str], text: str) -> Parser:
         added = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         added.set_defaults(answer=answer)
-        added.add_argument("--store", metavar="URL", default="sqlite:///nas.db", help="the database [%(default)s]")
+        added.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database [%(default)s]")
         added.add_argument("--format", type=output.known_format, default="table", metavar="|".join(output.FORMATS))
         return added
 

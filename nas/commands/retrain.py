@@ -69,9 +69,9 @@ def main(argv: Sequence[str]) -> str:
 
 def _stacks(space: config.Data | str, stack: str) -> str:
     """The field of a space that says how many pyramids there are in a row. Raises UsageError where there is none."""
-    built = config.build_space(space)
-    for field, part in (("stacks", built), ("neck.stacks", getattr(built, "neck", None))):
-        if hasattr(part, "stacks"):
+    fields = config.fields_of(config.build_space(space))
+    for field, part in (("stacks", fields), ("neck.stacks", fields.get("neck"))):
+        if isinstance(part, dict) and "stacks" in part:
             return field
     name = space if isinstance(space, str) else space["name"]
     raise UsageError(f"stack={stack} cannot be set: space={name!r} has no stacks")

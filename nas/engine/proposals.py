@@ -43,9 +43,8 @@ def are_choices(space: Space, rows: Encodings) -> Bool[Array, "n"]:
 def check_values(strategy: Any, proposed: Proposals, space: Space, limits: Limits) -> None:
     """What is known of proposals once they are made. Raises UsageError."""
     rows, budgets = np.asarray(proposed.encodings), np.asarray(proposed.budgets)
-    sizes = np.asarray(space.cardinalities)
-    for row in rows[((rows < 0) | (rows >= sizes)).any(1)]:
-        said = f"whose choices must be at least 0 and below {sizes.tolist()}"
+    for row in rows[~np.asarray(are_choices(space, proposed.encodings))]:
+        said = f"whose choices must be at least 0 and below {list(space.cardinalities)}"
         raise refused(strategy, f"encoding={row.tolist()}, {said}")
     for budget in budgets[budgets < 0]:
         raise refused(strategy, f"budget={budget}, which must be at least 0")

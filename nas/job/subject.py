@@ -196,10 +196,8 @@ def check_own(given: Data, settings: Config) -> None:
     }
     for kind, check in checks.items():
         if registry.is_own(kind, names[kind]):
-            try:
+            with testing.lawful(f"{kind}={names[kind]!r}"):
                 check()
-            except testing.Broken as broken:
-                raise UsageError(f"{kind}={names[kind]!r} breaks a law: {broken}") from broken
 
 
 def check_search(settings: Config, subject: Subject) -> None:

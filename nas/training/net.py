@@ -82,15 +82,15 @@ class Headed(nnx.Module):
 
 def supernet(space: Space, kind: Any, key: jax.Array, **options: Any) -> nnx.Module:
     """The network of all architectures for a kind of task: see `Space.supernet` for the options."""
-    return with_head(space, kind, space.supernet(key, **options), key, jnp.zeros(len(space.cardinalities), jnp.int32))
+    return headed(space, kind, space.supernet(key, **options), key, jnp.zeros(len(space.cardinalities), jnp.int32))
 
 
 def alone(space: Space, kind: Any, encoding: np.ndarray, key: jax.Array, **options: Any) -> nnx.Module:
     """The network of one architecture for a kind of task: see `Space.build`."""
-    return with_head(space, kind, space.build(encoding, key, **options), key, ())
+    return headed(space, kind, space.build(encoding, key, **options), key, ())
 
 
-def with_head(space: Any, kind: Any, network: Any, key: jax.Array, path: Any) -> nnx.Module:
+def headed(space: Any, kind: Any, network: Any, key: jax.Array, path: Any) -> nnx.Module:
     """With the kind's own head, if it has one, on what `network` then gives: the maps of its stages."""
     if kind.head is None:
         return network

@@ -65,7 +65,7 @@ def _photos(
                 raise UsageError(f"{where}: file_name={name!r} is there {times['file_name', name]} times")
             size = (_whole(where, each, "width"), _whole(where, each, "height"))
             photos[each["id"]] = Photo(where, folder / path, size, [])
-    return photos, {number for key, number in times if key == "id"}
+    return photos, {number for key, number in times if key == "id" and type(number) is int}
 
 
 def _annotate(

@@ -81,8 +81,8 @@ class Tower(nnx.Module):
         self.last = Conv((3, 3), width, outputs, draw, scale=FINAL_SCALE)
         self.bias = nnx.Param(np.full(outputs, bias, np.float32))
 
-    def __call__(self, x: Float[Array, "n h w c"], level: Level, train: bool) -> Float[Array, "n h w outputs"]:
-        for conv, norm in zip(self.convs, level.norms, strict=True):
+    def __call__(self, x: Float[Array, "n h w c"], level: int, train: bool) -> Float[Array, "n h w outputs"]:
+        for conv, norm in zip(self.convs, self.levels[level].norms, strict=True):
             x = jax.nn.relu(norm(conv(x), train))
         return self.last(x) + jnp.asarray(self.bias.get_value(), x.dtype)[None, None, None]
 
@@ -126,8 +126,4 @@ class Heads(nnx.Module):
         levels = list(maps)
         for pyramid in self.pyramid:
             levels = pyramid(levels, train)
-        towers = self.classes, self.boxes
-        return tuple(
-            (towers[0](x, towers[0].levels[i], train), towers[1](x, towers[1].levels[i], train))
-            for i, x in enumerate(levels)
-        )
+        return tuple((self.classes(x, i, train), self.boxes(x, i, train)) for i, x in enumerate(levels))

@@ -51,9 +51,7 @@ class Classification(Kind):
         return labels
 
     def named(self, field: str, classes: Sequence[object]) -> tuple[str, ...]:
-        names = tuple(classes) or numbered(self.num_classes)
-        check_names(field, names, self.num_classes)
-        return tuple(str(name) for name in names)
+        return named(field, classes, self.num_classes)
 
     def targets(self, labels: Array, smoothing: float) -> Float[Array, "n classes"]:
         return smooth(jax.nn.one_hot(labels, self.num_classes), smoothing)
@@ -72,6 +70,13 @@ class Classification(Kind):
 
 
 KIND = Classification
+
+
+def named(field: str, classes: Sequence[object], n: int) -> tuple[str, ...]:
+    """The names of `n` classes: those that are given, or numbers. Raises UsageError."""
+    names = tuple(classes) or numbered(n)
+    check_names(field, names, n)
+    return tuple(str(name) for name in names)
 
 
 def numbered(n: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from nas.tasks.detection.boxes import ANCHORS, anchors, decode, detections
 from nas.tasks.detection.letterbox import letterboxed
 from nas.tasks.detection.losses import detection_loss
 from nas.tasks.kinds import Kind
-from nas.tasks.kinds.classification import check_names, numbered
+from nas.tasks.kinds.classification import named
 
 VISIBLE = 0.3  # of an object that is cut off further nothing is learned
 # For two cores. The rate is that of RetinaNet for so few images at once.
@@ -95,9 +95,7 @@ class Detection(Kind):
         return np.where(has.any(1), order[has[:, order].argmax(1)] + 1, 0).astype(np.int32)
 
     def named(self, field: str, classes: Sequence[object]) -> tuple[str, ...]:
-        names = tuple(classes) or numbered(self.num_classes)
-        check_names(field, names, self.num_classes)
-        return tuple(str(name) for name in names)
+        return named(field, classes, self.num_classes)
 
     def check_recipe(self, field: str, recipe: Any) -> None:
         for name in ("mixup", "auxiliary"):
