@@ -387,7 +387,6 @@ def check_predictor(predictor: Any, space: Space | None = None, *, seed: int = 0
 @_told()
 def check_task(part: Any) -> None:
     """That a task of one's own, a function or what it gives, can be searched on. Raises Broken."""
-    from nas.errors import UsageError
     from nas.tasks.base import own_images, split
 
     try:
