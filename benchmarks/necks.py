@@ -144,7 +144,7 @@ def others(space: NasFpn, task: Task, found: str, count: int) -> list[Neck]:
     """The published necks and random ones, whose detectors cost as much as the one found."""
     row = jnp.asarray(space.parse(found))[None]
     wanted = {name: float(value[0]) for name, value in space.cost(row).items()}
-    whole = wanted["macs"] + head_costs(space, task.kind)["macs"]
+    whole = wanted["macs"] + head_costs(space, task.kind)["macs"][0]
     necks: list[Neck] = [("NAS-FPN", "NAS-FPN", space.stacks)]
     for name in PUBLISHED:
         prices = [pyramids.cost(name, space.width, space.image_size, stacks)["macs"] for stacks in range(1, 9)]

@@ -103,6 +103,23 @@ class Neck(Space, Protocol):
 
 
 @runtime_checkable
+class Varied(Protocol):
+    """A space whose architectures differ in the maps that their bodies give."""
+
+    def map_shapes(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+        """Of each kind of body the rows, columns and channels of its maps, the finest first."""
+        ...
+
+    def map_kinds(self, encodings: Encodings) -> Int[Array, "n"]:
+        """Which kind of body each architecture has."""
+        ...
+
+
+def map_kinds(space: Space, encodings: Encodings) -> Int[Array, "n"]:
+    return space.map_kinds(encodings) if isinstance(space, Varied) else jnp.zeros(len(encodings), jnp.int32)
+
+
+@runtime_checkable
 class Featured(Protocol):
     def features(self, encodings: Encodings) -> tuple[Float[Array, "n d"], ...]:
         """Groups of numbers in which similar networks are close, for those who learn from architectures."""

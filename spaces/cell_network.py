@@ -71,6 +71,11 @@ class Frame:
             size, after, i = shape.out, reduction, i + count
         return shapes
 
+    def maps(self, outputs: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+        """Rows, columns and channels of the maps that a body gives, the finest first."""
+        last = {shape.out: shape.width * outputs[shape.reduction] for shape in self.shapes(outputs)}
+        return tuple((side, side, channels) for side, channels in last.items())
+
     def cost(self, outputs: tuple[int, int]) -> tuple[int, int]:
         """Multiply-adds and parameters (normalisation affine) of all but the operations of cells."""
         sides = [self.image_size]

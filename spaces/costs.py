@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spaces import callbacks
-from spaces.abilities import Mixable
+from spaces.abilities import Mixable, map_kinds
 from spaces.base import Encodings
 
 LONGEST = 100  # letters of a name
@@ -30,31 +30,33 @@ def with_cost(space: Any, cost: Cost) -> Any:
     return _kind(type(space), cost)(**_fields(space))
 
 
-def with_head(space: Any, head: Mapping[str, int]) -> Any:
-    """The space with the head of a task, whose `macs` and `params` are those of the whole network then.
+def with_head(space: Any, head: Mapping[str, tuple[int, ...]]) -> Any:
+    """The space with the head of a task, whose `macs` and `params` are those of the whole network then. `head` has of
+    each a number for every kind of body: one, but for the spaces that are `Varied`.
 
     By themselves they are `head_macs` and `head_params`, and what the space had, unless it has these names itself,
-    `backbone_macs` and `backbone_params`. All architectures have the same head. The space is the same otherwise, of a
-    class that inherits from its own.
+    `backbone_macs` and `backbone_params`. The space is the same otherwise, of a class that inherits from its own.
     """
     return _headed(type(space), tuple(head.items()), isinstance(space, Mixable))(**_fields(space))
 
 
 @functools.lru_cache(maxsize=64)
-def _headed(kind: type, head: tuple[tuple[str, int], ...], mixes: bool) -> type:
-    def named(own: dict[str, Any], more: Callable[[Any, int], Any]) -> dict[str, Any]:
+def _headed(kind: type, head: tuple[tuple[str, tuple[int, ...]], ...], mixes: bool) -> type:
+    def named(own: dict[str, Any], more: Callable[[Any, tuple[int, ...]], Any]) -> dict[str, Any]:
         """The costs with the head; `more` adds a number to what the space has, of which some is given."""
         some = next(iter(own.values()))
         body = {f"backbone_{name}": own[name] for name, _ in head if name in own}
-        whole = {name: more(own[name], size) for name, size in head if name in own}
-        return {**body, **own, **whole, **{f"head_{name}": more(_nothing(some), size) for name, size in head}}
+        whole = {name: more(own[name], sizes) for name, sizes in head if name in own}
+        return {**body, **own, **whole, **{f"head_{name}": more(_nothing(some), sizes) for name, sizes in head}}
 
     def cost(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
-        return named(kind.cost(self, encodings), lambda own, size: own + float(size))  # pyright: ignore
+        bodies = map_kinds(self, encodings)
+        of_row = {sizes: jnp.asarray(sizes, jnp.float32)[bodies] for _, sizes in head}
+        return named(kind.cost(self, encodings), lambda own, sizes: own + of_row[sizes])  # pyright: ignore
 
     def mixing(self: Any) -> Any:
         own = kind.mixing(self)  # pyright: ignore
-        return own._replace(costs=named(own.costs, lambda cost, size: (cost[0] + size, cost[1])))
+        return own._replace(costs=named(own.costs, lambda cost, sizes: (cost[0] + sizes[0], cost[1])))
 
     def reduced(self: Any) -> tuple:
         return with_head, (kind(**_fields(self)), dict(head))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from spaces import genotype as notation
 from spaces.abilities import Drawing, Published
@@ -111,11 +111,17 @@ class NasNet(Sizes):
         states, ops, how = _parts(encodings)
         # The normal cell has no strides.
         strided = (states < 2) & (np.arange(CELLS) == 1)[None, :, None, None]
-        used = (states[..., None] == np.arange(STATES)[None, None, None, None]).any((2, 3))
+        used = _used(states)
         joined = STATES - used.sum(-1)
         kinds = [(ops + len(OPS) * strided).reshape(len(encodings), -1), how.reshape(len(encodings), -1)]
-        kinds += [(joined[:, :1] * (STATES + 1) + joined[:, 1:]), 2 - used[:, 1, :2].sum(-1, keepdims=True)]
+        kinds += [_outputs(joined)[:, None], 2 - used[:, 1, :2].sum(-1, keepdims=True)]
         return additive_costs({"macs": 0, "params": 0}, self._costs(), jnp.concatenate(kinds, axis=1))
+
+    def map_shapes(self) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+        return tuple(self.frame.maps(divmod(number, STATES + 1)) for number in range((STATES + 1) ** 2))
+
+    def map_kinds(self, encodings: Encodings) -> Int[Array, "n"]:
+        return _outputs(STATES - _used(_parts(encodings)[0]).sum(-1))
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> nnx.Module:
         raise ValueError(
@@ -151,6 +157,16 @@ def _parts(encodings: Encodings) -> tuple[Int[Array, "n 2 5 2"], Int[Array, "n 2
     """States, operations and combiners, by cell and block."""
     blocks = encodings.reshape(-1, CELLS, BLOCKS, BLOCK)
     return blocks[..., :2], blocks[..., 2:4], blocks[..., 4]
+
+
+def _used(states: Int[Array, "n 2 5 2"]) -> Bool[Array, "n 2 7"]:
+    """By cell, whether a block takes a state."""
+    return (states[..., None] == np.arange(STATES)[None, None, None, None]).any((2, 3))
+
+
+def _outputs(joined: Int[Array, "n 2"]) -> Int[Array, "n"]:
+    """How many states the two cells join, as one number."""
+    return joined[:, 0] * (STATES + 1) + joined[:, 1]
 
 
 # In the numbering of states of this file, which is that of DARTS: 0 is the cell before last.

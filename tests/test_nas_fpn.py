@@ -97,7 +97,8 @@ def test_a_detector_has_the_published_counts(stacks, neck, params, macs):
     where normalisation follows, which ours go without."""
     space = NasFpn(stacks=stacks)
     shapes = tuple((640 >> level, 640 >> level, 256) for level in LEVELS)
-    found = price(with_head(space, Detection(90).head_costs(shapes)))
+    head = Detection(90).head_costs(shapes)
+    found = price(with_head(space, {name: (cost,) for name, cost in head.items()}))
     biases = 256 * (3 + 7 * stacks + 4 + 4)
     if neck:
         own = pyramids.cost(neck, 256, 640)
@@ -562,7 +563,7 @@ def test_every_strategy_proposes_pyramids(name, prescreened):
         strategy = Prescreened(
             strategy, predictor_class(prescreened)(), Screening(initial=4, candidates=16, batch_size=4)
         )
-    space = with_head(TINY, {"macs": 10**6, "params": 10**4})
+    space = with_head(TINY, {"macs": (10**6,), "params": (10**4,)})
     length, n = len(space.cardinalities), max(strategy.generation, 4)
     nobody = Proposals(jnp.full((n, length), -1, jnp.int32), jnp.zeros(n, jnp.int32))
     state, ask = strategy.init(space, ()), jax.jit(strategy.ask, static_argnums=2)

@@ -25,6 +25,7 @@ from nas.store.sql import Store
 from nas.tasks import Resize, kinds
 from nas.tasks.pixels import decode, in_colour
 from nas.training.net import Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
+from spaces.abilities import map_kinds
 from spaces.base import Space, check_encoding, costs
 
 DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
@@ -209,7 +210,8 @@ def load(folder: str | Path) -> Exported:
     params = costs(space, tuple(encoding))["params"]
     if params <= 1.001 * held:  # costs are in single precision
         try:  # only then is a body built, to see which head it has
-            params += head_costs(space, kind).get("params", 0)
+            of_head = head_costs(space, kind).get("params", (0,))
+            params += of_head[int(map_kinds(space, np.asarray([encoding], np.int32))[0])]
         except ValueError as error:
             raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
     if params > 1.001 * held:

@@ -21,6 +21,7 @@ from nas.devices import divided
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
+from spaces.abilities import Varied
 from spaces.base import Space
 from spaces.layers import generator
 from spaces.shared import is_mixture, select
@@ -105,9 +106,14 @@ def _shapes(space: Any, network: Any, path: Any) -> tuple[tuple[int, ...], ...]:
     return tuple(each.shape[1:] for each in maps)
 
 
-def head_costs(space: Any, kind: Any) -> dict[str, int]:
-    """What the kind's own head, if it has one, costs on the maps of a space, which are those of all architectures."""
-    return kind.head_costs(_shapes_of(space)) if kind.head is not None else {}
+def head_costs(space: Any, kind: Any) -> dict[str, tuple[int, ...]]:
+    """What the kind's own head, if it has one, costs on the maps of each kind of body that a space has: one, but for
+    the spaces that are `Varied`."""
+    if kind.head is None:
+        return {}
+    shapes = space.map_shapes() if isinstance(space, Varied) else (_shapes_of(space),)
+    costs = [kind.head_costs(each) for each in shapes]
+    return {name: tuple(cost[name] for cost in costs) for name in costs[0]}
 
 
 @functools.lru_cache(maxsize=16)
