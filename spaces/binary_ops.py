@@ -1,0 +1,156 @@
+"""Layers of one bit: the sign of activations and of weights, and convolutions of both.
+
+The sign of 0 is +1, in training and when bits are packed. What the sign has no gradient of is estimated: Rastegari et
+al., "XNOR-Net", 2016, https://arxiv.org/abs/1603.05279; Liu et al., "Bi-Real Net", 2018,
+https://arxiv.org/abs/1808.00278; Bulat & Tzimiropoulos, "XNOR-Net++", 2019, https://arxiv.org/abs/1909.13863.
+"""
+
+import functools
+import math
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from spaces.dense import dense_conv
+from spaces.depthwise import depthwise_conv
+from spaces.layers import normal
+
+Estimator = Literal["clip", "polynomial"]
+Scale = Literal["mean", "learned", "none"]
+Kernel = Float[Array, "rows columns inputs outputs"]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def sign(x: Array, estimator: Estimator = "clip") -> Array:
+    """+1 where `x` is at least 0, else -1. Its gradient is taken to be, where |x| <= 1, that of the identity (`clip`),
+    or 2 - 2|x| (`polynomial`); elsewhere 0."""
+    return jnp.where(x >= 0, 1, -1).astype(x.dtype)
+
+
+def _sign_forward(x: Array, estimator: Estimator) -> tuple[Array, Array]:
+    return sign(x, estimator), x
+
+
+def _sign_backward(estimator: Estimator, x: Array, gradient: Array) -> tuple[Array]:
+    slope = jnp.ones_like(x) if estimator == "clip" else 2 - 2 * jnp.abs(x)
+    return (gradient * jnp.where(jnp.abs(x) <= 1, slope, 0),)
+
+
+sign.defvjp(_sign_forward, _sign_backward)
+
+
+def centred(kernel: Kernel) -> Kernel:
+    """Less its mean over the input channels, and clipped to -1..1."""
+    return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
+
+
+@jax.custom_vjp
+def binarised(kernel: Kernel) -> Kernel:
+    """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net).
+
+    Its gradient is that of the authors' code: with s the mean size, n the weights of a filter and c its input
+    channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n.
+    """
+    w = centred(kernel)
+    return jnp.abs(w).mean((0, 1, 2), keepdims=True) * sign(w)
+
+
+def _binarised_forward(kernel: Kernel) -> tuple[Kernel, Kernel]:
+    return binarised(kernel), centred(kernel)
+
+
+def _binarised_backward(w: Kernel, gradient: Kernel) -> tuple[Kernel]:
+    signs, size = sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
+    n, inputs = math.prod(w.shape[:3]), w.shape[2]
+    return ((size * gradient * (jnp.abs(w) <= 1) + by_scale) * (1 - 1 / max(inputs, 2)) * n,)
+
+
+binarised.defvjp(_binarised_forward, _binarised_backward)
+
+
+class BinaryConv(nnx.Module, pytree=False):
+    """The convolution of the signs of images with a kernel of one bit a weight, times a scale a filter.
+
+    `scale` is the mean size of a filter's weights (`mean`), a parameter (`learned`), or 1 (`none`). With `groups`, each
+    group of outputs sees its group of inputs alone. With `real`, weights are as they are and activations alone are of
+    one bit: the first step of a training in two.
+    """
+
+    def __init__(
+        self,
+        taps: tuple[int, int],
+        width_in: int,
+        width_out: int,
+        draw: np.random.Generator,
+        *,
+        strides: tuple[int, int] = (1, 1),
+        dilation: int = 1,
+        groups: int = 1,
+        scale: Scale = "mean",
+        estimator: Estimator = "clip",
+        real: bool = False,
+    ):
+        if width_in % groups or width_out % groups:
+            raise ValueError(f"groups={groups} must divide width_in={width_in} and width_out={width_out}")
+        self.strides, self.dilation, self.groups = strides, dilation, groups
+        self.scaling, self.estimator, self.real = scale, estimator, real
+        fan_in = math.prod(taps) * width_in // groups
+        self.kernel = nnx.Param(normal(draw, (*taps, width_in // groups, width_out), 1 / math.sqrt(fan_in)))
+        # Outputs then have about the variance of the first batch's inputs.
+        self.scale = nnx.Param(np.full(width_out, 1 / math.sqrt(fan_in), np.float32)) if scale == "learned" else None
+
+    def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
+        kernel = jnp.asarray(self.weights(), x.dtype)
+        y = grouped_conv(sign(x, self.estimator), kernel, self.strides, self.dilation, self.groups)
+        return y if self.scale is None else y * jnp.asarray(self.scale.get_value(), x.dtype)[None, None, None]
+
+    def weights(self) -> Kernel:
+        """As they are multiplied: two values a filter, unless they are real."""
+        kernel = jnp.asarray(self.kernel.get_value())
+        if self.real:
+            return kernel
+        return binarised(kernel) if self.scaling == "mean" else sign(kernel)
+
+
+def grouped_conv(x: Array, kernel: Kernel, strides: tuple[int, int], dilation: int, groups: int) -> Array:
+    """A convolution in which each group of outputs sees its group of inputs alone.
+
+    Groups of more than one channel are run as one dense convolution with zeros between groups, which is faster on a CPU
+    than the library's own as long as channels are few.
+    """
+    inputs = x.shape[-1]
+    if groups == inputs == kernel.shape[-1] and groups > 1 and kernel.shape[0] == kernel.shape[1]:
+        return depthwise_conv(x, kernel[:, :, 0], strides[0], dilation)
+    if groups > 1:
+        outputs = kernel.shape[-1]
+        same = np.arange(inputs)[:, None] // (inputs // groups) == np.arange(outputs)[None] // (outputs // groups)
+        kernel = jnp.where(same, jnp.tile(kernel, (1, 1, groups, 1)), 0)
+    return dense_conv(x, kernel, strides, dilation)
+
+
+def shuffled(x: Array, groups: int) -> Array:
+    """Channels dealt out anew, so that each group of the next convolution has some of every group of this one."""
+    return jnp.swapaxes(x.reshape(*x.shape[:-1], groups, -1), -1, -2).reshape(x.shape)
+
+
+class PReLU(nnx.Module, pytree=False):
+    """Negative numbers times a parameter of their channel, 0.25 at first."""
+
+    def __init__(self, width: int):
+        self.slope = nnx.Param(np.full(width, 0.25, np.float32))
+
+    def __call__(self, x: Array) -> Array:
+        return jnp.where(x >= 0, x, x * jnp.asarray(self.slope.get_value(), x.dtype)[None, None, None])
+
+
+def set_real(network: nnx.Module, real: bool) -> nnx.Module:
+    """The network with the weights of its layers of one bit as they are, or as bits; itself, changed."""
+    for _, module in nnx.iter_modules(network):
+        if isinstance(module, BinaryConv):
+            module.real = real
+    return network
