@@ -28,6 +28,10 @@ Kernel = Float[Array, "rows columns inputs outputs"]
 def sign(x: Array, estimator: Estimator = "clip") -> Array:
     """+1 where `x` is at least 0, else -1. Its gradient is taken to be, where |x| <= 1, that of the identity (`clip`),
     or 2 - 2|x| (`polynomial`); elsewhere 0."""
+    return _signs(x)
+
+
+def _signs(x: Array) -> Array:
     return jnp.where(x >= 0, 1, -1).astype(x.dtype)
 
 
@@ -56,7 +60,7 @@ def binarised(kernel: Kernel) -> Kernel:
     channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n.
     """
     w = centred(kernel)
-    return jnp.abs(w).mean((0, 1, 2), keepdims=True) * sign(w)
+    return jnp.abs(w).mean((0, 1, 2), keepdims=True) * _signs(w)
 
 
 def _binarised_forward(kernel: Kernel) -> tuple[Kernel, Kernel]:
@@ -64,7 +68,7 @@ def _binarised_forward(kernel: Kernel) -> tuple[Kernel, Kernel]:
 
 
 def _binarised_backward(w: Kernel, gradient: Kernel) -> tuple[Kernel]:
-    signs, size = sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    signs, size = _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
     by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
     n, inputs = math.prod(w.shape[:3]), w.shape[2]
     return ((size * gradient * (jnp.abs(w) <= 1) + by_scale) * (1 - 1 / max(inputs, 2)) * n,)
