@@ -48,29 +48,37 @@ def centred(kernel: Kernel) -> Kernel:
     return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
 
 
-@jax.custom_vjp
 def binarised(kernel: Kernel) -> Kernel:
-    """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net).
+    """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net)."""
+    signs, size = factors(kernel)
+    return signs * size
 
-    Its gradient is that of the authors' code: with s the mean size, n the weights of a filter and c its input
-    channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n.
+
+@jax.custom_vjp
+def factors(kernel: Kernel) -> tuple[Kernel, Float[Array, "1 1 1 outputs"]]:
+    """The signs and the sizes whose product is `binarised`.
+
+    The gradient of the product is that of the authors' code: with s the mean size, n the weights of a filter and c its
+    input channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n. It comes by way of the signs alone, whose
+    gradient is s g; that of the sizes is taken to be nothing.
     """
     w = centred(kernel)
-    return jnp.abs(w).mean((0, 1, 2), keepdims=True) * sign(w)
+    return sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
 
 
-def _binarised_forward(kernel: Kernel) -> tuple[Kernel, Kernel]:
-    return binarised(kernel), centred(kernel)
+def _factors_forward(kernel: Kernel) -> tuple[tuple[Kernel, Array], Kernel]:
+    return factors(kernel), centred(kernel)
 
 
-def _binarised_backward(w: Kernel, gradient: Kernel) -> tuple[Kernel]:
+def _factors_backward(w: Kernel, gradients: tuple[Kernel, Array]) -> tuple[Kernel]:
     signs, size = sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    gradient = gradients[0] / jnp.maximum(size, jnp.finfo(w.dtype).tiny)
     by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
     n, inputs = math.prod(w.shape[:3]), w.shape[2]
     return ((size * gradient * (jnp.abs(w) <= 1) + by_scale) * (1 - 1 / max(inputs, 2)) * n,)
 
 
-binarised.defvjp(_binarised_forward, _binarised_backward)
+factors.defvjp(_factors_forward, _factors_backward)
 
 
 class BinaryConv(nnx.Module, pytree=False):
@@ -105,9 +113,20 @@ class BinaryConv(nnx.Module, pytree=False):
         self.scale = nnx.Param(np.full(width_out, 1 / math.sqrt(fan_in), np.float32)) if scale == "learned" else None
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel = jnp.asarray(self.weights(), x.dtype)
-        y = grouped_conv(sign(x, self.estimator), kernel, self.strides, self.dilation, self.groups)
-        return y if self.scale is None else y * jnp.asarray(self.scale.get_value(), x.dtype)[None, None, None]
+        kernel, scale = self.factors()
+        signs = sign(x, self.estimator)
+        y = grouped_conv(signs, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
+        return y if scale is None else y * jnp.asarray(scale, x.dtype)[None, None, None]
+
+    def factors(self) -> tuple[Kernel, Float[Array, "outputs"] | None]:
+        """A kernel, and what its outputs are multiplied by. Unless weights are real the kernel is +1 and -1: the
+        convolution is then a sum of whole numbers, which is the same in any order."""
+        kernel = jnp.asarray(self.kernel.get_value())
+        if self.scaling == "mean" and not self.real:
+            signs, size = factors(kernel)
+            return signs, size[0, 0, 0]
+        scale = None if self.scale is None else jnp.asarray(self.scale.get_value())
+        return kernel if self.real else sign(kernel), scale
 
     def weights(self) -> Kernel:
         """As they are multiplied: two values a filter, unless they are real."""
