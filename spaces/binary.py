@@ -300,9 +300,7 @@ def _skip_cost(width_in: int, width: int, size: int) -> np.ndarray:
     return counts(macs=weights * size**2, weights=weights + width, scales=2 * width_in)
 
 
-def _operation(
-    style: Style, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool
-) -> nnx.Module:
+def _operation(style: Style, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
     if name in style.form.taps:
         return Convolved(style, name, width, stride, draw, affine)
     if name == SKIP and stride > 1:

@@ -52,29 +52,37 @@ def centred(kernel: Kernel) -> Kernel:
     return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
 
 
-@jax.custom_vjp
 def binarised(kernel: Kernel) -> Kernel:
-    """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net).
+    """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net)."""
+    signs, size = factors(kernel)
+    return signs * size
 
-    Its gradient is that of the authors' code: with s the mean size, n the weights of a filter and c its input
-    channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n.
+
+@jax.custom_vjp
+def factors(kernel: Kernel) -> tuple[Kernel, Float[Array, "1 1 1 outputs"]]:
+    """The signs and the sizes whose product is `binarised`.
+
+    The gradient of the product is that of the authors' code: with s the mean size, n the weights of a filter and c its
+    input channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n. It comes by way of the signs alone, whose
+    gradient is s g; that of the sizes is taken to be nothing.
     """
     w = centred(kernel)
-    return jnp.abs(w).mean((0, 1, 2), keepdims=True) * _signs(w)
+    return _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
 
 
-def _binarised_forward(kernel: Kernel) -> tuple[Kernel, Kernel]:
-    return binarised(kernel), centred(kernel)
+def _factors_forward(kernel: Kernel) -> tuple[tuple[Kernel, Array], Kernel]:
+    return factors(kernel), centred(kernel)
 
 
-def _binarised_backward(w: Kernel, gradient: Kernel) -> tuple[Kernel]:
+def _factors_backward(w: Kernel, gradients: tuple[Kernel, Array]) -> tuple[Kernel]:
     signs, size = _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    gradient = gradients[0] / jnp.maximum(size, jnp.finfo(w.dtype).tiny)
     by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
     n, inputs = math.prod(w.shape[:3]), w.shape[2]
     return ((size * gradient * (jnp.abs(w) <= 1) + by_scale) * (1 - 1 / max(inputs, 2)) * n,)
 
 
-binarised.defvjp(_binarised_forward, _binarised_backward)
+factors.defvjp(_factors_forward, _factors_backward)
 
 
 class BinaryConv(nnx.Module, pytree=False):
@@ -82,7 +90,7 @@ class BinaryConv(nnx.Module, pytree=False):
 
     `scale` is the mean size of a filter's weights (`mean`), a parameter (`learned`), or 1 (`none`). With `groups`, each
     group of outputs sees its group of inputs alone. With `real`, weights are as they are and activations alone are of
-    one bit: the first step of a training in two.
+    one bit: the first step of a training in two. Without `signs`, activations are as they are too.
     """
 
     def __init__(
@@ -98,20 +106,33 @@ class BinaryConv(nnx.Module, pytree=False):
         scale: Scale = "mean",
         estimator: Estimator = "clip",
         real: bool = False,
+        signs: bool = True,
     ):
         if width_in % groups or width_out % groups:
             raise ValueError(f"groups={groups} must divide width_in={width_in} and width_out={width_out}")
         self.strides, self.dilation, self.groups = strides, dilation, groups
         self.scaling, self.estimator, self.real = scale, estimator, real
+        self.signs = signs
         fan_in = math.prod(taps) * width_in // groups
         self.kernel = nnx.Param(normal(draw, (*taps, width_in // groups, width_out), 1 / math.sqrt(fan_in)))
         # Outputs then have about the variance of the first batch's inputs.
         self.scale = nnx.Param(np.full(width_out, 1 / math.sqrt(fan_in), np.float32)) if scale == "learned" else None
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel = jnp.asarray(self.weights(), x.dtype)
-        y = grouped_conv(sign(x, self.estimator), kernel, self.strides, self.dilation, self.groups)
-        return y if self.scale is None else y * jnp.asarray(self.scale.get_value(), x.dtype)[None, None, None]
+        kernel, scale = self.factors()
+        signs = sign(x, self.estimator) if self.signs else x
+        y = grouped_conv(signs, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
+        return y if scale is None else y * jnp.asarray(scale, x.dtype)[None, None, None]
+
+    def factors(self) -> tuple[Kernel, Float[Array, "outputs"] | None]:
+        """A kernel, and what its outputs are multiplied by. Unless weights are real the kernel is +1 and -1: the
+        convolution is then a sum of whole numbers, which is the same in any order."""
+        kernel = jnp.asarray(self.kernel.get_value())
+        if self.scaling == "mean" and not self.real:
+            signs, size = factors(kernel)
+            return signs, size[0, 0, 0]
+        scale = None if self.scale is None else jnp.asarray(self.scale.get_value())
+        return kernel if self.real else sign(kernel), scale
 
     def weights(self) -> Kernel:
         """As they are multiplied: two values a filter, unless they are real."""
@@ -155,6 +176,6 @@ class PReLU(nnx.Module, pytree=False):
 def set_real(network: nnx.Module, real: bool) -> nnx.Module:
     """The network with the weights of its layers of one bit as they are, or as bits; itself, changed."""
     for _, module in nnx.iter_modules(network):
-        if isinstance(module, BinaryConv):
+        if isinstance(module, BinaryConv) and module.signs:
             module.real = real
     return network

@@ -350,3 +350,17 @@ def test_a_mixture_of_a_sampled_network_is_one_hot_and_has_gradients(key):
     updates, _ = strategy.optimiser().update(gradient, strategy.optimiser().init(logits), logits)
     assert not np.asarray(updates.left).any()
     assert np.asarray(updates.ops).all()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_same_cells_with_real_weights_have_no_operations_of_bits(template, key):
+    space = small(template, real=True)
+    network = space.build(row(space), key)
+    held = sum(each.size for each in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    found = {name: float(each[0]) for name, each in space.cost(jnp.asarray(row(space))[None]).items()}
+    one_bit = {name: float(each[0]) for name, each in small(template).cost(jnp.asarray(row(space))[None]).items()}
+    assert found["params"] == held == one_bit["params"]
+    assert found["bops"] == 0
+    assert found["flops"] == found["macs"] == found["ops"] == one_bit["macs"]
+    convs = [each for _, each in nnx.iter_modules(network) if isinstance(each, BinaryConv)]
+    assert all(conv.real and not conv.signs for conv in convs)
