@@ -7,7 +7,7 @@ https://arxiv.org/abs/1808.00278; Bulat & Tzimiropoulos, "XNOR-Net++", 2019, htt
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -120,8 +120,8 @@ class BinaryConv(nnx.Module, pytree=False):
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
         kernel, scale = self.factors()
-        signs = sign(x, self.estimator) if self.signs else x
-        y = grouped_conv(signs, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
+        seen: Any = sign(x, self.estimator) if self.signs else x
+        y = grouped_conv(seen, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
         return y if scale is None else y * jnp.asarray(scale, x.dtype)[None, None, None]
 
     def factors(self) -> tuple[Kernel, Float[Array, "outputs"] | None]:
