@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 SCALES = tuple(2 ** (i / 3) for i in range(3))
+LEVELS = 5  # of a pyramid
 RATIOS = (0.5, 1.0, 2.0)  # height to width
 ANCHORS = len(SCALES) * len(RATIOS)  # at each place
 MOST_STRIDES, LEAST_STRIDES = 4, 2  # of the side of the smallest ones; of fewer, some objects lie between all anchors
