@@ -68,7 +68,7 @@ def test_a_detector_finds_the_objects_of_scenes(optimised):
 
 @pytest.mark.slow
 def test_a_detector_learns_eight_photos_by_heart(optimised):
-    """Small objects, crowded ones and large ones: what a narrow network does not find here it cannot be shown at all."""
+    """Of which some have few pixels, and some are crowded."""
     folder = SHARED / "images/bccd"
     if not folder.exists():
         pytest.skip(f"NAS_SHARED: {folder} is absent")

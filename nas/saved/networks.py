@@ -60,10 +60,10 @@ class Exported:
         self.classes = self.kind.named("classes", description.get("classes") or ())
         self.resize: Resize | None = description.get("resize")
         self.exits: int = network.exits if isinstance(network, Headed) else 1
-        self._parts = functools.cache(self._parts_of)
+        self._left = functools.cache(self._left_at)
 
-    def _parts_of(self, exit: int) -> tuple[nnx.Module, tuple[Graph, nnx.State, nnx.State]]:
-        """The network that is left at an exit, and its parts."""
+    def _left_at(self, exit: int) -> tuple[Any, tuple[Graph, nnx.State, nnx.State]]:
+        """The network that is left at an exit, and its structure, weights and statistics."""
         whole: Any = self.network
         network = whole.ended(exit) if self.exits > 1 else whole
         return network, split(network)
@@ -80,9 +80,8 @@ class Exported:
         return self._answered(self._checked(images), self.kind.answers, exit)
 
     def _answered(self, images: np.ndarray, answers: Callable[[Any], Any], exit: int | None) -> np.ndarray:
-        module, parts_of_network = self._parts(self._exit(exit))
+        network, (graph, weights, statistics) = self._left(self._checked_exit(exit))
         if not len(images):
-            network: Any = module
             one = jax.eval_shape(lambda: network(jnp.zeros((1, *images.shape[1:])), train=False))
             return np.asarray(answers(jax.tree.map(lambda each: jnp.zeros(each.shape), one)))[:0]
         parts, size = [], _batch(images.shape[1])
@@ -90,12 +89,11 @@ class Exported:
             batch = images[start : start + size]
             # The last batch is filled up with black: one shape is one program.
             filled = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            graph, weights, statistics = parts_of_network
             outputs = batch_logits(graph, self.scaling, "float32", weights, statistics, filled, ())
             parts.append(np.asarray(answers(outputs))[: len(batch)])
         return np.concatenate(parts)
 
-    def _exit(self, exit: int | None) -> int:
+    def _checked_exit(self, exit: int | None) -> int:
         if exit is None:
             return self.exits
         if self.exits == 1:
