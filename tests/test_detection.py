@@ -258,8 +258,8 @@ def test_what_is_right_has_a_precision_of_one_and_nothing_found_of_none():
 def test_images_that_are_judged_twice_count_once():
     labels = np.concatenate([objects((0.1, 0.1, 0.4, 0.4, 0)), objects((0.5, 0.5, 0.9, 0.9, 1))])
     right = np.array([[[0.1, 0.1, 0.4, 0.4, 0.9, 0]], [[0.5, 0.5, 0.9, 0.9, 0.8, 1]]], np.float32)
-    judged = [(right, np.array([True, True]))]
-    again = [(right[:1], np.array([True])), (right, np.array([False, True]))]
+    judged = [([right], np.array([True, True]))]
+    again = [([right[:1]], np.array([True])), ([right], np.array([False, True]))]
     assert KIND.metrics(judged, labels) == KIND.metrics(again, labels)
     assert KIND.metrics(judged, labels)["minus_ap"] == pytest.approx(-1)
 
