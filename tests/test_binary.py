@@ -240,8 +240,9 @@ def test_cells_add_the_output_of_the_cell_before(key):
 
 def test_weights_are_real_in_a_search_where_the_template_says_so(key):
     for template, expected in (("bnas", {True, False}), ("bats", {True}), ("beihang", {False})):
-        layers = [binary._fit(template, 4, 4, generator(key), False)]
-        layers.append(binary._operation(template, binary.FORMS[template].ops[-1], 4, 1, generator(key), False))
+        style = binary.Style(template, real=False)
+        layers = [binary._fit(style, 4, 4, generator(key), False)]
+        layers.append(binary._operation(style, binary.FORMS[template].ops[-1], 4, 1, generator(key), False))
         convs = [c for layer in layers for _, c in nnx.iter_modules(layer) if isinstance(c, BinaryConv)]
         assert {conv.real for conv in convs} == expected
 

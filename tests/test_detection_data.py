@@ -50,8 +50,9 @@ def test_an_edge_in_the_photo_is_where_its_share_of_the_side_is(shape, size, dat
         line = square[0, :, 0] if axis == 0 else square[:, 0, 0]
         filled = round(length * size / side)
         assert not line[filled:].any()
-        # Half a pixel, in which the edge is found; along the shorter side another half, by which it was rounded.
-        allowed = 0.5 if length == side else 1
+        # Half a pixel, in which the edge is found, and a quarter, by which the filter, cut off at the border, may move
+        # it; along the shorter side another half, by which it was rounded.
+        allowed = 0.75 if length == side else 1.25
         assert abs((line[:filled] < 128).sum() - edge / side * size) <= allowed + 1e-3
 
 
