@@ -36,7 +36,8 @@ from nas.training.hypergradient import MIXTURE, WEIGHTS, Batch, gradients
 from nas.training.net import split
 from nas.training.recipe import Recipe
 from nas.training.sgd import Program
-from spaces.darts import EDGES, Darts
+from spaces.cell_pairs import EDGES
+from spaces.darts import Darts
 from spaces.layers import BatchNorm
 from strategies import RECIPES
 from strategies.differentiable import Differentiable, Logits, gumbel_darts

@@ -10,6 +10,7 @@ SPACES = {
     "nasbench201": "spaces.nasbench201",
     "darts": "spaces.darts",
     "nasnet": "spaces.nasnet",
+    "binary": "spaces.binary",
     "nas-fpn": "spaces.nas_fpn",
 }
 

@@ -1,6 +1,7 @@
 """What a space may do besides: the closed list of it, each a protocol, with what holds for a space that has it not."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +82,21 @@ class Celled(Protocol):
 def trains_as_cells(space: Space) -> bool:
     """Whether a recipe may have an auxiliary head and drop path: see `Celled`."""
     return isinstance(space, Celled) and space.cells_train
+
+
+@runtime_checkable
+class OneBit(Protocol):
+    one_bit: bool  # True where the layers of networks are `spaces.binary_ops.BinaryConv`
+
+
+def is_one_bit(space: Space) -> bool:
+    """Whether a recipe may train weights as real ones first: see `OneBit`."""
+    return isinstance(space, OneBit) and space.one_bit
+
+
+@runtime_checkable
+class Advised(Protocol):
+    recipes: Mapping[str, Mapping[str, Any]]  # fields of `training` and `final` that differ from the usual defaults
 
 
 @runtime_checkable

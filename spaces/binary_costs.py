@@ -5,6 +5,7 @@ https://arxiv.org/abs/1603.05279, section 4.1, and Liu et al., "Bi-Real Net", 20
 Authors differ in what they count, so the formula is shown wherever published counts are.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -33,19 +34,22 @@ class Counts(NamedTuple):
 def costs(counts: Counts, *, learned: bool = False) -> dict[str, Any]:
     """`macs`, `params`, `bops` (multiply-adds of two bits), `flops` (those of others), `ops` and `bits`, the size of a
     packed file. Scales of filters are parameters where they are `learned`, and are in the file in any case."""
-    whole = _whole(counts, learned)
-    return {name: each / WORD if name == "ops" else each for name, each in whole.items()}
+    return scaled(whole(counts, learned))
 
 
 def summed(fixed: Counts, table: Counts, encodings: Encodings, *, learned: bool = False) -> dict[str, jax.Array]:
     """The costs of architectures `[n, decisions]`: of what all have, and of what each choice adds, as arrays
     `[decisions, choices]`. Rounded once, to float32."""
-    tables = {name: np.asarray(each, np.int64) for name, each in _whole(table, learned).items()}
-    found = additive_costs(_whole(fixed, learned), tables, encodings)
-    return {name: each / WORD if name == "ops" else each for name, each in found.items()}
+    tables = {name: np.asarray(each, np.int64) for name, each in whole(table, learned).items()}
+    return scaled(additive_costs(whole(fixed, learned), tables, encodings))
 
 
-def _whole(counts: Counts, learned: bool) -> dict[str, Any]:
+def scaled(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """The costs of their whole numbers."""
+    return {name: each / WORD if name == "ops" else each for name, each in whole.items()}
+
+
+def whole(counts: Counts, learned: bool) -> dict[str, Any]:
     """The costs in whole numbers: `ops` in 64ths."""
     n = counts
     return {

@@ -28,6 +28,10 @@ Kernel = Float[Array, "rows columns inputs outputs"]
 def sign(x: Array, estimator: Estimator = "clip") -> Array:
     """+1 where `x` is at least 0, else -1. Its gradient is taken to be, where |x| <= 1, that of the identity (`clip`),
     or 2 - 2|x| (`polynomial`); elsewhere 0."""
+    return _signs(x)
+
+
+def _signs(x: Array) -> Array:
     return jnp.where(x >= 0, 1, -1).astype(x.dtype)
 
 
@@ -63,7 +67,7 @@ def factors(kernel: Kernel) -> tuple[Kernel, Float[Array, "1 1 1 outputs"]]:
     gradient is s g; that of the sizes is taken to be nothing.
     """
     w = centred(kernel)
-    return sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    return _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
 
 
 def _factors_forward(kernel: Kernel) -> tuple[tuple[Kernel, Array], Kernel]:
@@ -71,7 +75,7 @@ def _factors_forward(kernel: Kernel) -> tuple[tuple[Kernel, Array], Kernel]:
 
 
 def _factors_backward(w: Kernel, gradients: tuple[Kernel, Array]) -> tuple[Kernel]:
-    signs, size = sign(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    signs, size = _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
     gradient = gradients[0] / jnp.maximum(size, jnp.finfo(w.dtype).tiny)
     by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
     n, inputs = math.prod(w.shape[:3]), w.shape[2]

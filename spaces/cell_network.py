@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from spaces.cell_kit import PLAIN, Counts, Kit, counts
 from spaces.cell_ops import spread
 from spaces.cell_runs import Drop, Run, Shape
 from spaces.layers import BatchNorm, Conv, Pointwise, normal, stages
@@ -35,12 +36,13 @@ class Frame:
     image_size: int
     image_channels: int
     num_classes: int
+    kit: Kit = PLAIN
 
     def __post_init__(self):
-        for name, value in dataclasses.asdict(self).items():
-            least = {"width": 2, "cells": 2, "num_classes": 0}.get(name, 1)
-            if name != "stem" and value < least:
-                raise ValueError(f"{name}={value} must be at least {least}")
+        least = {"width": 2, "cells": 2, "stem_multiplier": 1, "image_size": 1, "image_channels": 1, "num_classes": 0}
+        for name, number in least.items():
+            if getattr(self, name) < number:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {number}")
         if self.width % 2:
             raise ValueError(f"width={self.width} must be even")
         if self.stem not in ("cifar", "imagenet"):
@@ -76,8 +78,8 @@ class Frame:
         last = {shape.out: shape.width * outputs[shape.reduction] for shape in self.shapes(outputs)}
         return tuple((side, side, channels) for side, channels in last.items())
 
-    def cost(self, outputs: tuple[int, int]) -> tuple[int, int]:
-        """Multiply-adds and parameters (normalisation affine) of all but the operations of cells."""
+    def cost(self, outputs: tuple[int, int]) -> Counts:
+        """Of all but the operations of cells."""
         sides = [self.image_size]
         if self.stem == "imagenet":
             half = self.width // 2
@@ -88,16 +90,20 @@ class Frame:
         else:
             stem = [(self.image_channels, self.stem_multiplier * self.width)]
         macs = sum(9 * i * o * side**2 for (i, o), side in zip(stem, sides, strict=True))
-        params = sum(9 * i * o + 2 * o for i, o in stem)
+        weights = sum(9 * i * o for i, o in stem)
         shapes = self.shapes(outputs)
+        found = counts(macs=macs, weights=weights, channels=sum(i if self.kit.norm_first else o for i, o in stem))
         for shape in shapes:
             inner = shape.width * outputs[shape.reduction]
             for i in range(shape.length):
                 before = (shape.width_in, (shape.width_in[1], inner), (inner, inner))[min(i, 2)]
-                weights = sum(before) * shape.width
-                macs, params = macs + weights * shape.size**2, params + weights + 4 * shape.width
+                halves = shape.after_reduction and i == 0
+                found += self.kit.fit_cost(before[0], shape.width, shape.size, halves)
+                found += self.kit.fit_cost(before[1], shape.width, shape.size, False)
+            if self.kit.skip_cost and shape.reduction and shape.first:
+                found += self.kit.skip_cost(shape.width_in[1], inner, shape.out)
         last = shapes[-1].width * outputs[shapes[-1].reduction]
-        return macs + last * self.num_classes, params + last * self.num_classes + self.num_classes
+        return found + counts(macs=last * self.num_classes, weights=(last + 1) * self.num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +124,17 @@ class Sizes:
 
     cells_train: ClassVar[bool] = True  # see `spaces.abilities.Celled`
 
+    @property
+    def kit(self) -> Kit:
+        return PLAIN
+
     def __post_init__(self):
         _ = self.frame  # which says what is wrong with it
 
     @property
     def frame(self) -> Frame:
-        return Frame(**dataclasses.asdict(self))
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Frame)}
+        return Frame(**own)
 
     def own_sizes(self) -> dict:
         """Those that no task decides."""
@@ -142,9 +153,15 @@ class Stem(nnx.Module):
             widths = [(channels, frame.stem_multiplier * width)]
         strides = (2, 2) if self.large else (1, 1)
         self.convs = nnx.List([Conv((3, 3), i, o, draw, strides=strides, scale=spread(9 * i)) for i, o in widths])
-        self.norms = nnx.List([BatchNorm(o, affine=True) for _, o in widths])
+        self.first = frame.kit.norm_first
+        self.norms = nnx.List([BatchNorm(i if self.first else o, affine=True) for i, o in widths])
 
     def __call__(self, images: Array, train: bool) -> tuple[Array, Array]:
+        if self.first:
+            maps = [images]
+            for conv, norm in zip(self.convs, self.norms, strict=True):
+                maps.append(jax.nn.relu(conv(norm(maps[-1], train))))
+            return maps[-2] if self.large else maps[-1], maps[-1]
         x = self.norms[0](self.convs[0](images), train)
         if not self.large:
             return x, x
@@ -194,7 +211,8 @@ class Body(nnx.Module):
         scheduled: bool = False,
     ):
         self.stem = Stem(frame, draw)
-        self.runs = nnx.List([Run(shape, outputs, core(shape), draw, affine) for shape in frame.shapes(outputs)])
+        shapes = frame.shapes(outputs)
+        self.runs = nnx.List([Run(shape, outputs, core(shape), draw, affine, frame.kit) for shape in shapes])
         self.drop_cells = frame.cells if scheduled else None
 
     def __call__(

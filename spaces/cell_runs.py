@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.cell_ops import FactorizedReduce, relu_conv_norm
+from spaces.cell_kit import PLAIN, Kit
 
 LOOPED = True  # whether equal cells are one loop; written out they are the same, and take longer to compile
 
@@ -96,54 +96,80 @@ class Run(nnx.Module):
     and zeros stand for the weights that would.
     """
 
-    def __init__(self, shape: Shape, outputs: tuple[int, int], core: Any, draw: np.random.Generator, affine: bool):
+    def __init__(
+        self,
+        shape: Shape,
+        outputs: tuple[int, int],
+        core: Any,
+        draw: np.random.Generator,
+        affine: bool,
+        kit: Kit = PLAIN,
+    ):
         width, (before, last) = shape.width, shape.width_in
         out = width * outputs[shape.reduction]
-        fit = FactorizedReduce if shape.after_reduction else relu_conv_norm
+        fit, first = kit.fit, kit.halve if shape.after_reduction else kit.fit
         self.width = width
-        self.enter = nnx.List([fit(before, width, draw, affine), relu_conv_norm(last, width, draw, affine)])
-        self.second = nnx.List([relu_conv_norm(last, width, draw, affine)] if shape.length > 1 else [])
-        self.near = nnx.List([relu_conv_norm(out, width, draw, affine) for _ in range(shape.length - 1)])
-        self.far = nnx.List([relu_conv_norm(out, width, draw, affine) for _ in range(shape.length - 2)])
+        self.enter = nnx.List([first(before, width, draw, affine), fit(last, width, draw, affine)])
+        self.second = nnx.List([fit(last, width, draw, affine)] if shape.length > 1 else [])
+        self.near = nnx.List([fit(out, width, draw, affine) for _ in range(shape.length - 1)])
+        self.far = nnx.List([fit(out, width, draw, affine) for _ in range(shape.length - 2)])
         self.core, self.length = core, shape.length
+        # Cells may add the output of the cell before, which the first of a network does not.
+        self.adds, self.opens, self.joined = kit.skip is not None, shape.first == 0, out
+        strided = kit.skip is not None and shape.reduction and not self.opens
+        self.skip = nnx.List([kit.skip(last, out, draw)] if strided else [])  # pyright: ignore[reportOptionalCall]
 
     def __call__(self, before: Array, last: Array, path, train: bool, drop: Drop | None) -> tuple[Array, Array]:
         """The outputs of the last two cells, of all that there are so far."""
         first, next_ = (fit(x, path, train) for fit, x in zip(self.enter, (before, last), strict=True))
         run, parts = self.core.opened(path, train, drop)
+        beside = self._beside(last, first, path, train)
         if self.length == 1:
             out, left = run(first, next_, jax.tree.map(lambda leaf: leaf[0], parts))
+            out = _added(out, beside)
             if train:
                 self.core.keep(jax.tree.map(lambda leaf: leaf[None], left))
             return last, out
         ahead = self.second[0](last, path, train)
         if not LOOPED:
-            return self._written_out(run, parts, (first, next_, ahead), path, train)
+            return self._written_out(run, parts, (first, next_, ahead, beside), path, train)
         near, near_states = stack(self.near, self.length)
         far, far_states = (
             stack(self.far, self.length) if self.far else (near, jax.tree.map(jnp.zeros_like, near_states))
         )
 
         def cell(carry, part):
-            first, next_, ahead = carry
+            first, next_, ahead, beside = carry
             part, near_state, far_state = part
             out, left = run(first, next_, part)
+            out = _added(out, beside)
             next_, near_left = call(near, near_state, out, train)
             after, far_left = call(far, far_state, out, train)
-            return (ahead, next_, after), (out, left, near_left, far_left)
+            beside = None if beside is None else out
+            return (ahead, next_, after, beside), (out, left, near_left, far_left)
 
         parts = (parts, near_states, far_states)
-        _, (outs, left, near_left, far_left) = lax.scan(cell, (first, next_, ahead), parts)
+        _, (outs, left, near_left, far_left) = lax.scan(cell, (first, next_, ahead, beside), parts)
         if train:
             self.core.keep(left)
             unstack(self.near, near_left)
             unstack(self.far, far_left)
         return outs[-2], outs[-1]
 
+    def _beside(self, last: Array, like: Array, path, train: bool) -> Array | None:
+        """What is added to the output of the first cell here, where cells add anything: zeros in a network's first."""
+        if not self.adds or (self.opens and self.length == 1):
+            return None
+        if self.opens:
+            return jnp.zeros((*like.shape[:-1], self.joined), like.dtype)
+        return self.skip[0](last, path, train) if self.skip else last
+
     def _written_out(self, run, parts, inputs, path, train: bool) -> tuple[Array, Array]:
-        (first, next_, ahead), outs, lefts = inputs, [], []
+        (first, next_, ahead, beside), outs, lefts = inputs, [], []
         for i in range(self.length):
             out, left = run(first, next_, jax.tree.map(lambda leaf, i=i: leaf[i], parts))
+            out = _added(out, beside)
+            beside = None if beside is None else out
             outs, lefts = [*outs, out], [*lefts, left]
             if i < self.length - 1:
                 first, next_ = ahead, self.near[i](out, path, train)
@@ -152,3 +178,7 @@ class Run(nnx.Module):
         if train:
             self.core.keep(jax.tree.map(lambda *leaves: jnp.stack(leaves), *lefts))
         return outs[-2], outs[-1]
+
+
+def _added(out: Array, beside: Array | None) -> Array:
+    return out if beside is None else out + beside

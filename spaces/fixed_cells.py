@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from spaces.cell_kit import PLAIN, Kit, counts, priced
 from spaces.cell_network import Body, Frame, Network
-from spaces.cell_ops import SKIP, FactorizedReduce, cost, operation, relu_conv_norm
+from spaces.cell_ops import SKIP
 from spaces.cell_runs import Drop, Shape, stack, unstack
 from spaces.genotype import Cell, Genotype
 
@@ -18,14 +19,16 @@ class Fixed(nnx.Module):
     """One cell. What a node joins, instead of adding it, is brought back to the width of the cell; so are, in number of
     pixels, those inputs of a reduction cell that its output joins."""
 
-    def __init__(self, cell: Cell, width: int, reduction: bool, draw: np.random.Generator):
+    def __init__(self, cell: Cell, width: int, reduction: bool, draw: np.random.Generator, kit: Kit = PLAIN):
         self.wiring, self.concat, self.joined = cell.edges, cell.concat, cell.joined
         strides = [2 if reduction and source < 2 else 1 for _, source in cell.edges]
-        ops = [operation(op, width, stride, draw, True) for (op, _), stride in zip(cell.edges, strides, strict=True)]
+        ops = [
+            kit.operation(op, width, stride, draw, True) for (op, _), stride in zip(cell.edges, strides, strict=True)
+        ]
         self.ops = nnx.List(ops)
-        self.fits = nnx.List([relu_conv_norm(2 * width, width, draw, True) for _ in cell.joined])
+        self.fits = nnx.List([kit.fit(2 * width, width, draw, True) for _ in cell.joined])
         inputs = [state for state in cell.concat if state < 2 and reduction]
-        self.reduced = nnx.List([FactorizedReduce(width, width, draw, True) for _ in inputs])
+        self.reduced = nnx.List([kit.halve(width, width, draw, True) for _ in inputs])
         # What is never dropped.
         self.same = tuple(op == SKIP and stride == 1 for (op, _), stride in zip(cell.edges, strides, strict=True))
 
@@ -74,7 +77,7 @@ def fixed_network(
 
     def core(shape: Shape) -> FixedCore:
         cell = genotype.cell(shape.reduction)
-        cells = [Fixed(cell, shape.width, shape.reduction, draw) for _ in range(shape.length)]
+        cells = [Fixed(cell, shape.width, shape.reduction, draw, frame.kit) for _ in range(shape.length)]
         return FixedCore(cells, shape.first)
 
     if auxiliary and not frame.num_classes:
@@ -89,21 +92,15 @@ def outputs(genotype: Genotype) -> tuple[int, int]:
 
 
 def genotype_cost(frame: Frame, genotype: Genotype) -> dict[str, int]:
-    """The multiply-adds of one image and the parameters of the network of a genotype, without an auxiliary head."""
-    macs, params = frame.cost(outputs(genotype))
+    """The costs of the network of a genotype, without an auxiliary head: multiply-adds are those of one image."""
+    kit, found = frame.kit, frame.cost(outputs(genotype))
     for shape in frame.shapes(outputs(genotype)):
         for op, source in genotype.cell(shape.reduction).edges:
             strided = shape.reduction and source < 2
             size = shape.size if strided else shape.out
-            more = cost(op, shape.width, 2 if strided else 1, size)
-            macs, params = macs + shape.length * more[0], params + shape.length * more[1]
+            found += shape.length * kit.cost(op, shape.width, 2 if strided else 1, size)
         cell, width = genotype.cell(shape.reduction), shape.width
-        more = [fit_cost(width, shape.out)] * len(cell.joined)
-        more += [cost(SKIP, width, 2, shape.size) for state in cell.concat if state < 2 and shape.reduction]
-        macs, params = macs + shape.length * sum(m for m, _ in more), params + shape.length * sum(p for _, p in more)
-    return {"macs": macs, "params": params}
-
-
-def fit_cost(width: int, size: int) -> tuple[int, int]:
-    """Multiply-adds and parameters of what brings a node that joins its edges to the width of the cell."""
-    return 2 * width**2 * size**2, 2 * width**2 + 2 * width
+        more = [kit.fit_cost(2 * width, width, shape.out, False)] * len(cell.joined)
+        more += [kit.cost(SKIP, width, 2, shape.size) for state in cell.concat if state < 2 and shape.reduction]
+        found += shape.length * sum(more, counts())
+    return priced(frame.kit, found)

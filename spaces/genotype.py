@@ -6,6 +6,7 @@ the outputs of the cell before last and of the last cell; the nodes follow.
 
 import ast
 import warnings
+from collections.abc import Collection
 from typing import NamedTuple
 
 from spaces.abilities import Drawing
@@ -14,6 +15,7 @@ from spaces.cell_ops import NONE, OPERATIONS
 Edge = tuple[str, int]
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
 FORM = "Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=[2, ...], reduce=[...], reduce_concat=[...])"
+NAMES = tuple(op for op in OPERATIONS if op != NONE)
 LONGEST = 10_000  # characters; published ones have up to a thousand
 
 
@@ -50,13 +52,13 @@ def drawings(genotype: Genotype) -> list[Drawing]:
     return found
 
 
-def parse(text: str) -> Genotype:
+def parse(text: str, operations: Collection[str] = NAMES) -> Genotype:
     """Reads what `str` writes, and the other ways in which published code prints and declares the same.
 
     Those are: assigned to a name; without keywords; the two edges of each node in a list of their own; a third entry in
     an edge, which is its weight or the state of its own node; a concatenation as a tuple or a range.
 
-    Nothing is evaluated. Raises ValueError that says what is wrong.
+    `operations` are those that there are. Nothing is evaluated. Raises ValueError that says what is wrong.
     """
     if len(text) > LONGEST:
         raise ValueError(f"{quoted(text)} is longer than {LONGEST} characters, which no genotype is")
@@ -78,7 +80,9 @@ def parse(text: str) -> Genotype:
     if missing:
         raise ValueError(f"{quoted(text)} has no {missing[0]}; it is not of the form {FORM}")
     parts = {name: _sequence(text, name, node) for name, node in given}
-    return Genotype(*(_cell(text, name, parts[name], parts[f"{name}_concat"]) for name in ("normal", "reduce")))
+    return Genotype(
+        *(_cell(text, name, parts[name], parts[f"{name}_concat"], operations) for name in ("normal", "reduce"))
+    )
 
 
 def quoted(value: object) -> str:
@@ -131,7 +135,7 @@ def _flat(text: str, name: str, edges: list) -> list:
     return [edge for node in edges for edge in node]
 
 
-def _cell(text: str, name: str, edges: list, concat: list) -> Cell:
+def _cell(text: str, name: str, edges: list, concat: list, operations: Collection[str]) -> Cell:
     edges = _flat(text, name, edges)
     if not edges or len(edges) % 2:
         raise ValueError(f"{quoted(text)} has {len(edges)} edges in {name}, which must be two for each node")
@@ -139,10 +143,8 @@ def _cell(text: str, name: str, edges: list, concat: list) -> Cell:
         state, wrong = 2 + i // 2, f"{quoted(text)} has {quoted(edge)} in {name}"
         if not (isinstance(edge, tuple | list) and len(edge) in (2, 3)):
             raise ValueError(f"{wrong}, which is not an operation and the state that it is applied to")
-        if edge[0] not in OPERATIONS or edge[0] == NONE:
-            raise ValueError(
-                f"{wrong}, whose operation is not one of {', '.join(op for op in OPERATIONS if op != NONE)}"
-            )
+        if edge[0] not in operations:
+            raise ValueError(f"{wrong}, whose operation is not one of {', '.join(operations)}")
         if type(edge[1]) is not int or not 0 <= edge[1] < state:
             raise ValueError(f"{wrong}, whose state must lie in 0..{state - 1}")
         if len(edge) == 3 and type(edge[2]) is not float and not (type(edge[2]) is int and edge[2] == state):

@@ -19,9 +19,10 @@ from jaxtyping import Array, Bool, Float, Int
 from spaces import genotype as notation
 from spaces.abilities import Drawing, Published
 from spaces.base import Encodings, additive_costs
+from spaces.cell_kit import PLAIN
 from spaces.cell_network import Body, Sizes
-from spaces.cell_ops import SKIP, cost
-from spaces.fixed_cells import fit_cost, fixed_network, genotype_cost
+from spaces.cell_ops import SKIP
+from spaces.fixed_cells import fixed_network, genotype_cost
 from spaces.genotype import Cell, Genotype
 from spaces.layers import generator
 
@@ -137,20 +138,19 @@ class NasNet(Sizes):
         """What each choice adds: of the operations of all blocks (the second half with stride 2), of how they are
         combined, of how many states the cells join, and of how many inputs a reduction cell joins."""
         frame, edges = self.frame, 2 * BLOCKS
-        table = np.zeros((2, CELLS * (edges + BLOCKS) + 2, (STATES + 1) ** 2), np.int64)
+        table = np.zeros((CELLS * (edges + BLOCKS) + 2, (STATES + 1) ** 2, 6), np.int64)
         for shape in frame.shapes((1, 1)):
             first, combined = edges * shape.reduction, CELLS * edges + BLOCKS * shape.reduction
             for (i, op), stride in itertools.product(enumerate(OPS), (1, 2)):
-                more = cost(op, shape.width, stride, shape.size if stride == 2 else shape.out)
-                place = i + len(OPS) * (stride - 1)
-                table[:, first : first + edges, place] += shape.length * np.array(more)[:, None]
-            fit = shape.length * np.array(fit_cost(shape.width, shape.out))
-            table[:, combined : combined + BLOCKS, 1] += fit[:, None]
+                more = PLAIN.cost(op, shape.width, stride, shape.size if stride == 2 else shape.out)
+                table[first : first + edges, i + len(OPS) * (stride - 1)] += shape.length * more
+            fit = PLAIN.fit_cost(2 * shape.width, shape.width, shape.out, False)
+            table[combined : combined + BLOCKS, 1] += shape.length * fit
             if shape.reduction:
-                table[:, -1, :3] += np.outer(cost(SKIP, shape.width, 2, shape.size), np.arange(3))
+                table[-1, :3] += np.outer(np.arange(3), PLAIN.cost(SKIP, shape.width, 2, shape.size))
         for one, other in itertools.product(range(1, STATES + 1), repeat=2):
-            table[:, -2, one * (STATES + 1) + other] = frame.cost((one, other))
-        return {"macs": table[0], "params": table[1]}
+            table[-2, one * (STATES + 1) + other] = frame.cost((one, other))
+        return PLAIN.whole(table)
 
 
 def _parts(encodings: Encodings) -> tuple[Int[Array, "n 2 5 2"], Int[Array, "n 2 5 2"], Int[Array, "n 2 5"]]:

@@ -23,6 +23,7 @@ GRADIENT_STRATEGIES = {
     "fair-darts": "strategies.differentiable:fair_darts",
     "gumbel-darts": "strategies.differentiable:gumbel_darts",
     "snas": "strategies.differentiable:snas",
+    "bnas": "strategies.differentiable:bnas",
 }
 
 # How each trains the weights beside its logits, as published: fields of `nas.training.recipe.Recipe`. The steps follow
@@ -43,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # The setting of NAS-Bench-201.
     "gumbel-darts": {**_DARTS, "weight_decay": 5e-4, "nesterov": True},
     "snas": _DARTS,
+    "bnas": _DARTS,
 }
 
 

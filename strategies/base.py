@@ -131,6 +131,6 @@ class GradientStrategy(Protocol):
         """The mixture of which the validation error is tracked."""
         ...
 
-    def penalty(self, logits: Any, mixing: Mixing) -> Float[Array, ""]:
+    def penalty(self, logits: Any, mixing: Mixing, progress: Float[Array, ""] | float) -> Float[Array, ""]:
         """What is added to the loss by which logits learn."""
         ...

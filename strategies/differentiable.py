@@ -68,6 +68,10 @@ class Differentiable:
     """Whether logits learn from a half of the training data that weights never see; else both from all."""
     zero_one: float = 0.0
     """Weight of a loss that pulls sigmoid gates to 0 or 1."""
+    diversity: float = 0.0
+    """Weight of the entropy of operations, averaged over edges, which is taken off the loss of the logits (BNAS: 1)."""
+    diversity_decay: float = 7.7 / 49
+    """The share of the search in which that weight falls to 1/e: in BNAS 7.7 of the 50 epochs."""
     auxiliary_skip: float = 0.0
     """What is added to the weights of skips at first, and falls to 0 over the epochs; in a space that has skips."""
     max_skips: int | None = None
@@ -78,10 +82,10 @@ class Differentiable:
     """Weight of the expected costs, as shares of their limits, while the architecture to derive exceeds these."""
 
     def __post_init__(self):
-        for name in ("temperature", "last_temperature", "learning_rate"):
+        for name in ("temperature", "last_temperature", "learning_rate", "diversity_decay"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
-        for name in ("weight_decay", "zero_one", "auxiliary_skip", "stop_growth", "cost_weight"):
+        for name in ("weight_decay", "zero_one", "diversity", "auxiliary_skip", "stop_growth", "cost_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 <= self.warmup < 1:
@@ -94,6 +98,8 @@ class Differentiable:
             raise ValueError(f"momentum={self.momentum} must lie in [0, 1)")
         if self.gate == "sigmoid" and self.sample != "none":
             raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
+        if self.diversity and self.gate != "softmax":
+            raise ValueError(f"diversity={self.diversity} needs gate='softmax'")
         if self.zero_one and self.gate != "sigmoid":
             raise ValueError(f"zero_one={self.zero_one} needs gate='sigmoid'")
         if not self.bilevel and self.order != "first":
@@ -146,9 +152,15 @@ class Differentiable:
         hard, nothing = jax.nn.one_hot(noisy.argmax(1), noisy.shape[1]), soft - jax.lax.stop_gradient(soft)
         return hard + nothing if self.others else hard * (1 + nothing)
 
-    def penalty(self, logits: Logits, mixing: Mixing) -> Float[Array, ""]:
-        """FairDARTS, eq. 5."""
-        return -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=_which(mixing, mixing.none) < 1)
+    def penalty(self, logits: Logits, mixing: Mixing, progress: Float[Array, ""] | float) -> Float[Array, ""]:
+        """FairDARTS, eq. 5, and BNAS, eq. 5, in which the sum is over all edges of both cells."""
+        competes = _which(mixing, mixing.none) < 1
+        found = -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=competes)
+        if not self.diversity:
+            return found
+        shares = jax.nn.softmax(mixing.masked(logits.ops))
+        entropy = -jax.scipy.special.xlogy(shares, shares).sum(1).mean()
+        return found - self.diversity * jnp.exp(-progress / self.diversity_decay) * entropy
 
     def _edge_weights(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges 1"]:
         if not self.edges:
@@ -169,6 +181,11 @@ def pc_darts() -> Differentiable:
 
 def fair_darts() -> Differentiable:
     return Differentiable(gate="sigmoid", zero_one=10.0, learning_rate=3e-3, momentum=0.9)
+
+
+def bnas() -> Differentiable:
+    """Kim et al., "Learning Architectures for Binary Networks", 2020, https://arxiv.org/abs/2002.06963, section 4.3."""
+    return Differentiable(diversity=1.0)
 
 
 def gumbel_darts() -> Differentiable:

@@ -146,7 +146,7 @@ def test_a_gate_that_does_not_compete_knows_no_none(space):
     assert (np.asarray(space.edge_ops(jnp.asarray(row)[None])) != none).sum() == round(sum(mixing.kept))
     others = np.delete(np.asarray(logits.ops), none, axis=1)
     expected = -10 * ((1 / (1 + np.exp(-others)) - 0.5) ** 2).mean()
-    np.testing.assert_allclose(fair_darts().penalty(most, mixing), expected, rtol=1e-5)
+    np.testing.assert_allclose(fair_darts().penalty(most, mixing, 0.5), expected, rtol=1e-5)
 
 
 def test_every_gradient_strategy_brings_its_published_recipe():

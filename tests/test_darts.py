@@ -23,7 +23,8 @@ from spaces import cell_runs
 from spaces import genotype as notation
 from spaces.base import architecture_id, fingerprint
 from spaces.cell_ops import OPERATIONS, cost, max_pool, mean_pool, operation
-from spaces.darts import CELL, EDGES, OPS, PAIRS, PRESETS, Darts, edge_ops, prune
+from spaces.cell_pairs import EDGES, PAIRS, Rows
+from spaces.darts import OPS, PRESETS, Darts, prune
 from spaces.fixed_cells import Fixed, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
 from spaces.layers import generator
@@ -36,6 +37,8 @@ SEARCH, CIFAR, IMAGENET = (PRESETS[name] for name in ("search", "cifar", "imagen
 SMALL = Darts(width=4, cells=3, stem_multiplier=1, image_size=8, image_channels=1, num_classes=3)
 V2 = (3, 3, 0, 3, 3, 0, 2, 3, 1, 2, 5, 0, 0, 2, 0, 2, 1, 0, 2, 4, 0, 2)
 
+ROWS = Rows(len(OPS))
+CELL = ROWS.cell
 rows_of = st.tuples(*(st.integers(0, size - 1) for size in CELL * 2)).map(lambda row: np.array(row, np.int32))
 light = settings(max_examples=25, deadline=None)
 canonical = jax.jit(SMALL.canonical)
@@ -352,7 +355,7 @@ def test_random_weights_derive_legal_genotypes_by_the_rule(key):
         assert [list(cell.edges) for cell in found] == [derived_by_the_rule(half) for half in np.split(each, 2)]
         for cell in found:
             assert all(first[1] != second[1] for first, second in zip(cell.edges[::2], cell.edges[1::2], strict=True))
-    into = np.split(np.asarray(edge_ops(rows)).reshape(2000, -1) > 0, np.cumsum([2, 3, 4]), axis=1)
+    into = np.split(np.asarray(ROWS.edge_ops(jnp.asarray(rows))).reshape(2000, -1) > 0, np.cumsum([2, 3, 4]), axis=1)
     assert all((edges.sum(1) == 2).all() for edges in into)
 
 
@@ -364,7 +367,7 @@ def test_a_pair_of_mixtures_is_the_two_cells(key):
 @light
 @given(row=rows_of)
 def test_the_mixture_of_one_architecture_derives_it(row):
-    np.testing.assert_array_equal(derive(jnp.eye(8)[edge_ops(jnp.asarray(row))]), row)
+    np.testing.assert_array_equal(derive(jnp.eye(8)[ROWS.edge_ops(jnp.asarray(row))]), row)
 
 
 # Equal cells
@@ -514,7 +517,7 @@ def soft(affine, images):
 
 @pytest.mark.slow
 def test_a_mixture_of_one_architecture_is_its_path_in_training(affine, images, found):
-    one_hot = jnp.eye(8)[edge_ops(jnp.asarray(PATHS[0]))]
+    one_hot = jnp.eye(8)[ROWS.edge_ops(jnp.asarray(PATHS[0]))]
     logits, left, by_weights, _ = measure_mixture(*affine, images, halves(one_hot))
     np.testing.assert_allclose(logits, found(0)["train"], rtol=2e-3, atol=2e-4)
     for one, other in zip(*(jax.tree.leaves(tree) for tree in (by_weights, found(0)["gradient"])), strict=True):

@@ -19,7 +19,7 @@ from nas.training.net import alone, calibrate, flatten, images_at_once, measure,
 from nas.training.pretraining import Pretraining
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
-from spaces.abilities import shares_weights, trains_as_cells
+from spaces.abilities import is_one_bit, shares_weights, trains_as_cells
 from spaces.base import Space, architecture_id, costs
 from spaces.shared import select
 
@@ -136,7 +136,9 @@ def check(space: Space, recipe: Recipe) -> None:
     """Raises UsageError for a recipe that asks for what the networks of a space have not."""
     for field in ("auxiliary", "drop_path"):
         if getattr(recipe, field) and not trains_as_cells(space):
-            raise UsageError(f"final.{field}={getattr(recipe, field)} needs a network of cells: darts, nasnet")
+            raise UsageError(f"final.{field}={getattr(recipe, field)} needs a network of cells: darts, nasnet, binary")
+    if recipe.real_weights and not is_one_bit(space):
+        raise UsageError(f"final.real_weights={recipe.real_weights} needs a network of one bit: binary, binary-width")
     if recipe.auxiliary:
         try:
             build: Any = space.build

@@ -11,6 +11,7 @@ from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
 from nas.tasks.kinds.classification import Classification
 from nas.training.pretraining import Pretraining, with_channels
+from nas.training.recipe import FINAL_ONLY
 from nas.training.sgd import augmentation
 from spaces.base import Space
 from spaces.product import Product
@@ -24,7 +25,7 @@ def check_pretraining(settings: Config) -> None:
         if settings.pretrain_image_size is not None:
             raise UsageError(f"pretrain_image_size={settings.pretrain_image_size} is of no use without --pretrain TASK")
         return
-    for field in ("drop_path", "auxiliary"):
+    for field in FINAL_ONLY:
         if getattr(settings.pretraining, field):
             raise UsageError(f"pretraining.{field}={getattr(settings.pretraining, field)} must be 0: it is for final")
     if settings.task.startswith("table:"):

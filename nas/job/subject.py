@@ -35,8 +35,10 @@ from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
 from nas.training.net import head_costs
 from nas.training.pretraining import Pretraining
+from nas.training.recipe import FINAL_ONLY
 from nas.training.sgd import augmentation
 from spaces import callbacks
+from spaces.abilities import Advised
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
 from spaces.product import Product
@@ -74,7 +76,7 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     task = load_task(settings)
     space = _priced(settings, _ended(bind(settings.space, task), task))
     check_recipe(space, settings.final)
-    for field in ("drop_path", "auxiliary"):
+    for field in FINAL_ONLY:
         if getattr(settings.training, field):
             raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
     scores = scoring(settings.evaluator)
@@ -162,9 +164,10 @@ def _priced(settings: Config, space: Space) -> Space:
 
 
 def with_recipes(settings: Config, given: Data, subject: Subject) -> Config:
-    """The settings with the recipes of the kind of task, but for what the user gives."""
-    recipes = {} if subject.task is None else subject.task.kind.recipes
-    for name, own in recipes.items():
+    """The settings with the recipes of the kind of task, and of the space, but for what the user gives."""
+    of_kind = {} if subject.task is None else subject.task.kind.recipes
+    of_space = subject.space.recipes if isinstance(subject.space, Advised) else {}
+    for name, own in (*of_kind.items(), *of_space.items()):
         fields = {field: value for field, value in own.items() if field not in given.get(name, ())}
         settings = dataclasses.replace(settings, **{name: dataclasses.replace(getattr(settings, name), **fields)})
     return settings

@@ -224,7 +224,7 @@ def logits_step(rule: Rule, logits: Any, optimiser: Any, by_mixture: Array, key:
         # While logits are nearly equal, what a mixture costs says little of the architecture that it stands for. So
         # it is that one which decides whether costs count; otherwise they would go on falling until none is left.
         shares = [jnp.where(derived[name][0] > most, costs[name] / most, 0) for name, most in rule.limits]
-        return strategy.penalty(logits, mixing) + strategy.cost_weight * sum(shares, jnp.zeros(()))
+        return strategy.penalty(logits, mixing, progress) + strategy.cost_weight * sum(shares, jnp.zeros(()))
 
     gradient = jax.tree.map(jnp.add, pull(by_mixture)[0], jax.grad(penalty)(logits))
     updates, optimiser = strategy.optimiser().update(gradient, optimiser, logits)

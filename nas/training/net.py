@@ -23,6 +23,7 @@ from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
 from spaces.abilities import Varied
 from spaces.base import Space
+from spaces.binary_ops import set_real
 from spaces.layers import generator
 from spaces.shared import is_mixture, select
 
@@ -54,6 +55,12 @@ def split(network: nnx.Module) -> tuple[Graph, nnx.State, nnx.State]:
 def _interned(definition: nnx.GraphDef) -> Graph:
     """One object for equal structures: JAX then finds its program by identity, not by comparing them."""
     return Graph(definition)
+
+
+def with_real_weights(graph: Graph, weights: nnx.State, statistics: nnx.State) -> Graph:
+    """The structure of a network of one bit whose weights are as they are."""
+    network: Any = nnx.merge(graph.definition, weights, statistics, copy=True)
+    return split(set_real(network, True))[0]
 
 
 def forward(graph: Graph, weights, statistics, images: Array, path, *, train: bool, key=None) -> tuple[Any, nnx.State]:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 Optimiser = Literal["sgd", "adamw", "rmsprop"]
+FINAL_ONLY = ("drop_path", "auxiliary", "real_weights")  # what no training of shared weights has
 MOST = {"steps": 10**8, "batch_size": 10**5}  # memory is taken for all of them
 
 
@@ -32,6 +33,11 @@ class Recipe:
     weight_decay: float = 4e-5
     """Of tensors with more than one axis: added to the gradient before momentum (sgd, rmsprop), or taken off the
     weights, times the learning rate (adamw)."""
+    clip_weights: float = 0.0
+    """What weights, of tensors with more than one axis, are clipped to after each step; 0 switches it off. Weights of
+    one bit need 1: their signs cannot change any more once they have grown."""
+    real_weights: float = 0.0
+    """Of networks of one bit: the share of the steps, from the first, in which activations alone are of one bit."""
     ema: float = 0.0
     """Decay of the moving average of weights that a training gives in place of the last ones; 0 gives the last."""
     clip: float = 5.0
@@ -64,14 +70,14 @@ class Recipe:
         for name in MOST:
             if not 1 <= getattr(self, name) <= MOST[name]:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in 1..{MOST[name]}")
-        for name in ("learning_rate", "weight_decay", "clip", "checkpoint_seconds"):
+        for name in ("learning_rate", "weight_decay", "clip", "clip_weights", "checkpoint_seconds"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
         if not 0 <= self.min_learning_rate <= self.learning_rate:
             raise ValueError(
                 f"min_learning_rate={self.min_learning_rate} must lie in 0..learning_rate={self.learning_rate}"
             )
-        for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path", "jitter"):
+        for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path", "jitter", "real_weights"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
         if self.optimiser not in get_args(Optimiser):

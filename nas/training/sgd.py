@@ -24,7 +24,7 @@ from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
 from nas.training.driver import checkpoints, drive
-from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32
+from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32, with_real_weights
 from nas.training.optimiser import Average, optimiser
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices, drop_rates, learning_rates
@@ -32,7 +32,7 @@ from spaces.shared import decay_mask, put, select
 
 # What a step does not depend on, as `Program` has it.
 AT_ANY_PACE: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "min_learning_rate": 0.0, "schedule": "constant"}
-AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0}
+AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0, "real_weights": 0.0}
 
 
 @struct.dataclass
@@ -123,6 +123,9 @@ def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate
     decayed = jax.tree.map(jnp.multiply, state.weights, decay_mask(state.weights, path))
     updates, rest = program.optimiser().update(gradient, state.optimiser, decayed)
     weights = jax.tree.map(lambda w, update: w - rate * update, state.weights, updates)
+    if most := program.recipe.clip_weights:
+        mask = decay_mask(weights, path)
+        weights = jax.tree.map(lambda w, which: jnp.where(which, jnp.clip(w, -most, most), w), weights, mask)
     average = None if state.average is None else state.average.after(weights, program.recipe.ema)
     return TrainState(weights, rest, average)
 
@@ -152,6 +155,9 @@ def fit(
     """
     data = task.train if data is None else data
     program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None)
+    first, real_steps = program, round(recipe.real_weights * recipe.steps)
+    if real_steps:
+        first = dataclasses.replace(program, graph=with_real_weights(graph, weights, statistics))
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest)
     state, start = kept.begin(program.begin(weights))
@@ -164,7 +170,7 @@ def fit(
         where = path if paths is None else paths[step]
         indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
         pace = rates[step], key, step, drops[step]
-        return train_step(program, state, statistics, arrays, indices, where, *pace)
+        return train_step(first if step < real_steps else program, state, statistics, arrays, indices, where, *pace)
 
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
     steps = range(start, recipe.steps)

@@ -1,0 +1,369 @@
+"""Binary cells: the cells of DARTS with convolutions of one bit, in the forms of three papers.
+
+`bnas`: Kim et al., "Learning Architectures for Binary Networks", 2020, https://arxiv.org/abs/2002.06963. `bats`: Bulat
+et al., "BATS: Binary ArchitecTure Search", 2020, https://arxiv.org/abs/2003.01711. `beihang`: Chen et al., "Binarized
+Neural Architecture Search", 2020, https://arxiv.org/abs/1911.10862.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from spaces import binary_costs, darts
+from spaces import genotype as notation
+from spaces.abilities import Published
+from spaces.binary_ops import BinaryConv, PReLU, shuffled
+from spaces.cell_kit import Kit, counts
+from spaces.cell_ops import NONE, SKIP, operation, spread
+from spaces.cell_pairs import Rows
+from spaces.darts import CONCAT, Darts, Mixture
+from spaces.fixed_cells import genotype_cost
+from spaces.genotype import Cell, Genotype
+from spaces.layers import BatchNorm, normal
+
+Template = Literal["bnas", "bats", "beihang"]
+GROUPS = 12  # of the convolutions of `bats`, where they divide the channels
+SHUFFLE = 4  # groups that are dealt out after them
+
+
+class Taps(NamedTuple):
+    """A convolution of `k` x `k` taps: dense, in groups, or of each channel by itself."""
+
+    k: int
+    dilation: int = 1
+    depthwise: bool = False
+
+
+class Form(NamedTuple):
+    """What the layers of a template are."""
+
+    ops: tuple[str, ...]  # of an edge
+    taps: dict[str, tuple[Taps, ...]]  # the layers of the operations that convolve
+    kept: bool = False  # whether `none` is a choice of what is found
+    skips: bool = False  # whether a cell adds the output of the cell before it
+    activation: Literal["relu", "prelu", "none"] = "none"
+    grouped: bool = False  # whether convolutions are in groups, whose channels are then dealt out
+    around: bool = False  # whether a convolution adds its input
+    scale: Literal["mean", "learned"] = "mean"
+    real_search: Literal["", "inputs", "all"] = ""  # which weights are no bits while a search shares them
+
+
+POINT = Taps(1)
+FORMS: dict[str, Form] = {
+    "bnas": Form(
+        ops=(
+            *(NONE, "max_pool_3x3", "avg_pool_3x3"),
+            *("bin_dil_conv_3x3", "bin_dil_conv_5x5", "bin_conv_3x3", "bin_conv_5x5"),
+        ),
+        taps={f"bin_{dil}conv_{k}x{k}": (Taps(k, 2 if dil else 1),) for dil in ("dil_", "") for k in (3, 5)},
+        kept=True,
+        skips=True,
+        activation="relu",
+        real_search="inputs",
+    ),
+    "bats": Form(
+        ops=darts.OPS,
+        taps={f"{kind}_conv_{k}x{k}": (Taps(k, 1 + (kind == "dil")),) for kind in ("sep", "dil") for k in (3, 5)},
+        activation="prelu",
+        grouped=True,
+        around=True,
+        scale="learned",
+        real_search="all",
+    ),
+    "beihang": Form(
+        ops=darts.OPS,
+        taps={
+            **{f"sep_conv_{k}x{k}": (Taps(k, depthwise=True), POINT) * 2 for k in (3, 5)},
+            **{f"dil_conv_{k}x{k}": (Taps(k, 2, depthwise=True), POINT) for k in (3, 5)},
+        },
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Binary(Darts):
+    """Cells of layers of one bit: normalisation, sign, convolution. Stem and classifier are real.
+
+    `bnas` has dense convolutions and no skips; a cell adds the output of the one before it, and `none` may stay in what
+    is found. `bats` has DARTS's names for convolutions in groups, with channels dealt out and the input added.
+    `beihang` has DARTS's operations, each convolution of one bit. Decisions are those of `spaces.cell_pairs`.
+    """
+
+    template: Template = "bnas"
+    """bnas, bats or beihang: which paper's operations and cells."""
+    gamma: float = 1.0
+    """In bnas what the weight of `none` is divided by before a cell is derived; 3 for transfer to larger networks."""
+    joined: bool = True
+    """In bnas whether a cell adds the output of the cell before it."""
+
+    one_bit: ClassVar[bool] = True
+
+    @property
+    def recipes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Adam and clipped weights, as networks of one bit are trained today; `bats` binarises weights last."""
+        own = {"optimiser": "adamw", "learning_rate": 2e-3, "nesterov": False}
+        own |= {"weight_decay": 0.0, "clip_weights": 1.0}
+        two_steps = {"real_weights": 0.5} if self.template == "bats" else {}
+        return {"training": own, "final": {**own, **two_steps}}
+
+    def __post_init__(self):
+        if self.template not in get_args(Template):
+            raise ValueError(f"template={self.template!r} must be {', '.join(get_args(Template))}")
+        if not 1 <= self.gamma < float("inf"):
+            raise ValueError(f"gamma={self.gamma} must be at least 1")
+        super().__post_init__()
+
+    @property
+    def kit(self) -> Kit:
+        return _kit(self.template, self.joined)
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        return FORMS[self.template].ops
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(len(self.ops), FORMS[self.template].kept)
+
+    @property
+    def published(self) -> dict[str, Genotype]:
+        return FOUND if self.template == "bnas" else dict(notation.PUBLISHED)
+
+    def identity(self) -> dict:
+        return {**super().identity(), "template": self.template, "joined": self.joined}
+
+    def derive(self, mixture: Mixture | tuple[Array, Array]) -> Any:
+        weights = jnp.concatenate(mixture) if isinstance(mixture, tuple) else mixture
+        if self.rows.kept:
+            # In the authors' code it is all operations of the first edge that are divided.
+            weights = weights.at[:, 0].set(weights[:, 0] / self.gamma)
+        return super().derive(weights)
+
+
+@functools.cache
+def _kit(template: str, joined: bool) -> Kit:
+    form = FORMS[template]
+    learned = form.scale == "learned"
+
+    def part(function):
+        return functools.partial(function, template)
+
+    return Kit(
+        operation=part(_operation),
+        cost=part(_cost),
+        fit=part(_fit),
+        halve=part(_halve),
+        fit_cost=part(_fit_cost),
+        skip=Strided if form.skips and joined else None,
+        skip_cost=_skip_cost if form.skips and joined else None,
+        norm_first=True,
+        whole=functools.partial(_whole, learned=learned),
+        scaled=binary_costs.scaled,
+    )
+
+
+def _whole(found: np.ndarray, *, learned: bool) -> dict[str, Any]:
+    return binary_costs.whole(binary_costs.Counts(*np.moveaxis(found, -1, 0)), learned)
+
+
+class Layer(nnx.Module, pytree=False):
+    """Normalisation, sign, convolution of one bit, and what follows."""
+
+    def __init__(
+        self,
+        template: str,
+        taps: Taps,
+        width_in: int,
+        width: int,
+        draw: np.random.Generator,
+        *,
+        stride: int = 1,
+        affine: bool,
+        real: bool,
+    ):
+        form = FORMS[template]
+        self.norm = BatchNorm(width_in, affine=affine)
+        self.conv = BinaryConv(
+            (taps.k, taps.k),
+            width_in,
+            width,
+            draw,
+            strides=(stride, stride),
+            dilation=taps.dilation,
+            groups=_groups(form, taps, width_in, width),
+            scale=form.scale,
+            real=real,
+        )
+        self.activation = PReLU(width) if form.activation == "prelu" else None
+        self.relu = form.activation == "relu"
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        y = self.conv(self.norm(x, train))
+        if self.relu:
+            y = jnp.maximum(y, 0)
+        return y if self.activation is None else self.activation(y)
+
+
+def _real(template: str, affine: bool, *where: str) -> bool:
+    """Whether weights are no bits: in a search, where the template says so."""
+    return not affine and FORMS[template].real_search in where
+
+
+def _groups(form: Form, taps: Taps, width_in: int, width: int) -> int:
+    if taps.depthwise:
+        return width_in
+    return math.gcd(GROUPS, width_in, width) if form.grouped and taps.k > 1 else 1
+
+
+def _layer_cost(template: str, taps: Taps, width_in: int, width: int, size: int) -> np.ndarray:
+    """`size` is that of what comes out."""
+    form = FORMS[template]
+    weights = taps.k**2 * width_in * width // _groups(form, taps, width_in, width)
+    slopes = width if form.activation == "prelu" else 0
+    return counts(weights * size**2, 0, weights, slopes, width, width_in)
+
+
+class Convolved(nnx.Module, pytree=False):
+    """The layers of an operation; those of `bats` deal out channels and add their input."""
+
+    def __init__(self, template: str, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool):
+        self.template, self.layers, self.same = template, nnx.List(), stride == 1
+        real = _real(template, affine, "all")
+        for taps in FORMS[template].taps[name]:
+            self.layers.append(Layer(template, taps, width, width, draw, stride=stride, affine=affine, real=real))
+            stride = 1
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        y = x
+        for layer in self.layers:
+            y = layer(y, path, train)
+        form = FORMS[self.template]
+        if form.grouped and y.shape[-1] % SHUFFLE == 0:
+            y = shuffled(y, SHUFFLE)
+        return x + y if form.around and self.same else y
+
+
+class Halves(nnx.Module, pytree=False):
+    """Half the resolution: two layers of 1 x 1 and stride 2, of which one sees the even pixels, the other the odd."""
+
+    def __init__(self, template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool, real: bool):
+        halves, how = (width // 2, width - width // 2), {"affine": affine, "real": real}
+        self.layers = nnx.List([Layer(template, POINT, width_in, half, draw, **how) for half in halves])
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        even, odd = self.layers
+        return jnp.concatenate([even(x[:, ::2, ::2], path, train), odd(x[:, 1::2, 1::2], path, train)], axis=-1)
+
+
+class Strided(nnx.Module, pytree=False):
+    """From a cell to a reduction cell: normalisation, and a real convolution of 2 x 2 pixels and stride 2."""
+
+    def __init__(self, width_in: int, width: int, draw: np.random.Generator):
+        self.norm = BatchNorm(width_in, affine=False)
+        self.kernel = nnx.Param(normal(draw, (4 * width_in, width), spread(4 * width_in)))
+        self.bias = nnx.Param(np.zeros(width, np.float32))
+
+    def __call__(self, x: Array, path, train: bool) -> Array:
+        x = jnp.pad(self.norm(x, train), ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
+        pixels = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        y = jnp.concatenate(pixels, axis=-1) @ jnp.asarray(self.kernel.get_value(), x.dtype)
+        return y + jnp.asarray(self.bias.get_value(), x.dtype)[None, None, None]
+
+
+def _skip_cost(width_in: int, width: int, size: int) -> np.ndarray:
+    weights = 4 * width_in * width
+    # The statistics of its normalisation, which has no parameters, are in the file as scales are.
+    return counts(macs=weights * size**2, weights=weights + width, scales=2 * width_in)
+
+
+def _operation(
+    template: str, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool
+) -> nnx.Module:
+    if name in FORMS[template].taps:
+        return Convolved(template, name, width, stride, draw, affine)
+    if name == SKIP and stride > 1:
+        return Halves(template, width, width, draw, affine, _real(template, affine, "all"))
+    return operation(name, width, stride, draw, affine)
+
+
+def _cost(template: str, name: str, width: int, stride: int, size: int) -> np.ndarray:
+    out = -(-size // stride)
+    if name == SKIP and stride > 1:
+        return _halves_cost(template, width, width, out)
+    layers = (_layer_cost(template, taps, width, width, out) for taps in FORMS[template].taps.get(name, ()))
+    return sum(layers, counts())
+
+
+def _halves_cost(template: str, width_in: int, width: int, size: int) -> np.ndarray:
+    halves = (width // 2, width - width // 2)
+    return sum((_layer_cost(template, POINT, width_in, half, size) for half in halves), counts())
+
+
+def _fit(template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    return Layer(template, POINT, width_in, width, draw, affine=affine, real=_real(template, affine, "inputs", "all"))
+
+
+def _halve(template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    real = _real(template, affine, "inputs", "all")
+    if template == "bnas":
+        return Layer(template, Taps(3), width_in, width, draw, stride=2, affine=affine, real=real)
+    return Halves(template, width_in, width, draw, affine, real)
+
+
+def _fit_cost(template: str, width_in: int, width: int, size: int, halves: bool) -> np.ndarray:
+    if halves and template != "bnas":
+        return _halves_cost(template, width_in, width, size)
+    return _layer_cost(template, Taps(3) if halves else POINT, width_in, width, size)
+
+
+def _found(normal_cell: str, reduce: str) -> Genotype:
+    words = {"none": NONE, "max": "max_pool_3x3", "dil3": "bin_dil_conv_3x3", "conv3": "bin_conv_3x3"}
+    edges = ([word.split("~") for word in row.split()] for row in (normal_cell, reduce))
+    return Genotype(*(Cell(tuple((words[op], int(source)) for op, source in row), CONCAT) for row in edges))
+
+
+# `latest_cell_zeroise` of the authors' code. Two nodes of the normal cell, and three of the reduction cell, are zeros.
+FOUND = {
+    "BNAS-A": _found(
+        "none~1 dil3~0 conv3~1 none~2 none~2 none~3 none~3 none~4",
+        "max~0 none~1 max~0 none~2 none~3 none~2 none~3 none~4",
+    )
+}
+
+PRESETS = {
+    # Those in which a search is run.
+    "bnas": Binary(),
+    "bats": Binary(template="bats"),
+    "beihang": Binary(template="beihang"),
+    # Those in which what was found is trained at the size of the papers.
+    "bnas-cifar": Binary(width=36, cells=20),
+    "bats-cifar": Binary(width=36, cells=20, template="bats"),
+    "beihang-cifar": Binary(width=36, cells=20, template="beihang"),
+    "bnas-imagenet": Binary(width=64, cells=12, stem="imagenet", image_size=224, num_classes=1000),  # BNAS-D
+    # For 8 to 32 pixels on a CPU.
+    "tiny": Binary(width=8, cells=5, image_size=8),
+}
+PUBLISHED = FOUND
+# Of the authors' networks on ImageNet, their cells and their width.
+SIZES = {"D": (12, 64), "E": (12, 68), "F": (15, 68), "G": (11, 74), "H": (16, 128)}
+
+
+def published(name: str) -> Published:
+    """Also of any cells that are written in the notation of the template `bnas`."""
+    space = PRESETS["bnas"]
+    genotype = space.genotype(space.parse(name if "(" in name else str(FOUND[name])))
+    large = PRESETS["bnas-imagenet"]
+    sizes = {"CIFAR-10, 36 channels, 20 cells": PRESETS["bnas-cifar"].frame}
+    for letter, (cells, width) in SIZES.items():
+        frame = dataclasses.replace(large.frame, cells=cells, width=width)
+        sizes[f"ImageNet, {width} channels, {cells} cells (BNAS-{letter})"] = frame
+    costs = {text: genotype_cost(frame, genotype) for text, frame in sizes.items()}
+    return Published(str(genotype), notation.drawings(genotype), costs)
