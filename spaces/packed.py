@@ -26,6 +26,7 @@ LEAST_WORDS = 24  # unless a row has fewer, of which XLA makes no vectors
 CACHED = 5_000  # words of filters that are held in the fastest cache while all pixels pass
 
 Path = tuple[Hashable, ...]  # of a module in a network
+Options = dict[str, str | bool] | None  # of XLA's compiler
 Words = UInt32[Array, "n _ _ groups words"]
 Filters = UInt32[Array, "_ _ words outputs"]
 
@@ -219,9 +220,10 @@ def counted(words: Iterable[UInt32[Array, "*axes"]]) -> UInt32[Array, "*axes"]:
     return functools.reduce(lax.add, counts)
 
 
-def pack(network: nnx.Module) -> nnx.Module:
-    """A network like it, whose layers of one bit are packed. Those whose weights are real stay as they are."""
-    return replaced(network, {path: packed_conv(conv) for path, conv in binary_convs(network).items()})
+def pack(network: nnx.Module, options: Options = None) -> nnx.Module:
+    """A network like it, whose layers of one bit are packed. Those whose weights are real stay as they are. Its outputs
+    have the same bits where programs of both are compiled with these options."""
+    return replaced(network, {path: packed_conv(conv, options) for path, conv in binary_convs(network).items()})
 
 
 def binary_convs(network: nnx.Module) -> dict[Path, BinaryConv]:
@@ -238,11 +240,12 @@ def replaced(network: nnx.Module, convs: Mapping[Path, PackedConv]) -> nnx.Modul
     return network
 
 
-def packed_conv(conv: BinaryConv) -> PackedConv:
-    """Of which `conv` is the form in floats. Its scales are those that a program of it computes."""
+def packed_conv(conv: BinaryConv, options: Options = None) -> PackedConv:
+    """Of which `conv` is the form in floats. Its scales are those of a program that is compiled with these options."""
     definition, state = nnx.split(conv)
-    # In one program, as in that of a network: what is fused is rounded otherwise.
-    kernel, scale = jax.jit(lambda state: nnx.merge(definition, state).factors())(state)
+    # One program, as in a network: operations that are compiled each by itself are rounded otherwise.
+    factors = jax.jit(lambda state: nnx.merge(definition, state).factors(), compiler_options=options)
+    kernel, scale = factors(state)
     return of_signs(conv, np.asarray(kernel) < 0, None if scale is None else np.asarray(scale))
 
 

@@ -1,11 +1,8 @@
 """Packed convolutions: exactly those of layers of one bit, whatever their form; and networks of them as files."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
