@@ -23,7 +23,7 @@ from spaces.binary_ops import BinaryConv, grouped_conv, sign
 BITS = 32  # of a word
 MOST_WORDS = 100  # of a filter that are written out in a program; of more, one row of taps after another,
 LEAST_WORDS = 24  # unless a row has fewer, of which XLA makes no vectors
-CACHED = 5_000  # words of filters that are held in the fastest cache while all pixels pass
+CACHED = 6_200  # words of filters that are held in the fastest cache while all pixels pass
 
 Path = tuple[Hashable, ...]  # of a module in a network
 Options = dict[str, str | bool] | None  # of XLA's compiler
@@ -167,8 +167,14 @@ def _convolved(
 def _block(shape: tuple[int, ...], groups: int) -> int:
     """How many filters of this shape are in the cache at once: vectors of 8 of them, or all."""
     rows, columns, words, outputs = shape
-    fitting = [size for size in range(8, outputs, 8) if outputs % size == 0 and rows * columns * words * size <= CACHED]
-    return outputs if groups > 1 or rows * columns * words * outputs <= CACHED or not fitting else fitting[-1]
+    each = columns * words * (1 if _in_rows(rows, columns, words) else rows)
+    fitting = [size for size in range(8, outputs, 8) if outputs % size == 0 and each * size <= CACHED]
+    return outputs if groups > 1 or each * outputs <= CACHED or not fitting else fitting[-1]
+
+
+def _in_rows(rows: int, columns: int, words: int) -> bool:
+    """Whether a row of taps is counted after another."""
+    return rows * columns * words > MOST_WORDS and columns * words >= LEAST_WORDS
 
 
 def _differing(
@@ -176,7 +182,7 @@ def _differing(
 ) -> UInt32[Array, "n height width outputs"]:
     """How many bits of each filter differ from those of the pixels that it lies on."""
     rows, columns, each, outputs = filters.shape
-    if rows * columns * each <= MOST_WORDS or columns * each < LEAST_WORDS:
+    if not _in_rows(rows, columns, each):
         return _written_out(words, filters, size, strides, dilation)
     reach = (size[0] - 1) * strides[0] + 1
 
