@@ -87,6 +87,15 @@ FORMS: dict[str, Form] = {
 }
 
 
+class Style(NamedTuple):
+    template: str
+    real: bool  # whether nothing is of one bit
+
+    @property
+    def form(self) -> Form:
+        return FORMS[self.template]
+
+
 @dataclasses.dataclass(frozen=True)
 class Binary(Darts):
     """Cells of layers of one bit: normalisation, sign, convolution. Stem and classifier are real.
@@ -102,6 +111,9 @@ class Binary(Darts):
     """In bnas what the weight of `none` is divided by before a cell is derived; 3 for transfer to larger networks."""
     joined: bool = True
     """In bnas whether a cell adds the output of the cell before it."""
+
+    real: bool = False
+    """Real weights and activations in the same layers, as what networks of one bit are compared with."""
 
     one_bit: ClassVar[bool] = True
 
@@ -122,7 +134,7 @@ class Binary(Darts):
 
     @property
     def kit(self) -> Kit:
-        return _kit(self.template, self.joined)
+        return _kit(Style(self.template, self.real), self.joined)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -137,7 +149,7 @@ class Binary(Darts):
         return FOUND if self.template == "bnas" else dict(notation.PUBLISHED)
 
     def identity(self) -> dict:
-        return {**super().identity(), "template": self.template, "joined": self.joined}
+        return {**super().identity(), "template": self.template, "joined": self.joined, "real": self.real}
 
     def derive(self, mixture: Mixture | tuple[Array, Array]) -> Any:
         weights = jnp.concatenate(mixture) if isinstance(mixture, tuple) else mixture
@@ -148,12 +160,12 @@ class Binary(Darts):
 
 
 @functools.cache
-def _kit(template: str, joined: bool) -> Kit:
-    form = FORMS[template]
+def _kit(style: Style, joined: bool) -> Kit:
+    form = style.form
     learned = form.scale == "learned"
 
     def part(function):
-        return functools.partial(function, template)
+        return functools.partial(function, style)
 
     return Kit(
         operation=part(_operation),
@@ -178,7 +190,7 @@ class Layer(nnx.Module, pytree=False):
 
     def __init__(
         self,
-        template: str,
+        style: Style,
         taps: Taps,
         width_in: int,
         width: int,
@@ -188,7 +200,7 @@ class Layer(nnx.Module, pytree=False):
         affine: bool,
         real: bool,
     ):
-        form = FORMS[template]
+        form = style.form
         self.norm = BatchNorm(width_in, affine=affine)
         self.conv = BinaryConv(
             (taps.k, taps.k),
@@ -199,7 +211,8 @@ class Layer(nnx.Module, pytree=False):
             dilation=taps.dilation,
             groups=_groups(form, taps, width_in, width),
             scale=form.scale,
-            real=real,
+            real=real or style.real,
+            signs=not style.real,
         )
         self.activation = PReLU(width) if form.activation == "prelu" else None
         self.relu = form.activation == "relu"
@@ -211,9 +224,9 @@ class Layer(nnx.Module, pytree=False):
         return y if self.activation is None else self.activation(y)
 
 
-def _real(template: str, affine: bool, *where: str) -> bool:
+def _real(style: Style, affine: bool, *where: str) -> bool:
     """Whether weights are no bits: in a search, where the template says so."""
-    return not affine and FORMS[template].real_search in where
+    return not affine and style.form.real_search in where
 
 
 def _groups(form: Form, taps: Taps, width_in: int, width: int) -> int:
@@ -222,29 +235,32 @@ def _groups(form: Form, taps: Taps, width_in: int, width: int) -> int:
     return math.gcd(GROUPS, width_in, width) if form.grouped and taps.k > 1 else 1
 
 
-def _layer_cost(template: str, taps: Taps, width_in: int, width: int, size: int) -> np.ndarray:
+def _layer_cost(style: Style, taps: Taps, width_in: int, width: int, size: int) -> np.ndarray:
     """`size` is that of what comes out."""
-    form = FORMS[template]
+    form = style.form
     weights = taps.k**2 * width_in * width // _groups(form, taps, width_in, width)
     slopes = width if form.activation == "prelu" else 0
+    if style.real:
+        scales = width if form.scale == "learned" else 0
+        return counts(macs=weights * size**2, weights=weights + slopes + scales, channels=width_in)
     return counts(weights * size**2, 0, weights, slopes, width, width_in)
 
 
 class Convolved(nnx.Module, pytree=False):
     """The layers of an operation; those of `bats` deal out channels and add their input."""
 
-    def __init__(self, template: str, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool):
-        self.template, self.layers, self.same = template, nnx.List(), stride == 1
-        real = _real(template, affine, "all")
-        for taps in FORMS[template].taps[name]:
-            self.layers.append(Layer(template, taps, width, width, draw, stride=stride, affine=affine, real=real))
+    def __init__(self, style: Style, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool):
+        self.style, self.layers, self.same = style, nnx.List(), stride == 1
+        real = _real(style, affine, "all")
+        for taps in style.form.taps[name]:
+            self.layers.append(Layer(style, taps, width, width, draw, stride=stride, affine=affine, real=real))
             stride = 1
 
     def __call__(self, x: Array, path, train: bool) -> Array:
         y = x
         for layer in self.layers:
             y = layer(y, path, train)
-        form = FORMS[self.template]
+        form = self.style.form
         if form.grouped and y.shape[-1] % SHUFFLE == 0:
             y = shuffled(y, SHUFFLE)
         return x + y if form.around and self.same else y
@@ -253,9 +269,9 @@ class Convolved(nnx.Module, pytree=False):
 class Halves(nnx.Module, pytree=False):
     """Half the resolution: two layers of 1 x 1 and stride 2, of which one sees the even pixels, the other the odd."""
 
-    def __init__(self, template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool, real: bool):
+    def __init__(self, style: Style, width_in: int, width: int, draw: np.random.Generator, affine: bool, real: bool):
         halves, how = (width // 2, width - width // 2), {"affine": affine, "real": real}
-        self.layers = nnx.List([Layer(template, POINT, width_in, half, draw, **how) for half in halves])
+        self.layers = nnx.List([Layer(style, POINT, width_in, half, draw, **how) for half in halves])
 
     def __call__(self, x: Array, path, train: bool) -> Array:
         x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
@@ -284,44 +300,42 @@ def _skip_cost(width_in: int, width: int, size: int) -> np.ndarray:
     return counts(macs=weights * size**2, weights=weights + width, scales=2 * width_in)
 
 
-def _operation(
-    template: str, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool
-) -> nnx.Module:
-    if name in FORMS[template].taps:
-        return Convolved(template, name, width, stride, draw, affine)
+def _operation(style: Style, name: str, width: int, stride: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    if name in style.form.taps:
+        return Convolved(style, name, width, stride, draw, affine)
     if name == SKIP and stride > 1:
-        return Halves(template, width, width, draw, affine, _real(template, affine, "all"))
+        return Halves(style, width, width, draw, affine, _real(style, affine, "all"))
     return operation(name, width, stride, draw, affine)
 
 
-def _cost(template: str, name: str, width: int, stride: int, size: int) -> np.ndarray:
+def _cost(style: Style, name: str, width: int, stride: int, size: int) -> np.ndarray:
     out = -(-size // stride)
     if name == SKIP and stride > 1:
-        return _halves_cost(template, width, width, out)
-    layers = (_layer_cost(template, taps, width, width, out) for taps in FORMS[template].taps.get(name, ()))
+        return _halves_cost(style, width, width, out)
+    layers = (_layer_cost(style, taps, width, width, out) for taps in style.form.taps.get(name, ()))
     return sum(layers, counts())
 
 
-def _halves_cost(template: str, width_in: int, width: int, size: int) -> np.ndarray:
+def _halves_cost(style: Style, width_in: int, width: int, size: int) -> np.ndarray:
     halves = (width // 2, width - width // 2)
-    return sum((_layer_cost(template, POINT, width_in, half, size) for half in halves), counts())
+    return sum((_layer_cost(style, POINT, width_in, half, size) for half in halves), counts())
 
 
-def _fit(template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
-    return Layer(template, POINT, width_in, width, draw, affine=affine, real=_real(template, affine, "inputs", "all"))
+def _fit(style: Style, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    return Layer(style, POINT, width_in, width, draw, affine=affine, real=_real(style, affine, "inputs", "all"))
 
 
-def _halve(template: str, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
-    real = _real(template, affine, "inputs", "all")
-    if template == "bnas":
-        return Layer(template, Taps(3), width_in, width, draw, stride=2, affine=affine, real=real)
-    return Halves(template, width_in, width, draw, affine, real)
+def _halve(style: Style, width_in: int, width: int, draw: np.random.Generator, affine: bool) -> nnx.Module:
+    real = _real(style, affine, "inputs", "all")
+    if style.template == "bnas":
+        return Layer(style, Taps(3), width_in, width, draw, stride=2, affine=affine, real=real)
+    return Halves(style, width_in, width, draw, affine, real)
 
 
-def _fit_cost(template: str, width_in: int, width: int, size: int, halves: bool) -> np.ndarray:
-    if halves and template != "bnas":
-        return _halves_cost(template, width_in, width, size)
-    return _layer_cost(template, Taps(3) if halves else POINT, width_in, width, size)
+def _fit_cost(style: Style, width_in: int, width: int, size: int, halves: bool) -> np.ndarray:
+    if halves and style.template != "bnas":
+        return _halves_cost(style, width_in, width, size)
+    return _layer_cost(style, Taps(3) if halves else POINT, width_in, width, size)
 
 
 def _found(normal_cell: str, reduce: str) -> Genotype:

@@ -7,7 +7,7 @@ https://arxiv.org/abs/1808.00278; Bulat & Tzimiropoulos, "XNOR-Net++", 2019, htt
 
 import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ class BinaryConv(nnx.Module, pytree=False):
 
     `scale` is the mean size of a filter's weights (`mean`), a parameter (`learned`), or 1 (`none`). With `groups`, each
     group of outputs sees its group of inputs alone. With `real`, weights are as they are and activations alone are of
-    one bit: the first step of a training in two.
+    one bit: the first step of a training in two. Without `signs`, activations are as they are too.
     """
 
     def __init__(
@@ -106,11 +106,13 @@ class BinaryConv(nnx.Module, pytree=False):
         scale: Scale = "mean",
         estimator: Estimator = "clip",
         real: bool = False,
+        signs: bool = True,
     ):
         if width_in % groups or width_out % groups:
             raise ValueError(f"groups={groups} must divide width_in={width_in} and width_out={width_out}")
         self.strides, self.dilation, self.groups = strides, dilation, groups
         self.scaling, self.estimator, self.real = scale, estimator, real
+        self.signs = signs
         fan_in = math.prod(taps) * width_in // groups
         self.kernel = nnx.Param(normal(draw, (*taps, width_in // groups, width_out), 1 / math.sqrt(fan_in)))
         # Outputs then have about the variance of the first batch's inputs.
@@ -118,8 +120,8 @@ class BinaryConv(nnx.Module, pytree=False):
 
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
         kernel, scale = self.factors()
-        signs = sign(x, self.estimator)
-        y = grouped_conv(signs, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
+        seen: Any = sign(x, self.estimator) if self.signs else x
+        y = grouped_conv(seen, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
         return y if scale is None else y * jnp.asarray(scale, x.dtype)[None, None, None]
 
     def factors(self) -> tuple[Kernel, Float[Array, "outputs"] | None]:
@@ -174,6 +176,6 @@ class PReLU(nnx.Module, pytree=False):
 def set_real(network: nnx.Module, real: bool) -> nnx.Module:
     """The network with the weights of its layers of one bit as they are, or as bits; itself, changed."""
     for _, module in nnx.iter_modules(network):
-        if isinstance(module, BinaryConv):
+        if isinstance(module, BinaryConv) and module.signs:
             module.real = real
     return network

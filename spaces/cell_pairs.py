@@ -73,7 +73,7 @@ class Rows(NamedTuple):
     def derive(self, weights: Float[Array, "14 ops"]) -> Int[Array, "11"]:
         """The cell of a mixture: on each edge its heaviest operation, for each node the two edges on which that is
         heaviest. `none` counts only where it is kept. Of equal weights the first is taken."""
-        allowed = weights[:, self.first :]
+        allowed = jax.lax.stop_gradient(weights)[:, self.first :]
         best, ops = allowed.max(1), allowed.argmax(1).astype(jnp.int32)
         if self.kept:  # of equal weights one that gives something comes first
             best = jnp.where(ops == 0, jnp.nextafter(best, jnp.full_like(best, -jnp.inf)), best)

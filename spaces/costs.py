@@ -17,6 +17,7 @@ import numpy as np
 from spaces import callbacks
 from spaces.abilities import Mixable, map_kinds
 from spaces.base import Encodings
+from spaces.exits import of_all_exits
 
 LONGEST = 100  # letters of a name
 Cost = Callable[[Any, Any], Any]
@@ -46,7 +47,7 @@ def _headed(kind: type, head: tuple[tuple[str, tuple[int, ...]], ...], mixes: bo
         """The costs with the head; `more` adds a number to what the space has, of which some is given."""
         some = next(iter(own.values()))
         body = {f"backbone_{name}": own[name] for name, _ in head if name in own}
-        whole = {name: more(own[name], sizes) for name, sizes in head if name in own}
+        whole = {each: more(own[each], sizes) for name, sizes in head for each in of_all_exits(name, own)}
         return {**body, **own, **whole, **{f"head_{name}": more(_nothing(some), sizes) for name, sizes in head}}
 
     def cost(self: Any, encodings: Encodings) -> dict[str, jax.Array]:

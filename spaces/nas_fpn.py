@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 from spaces import pyramid_path, pyramids, resnet
 from spaces.abilities import Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
+from spaces.exits import at_exit
 from spaces.layers import generator
 from spaces.merging import FOUND, OPS, OUTPUTS, Cells, Merge, drawings, quoted, read, text_of
 from spaces.pyramid_network import Body, Neck, Shared, Stem
@@ -43,6 +44,8 @@ class NasFpn:
     stacks: int = 1
     separable: bool = False
     """Cells convolve each channel by itself and then each pixel, as NAS-FPNLite does."""
+    anytime: bool = False
+    """Each of the stacked pyramids is an exit: the heads end all of them, in training together."""
     backbone: str = "resnet-50"
     image_size: int = 640
     image_channels: int = 3
@@ -55,6 +58,10 @@ class NasFpn:
         for name, least in (("cells", OUTPUTS), ("width", 1), ("stacks", 1), ("image_channels", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+        if self.anytime and self.stacks < 2:
+            raise ValueError(
+                f"anytime={self.anytime} needs stacks={self.stacks} to be at least 2: so many are its exits"
+            )
         if self.num_classes:
             tasks = "--task voc:DIR, coco:JSON,DIR or scenes"
             raise ValueError(f"num_classes={self.num_classes} must be 0, for nas-fpn is for detection: {tasks}")
@@ -89,7 +96,13 @@ class NasFpn:
         return pairs * len(OPS) ** self.cells * OUTPUTS**self.free * math.factorial(OUTPUTS)
 
     def identity(self) -> dict:
-        fields = ("cells", "width", "stacks", "backbone", *(["separable"] if self.separable else []))
+        fields = (
+            "cells",
+            "width",
+            "stacks",
+            "backbone",
+            *(name for name in ("separable", "anytime") if getattr(self, name)),
+        )
         return {"ops": OPS, "levels": LEVELS, **{name: getattr(self, name) for name in fields}}
 
     def canonical(self, encodings: Encodings) -> Encodings:
@@ -185,7 +198,7 @@ class NasFpn:
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image and parameters: of all, of the backbone (`backbone_macs`, `backbone_params`), and
         of the cells (`neck_macs`, `neck_params`). What brings the backbone's maps to the width of the cells is part of
-        neither."""
+        neither. With `anytime` also the multiply-adds up to each exit, `macs_exit_1` and so on."""
         return additive_costs(*self._costs(), encodings)
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
@@ -198,9 +211,12 @@ class NasFpn:
         fixed = {"macs": macs, "params": params, "backbone_macs": backbone[0], "backbone_params": backbone[1]}
         fixed |= {"neck_macs": neck[0], "neck_params": neck[1]}
         table = np.zeros((len(self.cardinalities), max(self.cardinalities)), np.int64)
-        table[2 : EACH * self.free : EACH, :OUTPUTS] = self.stacks * weights * np.array(areas)
-        none = np.zeros_like(table)
-        return fixed, {name: table if name in ("macs", "neck_macs") else none for name in fixed}
+        table[2 : EACH * self.free : EACH, :OUTPUTS] = weights * np.array(areas)  # of one pyramid
+        times = {"macs": self.stacks, "neck_macs": self.stacks}
+        for k in range(1, self.stacks + 1) if self.anytime else ():
+            name = at_exit("macs", k)
+            fixed[name], times[name] = macs - neck[0] * (self.stacks - k) // self.stacks, k
+        return fixed, {name: times.get(name, 0) * table for name in fixed}
 
     def mixing(self) -> Mixing:
         """An edge a decision. A choice is what it is in an encoding: one of those that are left."""
@@ -235,9 +251,8 @@ class NasFpn:
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> Body:
         cells, draw = self.merges(encoding), generator(key)
-        return Body(
-            Stem(self, draw, affine=True), [Neck(cells, self.width, draw, self.separable) for _ in range(self.stacks)]
-        )
+        necks = [Neck(cells, self.width, draw, self.separable) for _ in range(self.stacks)]
+        return Body(Stem(self, draw, affine=True), necks, self.anytime)
 
     def gains(self, path: Int[Array, "length"], mixture: Float[Array, "decisions choices"]) -> Float[Array, "cells 3"]:
         """What a one-hot mixture weighs of each cell of all stacks: its inputs, the coarser first, and its output, by
@@ -265,6 +280,7 @@ class NasFpn:
                 role, taken = role + pyramid_path.ADDED * added, taken | added
             roles.append(role)
         ends = jnp.argsort(level[-OUTPUTS:]).astype(jnp.int32) + OUTPUTS + self.free
+        exits = range(self.stacks) if self.anytime else [self.stacks - 1]
         # A pyramid's first features are the last ones of the pyramid before it.
         numbers = [number] + [
             jnp.concatenate([ends + self.cells * (s - 1), number[OUTPUTS:] + self.cells * s])
@@ -279,7 +295,7 @@ class NasFpn:
             jnp.tile(rows[0, :, 3] == OPS.index("attn"), self.stacks),
             jnp.concatenate([level[:OUTPUTS], jnp.tile(level[OUTPUTS:], self.stacks)]),
             role,
-            ends + self.cells * (self.stacks - 1),
+            jnp.stack([ends + self.cells * s for s in exits]),
         )
 
 
@@ -313,7 +329,8 @@ def reference(space: NasFpn, name: str, key: jax.Array) -> Body:
     pyramids."""
     draw = generator(key)
     neck = pyramids.REFERENCES[name]
-    return Body(Stem(space, draw, affine=True), [neck(space.width, draw) for _ in range(space.stacks)])
+    necks = [neck(space.width, draw) for _ in range(space.stacks)]
+    return Body(Stem(space, draw, affine=True), necks, space.anytime)
 
 
 def published(name: str) -> Published:

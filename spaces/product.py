@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from spaces.abilities import Backbone, Drawable, Drawing, Neck
 from spaces.base import Encodings, Space, fingerprint
+from spaces.exits import of_all_exits
 
 STRIDES = (8, 16, 32)  # of the maps that a neck takes
 BETWEEN = " + "  # the descriptions of the parts
@@ -94,7 +95,7 @@ class Product:
         tells apart (`neck_macs`, `neck_params`: without what brings the maps to its width)."""
         first, second = self._parts(encodings)
         ours, theirs = self.backbone.cost(first), self.neck.cost(second)
-        whole = {name: ours[name] + theirs[name] for name in ours if name in theirs}
+        whole = {each: values + theirs[each] for name, values in ours.items() for each in of_all_exits(name, theirs)}
         return {**theirs, **whole, **{f"backbone_{name}": values for name, values in ours.items()}}
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> "Joint":
@@ -119,6 +120,11 @@ class Joint(nnx.Module):
 
     def __init__(self, backbone: nnx.Module, neck: nnx.Module, cut: int):
         self.backbone, self.neck, self.cut = backbone, neck, cut
+
+    def end(self, exit: int) -> None:
+        """See `pyramid_network.Body`."""
+        neck: Any = self.neck
+        neck.end(exit)
 
     def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
         backbone: Any = self.backbone

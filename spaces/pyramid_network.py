@@ -93,18 +93,23 @@ class Stem(nnx.Module):
 
 
 class Body(nnx.Module):
-    """Backbone and necks of one architecture, without the heads of a detector. Gives the maps of the last pyramid."""
+    """Backbone and necks of one architecture, without the heads of a detector. Gives the maps of the last pyramid, or
+    where each is an exit, of all."""
 
-    def __init__(self, stem: nnx.Module, necks: Sequence[nnx.Module]):
-        self.stem, self.necks = stem, nnx.List(necks)
+    def __init__(self, stem: nnx.Module, necks: Sequence[nnx.Module], anytime: bool = False):
+        self.stem, self.necks, self.anytime = stem, nnx.List(necks), anytime
+
+    def end(self, exit: int) -> None:
+        """From now on it gives the maps of one exit alone, counted from 1, and computes none beyond."""
+        self.necks, self.anytime = nnx.List(list(self.necks)[:exit]), False
 
     def __call__(self, images: Any, path: Any = (), *, train: bool = False, key: Any = None) -> tuple[Array, ...]:
         del path, key  # of one architecture; nothing here is random
         stem: Any = self.stem
-        maps = stem(images, train)
+        pyramids = [stem(images, train)]
         for neck in self.necks:
-            maps = neck(maps, train)
-        return maps
+            pyramids.append(neck(pyramids[-1], train))
+        return tuple(x for maps in pyramids[1 if self.anytime else -1 :] for x in maps)
 
 
 class Shared(nnx.Module):

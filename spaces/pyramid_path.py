@@ -35,7 +35,7 @@ class Route(NamedTuple):
     gates: Bool[Array, "cells"]  # whether the first gates the second
     level: Int[Array, "features"]
     role: Int[Array, "features cells"]  # how a cell takes a feature
-    ends: Int[Array, "levels"]  # the feature that is each level of the last pyramid
+    ends: Int[Array, "pyramids levels"]  # the feature that is each level of the last pyramid, or of all
 
 
 # Of a cell: that of a dense convolution `[3, 3, c, c]`, or of each channel by itself `[3, 3, c]` and of all `[c, c]`.
@@ -145,7 +145,8 @@ def resampled(x: Array, source: int, target: int) -> Array:
 
 
 def pyramid(how: How, maps: Maps, weights: Weights, given: Moments, route: Route) -> tuple[Maps, Moments]:
-    """The last pyramid, and the statistics of this batch, by which it was normalised, or those given."""
+    """The pyramids that the route ends with, one after the other, and the statistics of this batch, by which they were
+    normalised, or those given."""
     return _pyramid(how, maps, weights, given, route)
 
 
@@ -250,7 +251,8 @@ def _pyramid(how: How, maps: Maps, weights: Weights, given: Moments, route: Rout
 
 def _forward(how: How, maps: Maps, weights: Weights, given: Moments, route: Route):
     features, moments = _run(how, maps, weights, given, route)
-    ends = tuple(features.read(route.ends[level], side) for level, side in enumerate(_sides(maps)))
+    sides = list(enumerate(_sides(maps)))
+    ends = tuple(features.read(each[level], side) for each in route.ends for level, side in sides)
     return (ends, moments), (features, weights, moments, route)
 
 
@@ -266,11 +268,17 @@ class Pulled(NamedTuple):
 
 def _backward(how: How, saved: Any, gradients: tuple[Maps, Any]):
     features, weights, moments, route = saved
-    flows = gradients[0]
-    sides, levels = _sides(flows), range(len(flows))
+    levels = range(route.ends.shape[1])
+    pyramids = [gradients[0][i : i + len(levels)] for i in range(0, len(gradients[0]), len(levels))]
+    flows = pyramids[0]
+    sides = _sides(flows)
     cells, (_, n, area, c) = len(weights.scale), features.slots.shape
     users, num_users = _in_front(route.role > 0)
-    ends = jnp.isin(jnp.arange(len(flows) + cells), route.ends)
+
+    def from_ends(level: int, k: Array) -> Array:
+        """The gradient of a feature by the pyramid whose level it is, if it is one's."""
+        found = [jnp.where(of[level] == k, maps[level], 0) for of, maps in zip(route.ends, pyramids, strict=True)]
+        return sum(found[1:], found[0])
 
     def collected(level: int, k: Array, x: Array, flow: Array, pulled: Pulled) -> tuple[Array, Array]:
         """The gradient of a feature, whose value is `x`, and those of its gains."""
@@ -308,7 +316,7 @@ def _backward(how: How, saved: Any, gradients: tuple[Maps, Any]):
 
         def at(level: int):
             x = features.read(k, sides[level])
-            flow = jnp.where(ends[k], flows[level], 0)
+            flow = from_ends(level, k)
             flow, gains = collected(level, k, x, flow, pulled)
             exact = widened(flow)
             if how.weighed:

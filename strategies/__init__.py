@@ -24,6 +24,7 @@ GRADIENT_STRATEGIES = {
     "gumbel-darts": "strategies.differentiable:gumbel_darts",
     "snas": "strategies.differentiable:snas",
     "bnas": "strategies.differentiable:bnas",
+    "bnas-beihang": "strategies.reducing:Reducing",
 }
 
 # How each trains the weights beside its logits, as published: fields of `nas.training.recipe.Recipe`. The steps follow
@@ -45,6 +46,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gumbel-darts": {**_DARTS, "weight_decay": 5e-4, "nesterov": True},
     "snas": _DARTS,
     "bnas": _DARTS,
+    "bnas-beihang": _DARTS,
 }
 
 

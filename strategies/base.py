@@ -86,6 +86,16 @@ class GoesOn(Learns, Protocol):
 
 
 @runtime_checkable
+class Reacts(Protocol):
+    """A gradient strategy whose logits also change from epoch to epoch, by what the network was worth."""
+
+    def after_epoch(self, logits: Any, mixing: Mixing, epoch: int, epochs: int, error: float, key: jax.Array) -> Any:
+        """The logits of the next epoch. `error` is the metric of the task, which is minimised, in validation of the
+        network with the mixture that `tracked` gives."""
+        ...
+
+
+@runtime_checkable
 class GradientStrategy(Protocol):
     """A frozen dataclass that says how logits become a mixture, and how they learn; `nas.training.bilevel` runs it.
 

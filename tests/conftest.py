@@ -65,7 +65,7 @@ COSTLY = {
     "heads": r"trained_and_measured|nasnet|\[darts",
     "interrupts": r"between_storing",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
-    "nas_fpn": r"(path_is|one_hot).*separable|proposes_pyramids\[(?!random-\])",
+    "nas_fpn": r"(path_is|one_hot).*(separable|anytime)|proposes_pyramids\[(?!random-\])",
     "nasbench201": r"training_along_a_path|cell_of_nothing",
     "nasnet": r"gives_logits_and_has_a_gradient",
     "own_tables": r"\[(bayesian|nao|seminas|ppo)",

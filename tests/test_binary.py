@@ -18,12 +18,13 @@ from nas.tasks.kinds.classification import Classification
 from nas.testing import check_space
 from nas.training.net import alone, flatten, forward, split, with_real_weights
 from spaces import published
-from spaces.binary import FOUND, PRESETS, Binary
+from spaces.binary import PRESETS, Binary
 from spaces.binary_ops import BinaryConv, binarised, centred, grouped_conv, shuffled, sign
 from spaces.cell_pairs import EDGES, Rows
 from spaces.darts import prune
 from spaces.layers import BatchNorm, generator
 from strategies.differentiable import Differentiable, bnas
+from strategies.reducing import Reducing, given_up
 
 TEMPLATES = ("bnas", "bats", "beihang")
 light = settings(max_examples=25, deadline=None)
@@ -202,7 +203,6 @@ def test_the_published_network_has_the_published_count():
     text = published("binary", "BNAS-A").description
     assert text.count("none") == 12
     np.testing.assert_array_equal(PRESETS["bnas"].parse(text), PRESETS["bnas"].parse("BNAS-A"))
-    assert str(FOUND["BNAS-A"]) == text
 
 
 def test_a_published_cell_of_darts_is_one_of_one_bit_too():
@@ -292,3 +292,75 @@ def test_mixtures_of_one_bit_cost_what_their_paths_cost():
     for i, (name, (fixed, table)) in itertools.product(range(2), mixing.costs.items()):
         total = fixed + table[np.arange(len(EDGES) * 2), ops[i]].sum()
         assert float(space.cost(jnp.asarray(encodings))[name][i]) == pytest.approx(float(total))
+
+
+# Operations given up one by one
+
+
+def test_an_edge_gives_up_one_operation_a_cycle_and_keeps_one():
+    space, strategy, epochs = small("beihang"), Reducing(partial=1), 21
+    mixing = space.mixing()
+    logits = strategy.init(jr.key(0), mixing)
+    counts, sampled = [], []
+    for epoch in range(epochs):
+        sampled.append(float(logits.sampled.sum()))
+        assert (np.asarray(logits.sampled) <= np.asarray(logits.left)).all()
+        logits = strategy.after_epoch(logits, mixing, epoch, epochs, 0.5, jr.key(epoch))
+        counts.append(set(np.asarray(logits.left.sum(1)).astype(int).tolist()))
+    assert counts == [{8 - (epoch + 1) // 3} for epoch in range(epochs)]
+    assert sampled == [28, 28, 0] * 7  # of three epochs two have a sampled network
+    shares = np.asarray(strategy.weights(logits, mixing))
+    assert ((shares > 0).sum(1) == 1).all()
+
+
+@light
+@given(st.integers(1, 40), st.integers(0, 10))
+def test_however_many_epochs_there_are_one_operation_is_left(epochs, seed):
+    mixing, strategy = small("bats").mixing(), Reducing(partial=1)
+    logits = strategy.init(jr.key(seed), mixing)
+    for epoch in range(epochs):
+        logits = strategy.after_epoch(logits, mixing, epoch, epochs, 0.1, jr.key(seed + epoch))
+    assert (np.asarray(logits.left).sum(1) == 1).all()
+
+
+def test_what_is_given_up_has_the_least_of_accuracy_and_logits():
+    mixing, strategy = small("beihang").mixing(), Reducing(partial=1)
+    logits = strategy.init(jr.key(0), mixing)
+    errors = np.full((28, 8), 0.3, np.float32)
+    errors[:, 5], errors[:, 2] = 0.9, 0.35
+    ops = np.zeros((28, 8), np.float32)
+    tried = jnp.ones((28, 8))
+    state = dataclasses.replace(logits, errors=jnp.asarray(errors), tried=tried, ops=jnp.asarray(ops))
+    assert (np.asarray(given_up(state).left)[:, 5] == 0).all()
+    ops[:, 2] = -5.0
+    state = dataclasses.replace(state, ops=jnp.asarray(ops))
+    assert (np.asarray(given_up(state).left)[:, 2] == 0).all()
+
+
+def test_a_mixture_of_a_sampled_network_is_one_hot_and_has_gradients(key):
+    mixing, strategy = small("beihang").mixing(), Reducing(partial=1)
+    logits = strategy.init(key, mixing)
+    found = np.asarray(strategy.mixture(logits, mixing, key, 0.0))
+    np.testing.assert_array_equal(found, np.asarray(logits.sampled))
+    weights = jr.normal(key, found.shape)
+    gradient = jax.grad(lambda logits: (strategy.mixture(logits, mixing, key, 0.0) * weights).sum())(logits)
+    assert (np.asarray(gradient.ops) != 0).all()
+    for held in (gradient.left, gradient.errors, gradient.tried, gradient.sampled):
+        assert not np.asarray(held).any()
+    updates, _ = strategy.optimiser().update(gradient, strategy.optimiser().init(logits), logits)
+    assert not np.asarray(updates.left).any()
+    assert np.asarray(updates.ops).all()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_same_cells_with_real_weights_have_no_operations_of_bits(template, key):
+    space = small(template, real=True)
+    network = space.build(row(space), key)
+    held = sum(each.size for each in jax.tree.leaves(nnx.state(network, nnx.Param)))
+    found = {name: float(each[0]) for name, each in space.cost(jnp.asarray(row(space))[None]).items()}
+    one_bit = {name: float(each[0]) for name, each in small(template).cost(jnp.asarray(row(space))[None]).items()}
+    assert found["params"] == held == one_bit["params"]
+    assert found["bops"] == 0
+    assert found["flops"] == found["macs"] == found["ops"] == one_bit["macs"]
+    convs = [each for _, each in nnx.iter_modules(network) if isinstance(each, BinaryConv)]
+    assert all(conv.real and not conv.signs for conv in convs)

@@ -330,6 +330,8 @@ def test_the_weights_of_an_architecture_are_those_of_the_store(folder, answer, p
         (["ID", "photo.jpg"], "has not been trained by itself"),
         (["nothing", "photo.jpg"], "architecture='nothing' is not in store"),
         (["ID", "photo.jpg", "--store", "sqlite:///absent.db"], "does not exist"),
+        (["FOLDER", "photo.jpg", "--exit", "1"], "exit=1 cannot be chosen: this network has one end, and no exits"),
+        (["FOLDER", "photo.jpg", "--exit", "x"], "'x' must be a valid integer"),
         (["FOLDER", "photo.jpg", "--run", "found"], "run='found' is of a store"),
         (["FOLDER", "photo.jpg", "--least", "2"], "least=2.0 must lie in 0..1"),
         (["FOLDER", "photo.jpg", "--out", "boxes.gif"], "out='boxes.gif' must end in one of .png, .jpg, .jpeg"),

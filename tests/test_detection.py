@@ -55,10 +55,22 @@ def test_anchors_are_three_sizes_in_three_shapes_around_each_place():
     first = found[:ANCHORS]
     np.testing.assert_allclose((first[:, :2] + first[:, 2:]) / 2, 0.25, atol=1e-6)
     sides = first[:, 2:] - first[:, :2]
-    # Four strides of half an image, times 1, 2^(1/3) and 2^(2/3).
-    np.testing.assert_allclose(np.sqrt(sides.prod(1)), np.repeat([2, 2 * 2 ** (1 / 3), 2 * 2 ** (2 / 3)], 3), rtol=1e-5)
+    # Two strides of half an image, times 1, 2^(1/3) and 2^(2/3).
+    np.testing.assert_allclose(np.sqrt(sides.prod(1)), np.repeat([1, 2 ** (1 / 3), 2 ** (2 / 3)], 3), rtol=1e-5)
     np.testing.assert_allclose(sides[:, 1] / sides[:, 0], [0.5, 1, 2] * 3, rtol=1e-5)
-    assert (found[ANCHORS] == -1 * found[ANCHORS, ::-1] + 1).all() or found[ANCHORS, 0] < 0  # round the middle
+    last = found[4 * ANCHORS :]
+    np.testing.assert_allclose(last[:, :2] + last[:, 2:], 1, atol=1e-6)  # around the middle
+
+
+@pytest.mark.parametrize(
+    ("size", "smallest", "largest"), [(128, 16, 256), (256, 16, 256), (384, 24, 384), (640, 32, 512)]
+)
+def test_anchors_are_as_small_as_images_are(size, smallest, largest):
+    """In pixels. The coarsest begin at the size of the image, but for small ones, whose anchors still overlap."""
+    found = anchors(tuple((size // stride,) * 2 for stride in (8, 16, 32, 64, 128)))
+    sides = size * np.sqrt((found[:, 2:] - found[:, :2]).prod(1))
+    assert sides.min() == pytest.approx(smallest)
+    assert sides.max() == pytest.approx(largest * 2 ** (2 / 3))
 
 
 def test_the_overlap_of_boxes_is_counted_by_hand():
@@ -84,11 +96,12 @@ def test_what_a_network_says_of_a_size_stays_finite():
     assert np.isfinite(box).all()
 
 
-def plain_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
+def plain_suppression(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, threshold: float) -> list[int]:
     """One box after another, as the textbook has it."""
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        if np.isfinite(scores[i]) and all(overlap_of(boxes[i], boxes[j]) <= threshold for j in kept):
+        alike = [j for j in kept if labels[i] == labels[j]]
+        if np.isfinite(scores[i]) and all(overlap_of(boxes[i], boxes[j]) <= threshold for j in alike):
             kept.append(i)
     return kept
 
@@ -100,12 +113,13 @@ def overlap_of(a: np.ndarray, b: np.ndarray) -> np.float32:
 
 
 def test_suppression_keeps_what_the_textbook_keeps():
-    run = jax.jit(lambda boxes, scores: suppressed(boxes, scores, 0.5, 30))
+    run = jax.jit(lambda boxes, labels, scores: suppressed(boxes, labels, scores, 0.5, 30))
     for seed in range(1000):
-        boxes, scores = drawn(seed, 30, spread=0.3), np.random.default_rng(seed).normal(size=30).astype(np.float32)
+        boxes, draw = drawn(seed, 30, spread=0.3), np.random.default_rng(seed)
+        labels, scores = draw.integers(0, 2, 30).astype(np.int32), draw.normal(size=30).astype(np.float32)
         scores[scores < -1.5] = -np.inf
-        index, kept = run(boxes, scores)
-        assert np.asarray(index)[np.asarray(kept)].tolist() == plain_suppression(boxes, scores, 0.5), seed
+        index, kept = map(np.asarray, run(boxes, labels, scores))
+        assert index[kept].tolist() == plain_suppression(boxes, labels, scores, 0.5), seed
 
 
 def test_classes_do_not_suppress_one_another():
@@ -114,6 +128,17 @@ def test_classes_do_not_suppress_one_another():
     found = np.asarray(detections(scores, boxes, most=5))[0]
     np.testing.assert_allclose(found[:3, 4], [0.9, 0.7, 0.3], rtol=1e-6)
     assert found[:, 5].tolist() == [0, 1, 1, -1, -1]
+
+
+def test_an_object_that_many_anchors_find_hides_no_other():
+    """Each of twelve is found by a hundred anchors, the last one least probably."""
+    centres = np.linspace(0.1, 0.9, 12, dtype=np.float32)
+    each = np.stack([centres - 0.02, centres - 0.02, centres + 0.02, centres + 0.02], 1)
+    scores = np.linspace(0.9, 0.2, 12, dtype=np.float32)
+    found = np.asarray(detections(jnp.repeat(scores, 100)[None, :, None], jnp.repeat(each, 100, 0)[None]))[0]
+    np.testing.assert_allclose(found[:12, :4], each, rtol=1e-5)
+    np.testing.assert_allclose(found[:12, 4], scores, rtol=1e-6)
+    assert found[:, 5].tolist() == [0] * 12 + [-1] * 88
 
 
 # Losses

@@ -190,13 +190,41 @@ def test_what_is_invalid_in_voc_is_named_or_left_out_and_counted(tmp_path, files
     message = refusal(read, name)
     assert said in message
     assert message.startswith(f"voc='{tmp_path}': ")
+    assert message.endswith(f"; --skip-invalid leaves out such {'object' if 'object' in left else 'image'}s")
+    assert message.count("--skip-invalid") == 1
     note = str(read(name, skip_invalid=True).note)
     assert f"{name}: {left}" in note
     assert "invalid and left out, the first: voc=" in note
     assert len(note.splitlines()) == 1
 
 
+def under(folder: str, files: dict) -> dict:
+    return {f"{folder}/{name}": content for name, content in files.items()}
+
+
+def test_a_set_may_lie_in_the_only_folder_that_has_one(tmp_path):
+    write(tmp_path, under("set", VOC) | {"more/x.txt": "", ".kept/Annotations/a.xml": xml(), "README.md": ""})
+    inside, named = (read(f"voc:{folder}", image_size=128) for folder in (tmp_path, tmp_path / "set"))
+    for one, other in zip(inside.train, named.train, strict=True):
+        np.testing.assert_array_equal(one, other)
+    write(tmp_path, {"Annotations/a.xml": xml(voc_object("eel")), "JPEGImages/a.png": picture()})
+    assert read(f"voc:{tmp_path}", image_size=128).classes == ("eel",), "its own come first"
+
+
+def test_an_error_in_a_folder_within_names_file_and_object(tmp_path):
+    write(tmp_path, under("set", VOC | {"Annotations/b.xml": xml(voc_object(), voc_object(box=(9, 1, 9, 4)))}))
+    message = refusal(read, f"voc:{tmp_path}")
+    assert message == (
+        f"voc='{tmp_path}': 'b.xml': object[1]: the box from (9, 1) to (9, 4) has no area; "
+        "--skip-invalid leaves out such objects"
+    )
+
+
 BAD_FOLDERS = [
+    ({"x.txt": ""}, "has no folder Annotations; allowed: a folder with Annotations and JPEGImages, or one in which"),
+    (under("more/set", VOC), "has no folder Annotations; allowed"),
+    (under("set", {"Annotations/a.xml": xml()}), "has no folder set/JPEGImages; allowed"),
+    (under("b", VOC) | under("a", VOC), "has several folders with Annotations: a, b; name one of them"),
     ({"Annotations/a.xml": xml()}, "has no folder JPEGImages; allowed"),
     ({"JPEGImages/a.png": picture()}, "has no folder Annotations; allowed"),
     ({"Annotations/a.xml": xml(), "JPEGImages/a.png": picture()}, "has no objects; allowed"),
@@ -313,6 +341,7 @@ def test_what_is_invalid_in_coco_is_named_or_left_out_and_counted(tmp_path, data
     message = refusal(read, name)
     assert said in message
     assert message.startswith(f"coco='{tmp_path}/x,y.json': ")
+    assert "; --skip-invalid leaves out such " in message
     assert f"{name}: {left} invalid and left out, the first: coco=" in str(read(name, skip_invalid=True).note)
 
 
@@ -470,8 +499,8 @@ def test_a_task_of_objects_says_what_was_done_and_can_be_few_images(tmp_path):
 
 
 def test_the_blood_cells_of_bccd():
-    """Two boxes are clicks, of no area; all else of 364 images is in order."""
-    folder = SHARED / "images/bccd/BCCD"
+    """Two boxes are clicks, of no area; all else of 364 images is in order. The set lies one folder down."""
+    folder = SHARED / "images/bccd"
     if not folder.exists():
         pytest.skip(f"NAS_SHARED: {folder} is absent")
     name = f"voc:{folder}"

@@ -1,16 +1,19 @@
 """Detectors, whole: that they learn, and a search for one from the data to the test."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
+from conftest import SHARED
 
 import nas
 from nas import config
 from nas.evaluators.supernet import SupernetEvaluator
 from nas.job.subject import bind, load_subject, with_recipes
 from nas.tasks import load
+from nas.tasks.base import Split
 from nas.training.net import alone, calibrate, flatten, measure, supernet
 from nas.training.net import split as parted
 from nas.training.recipe import Recipe
@@ -61,6 +64,19 @@ def test_a_detector_finds_the_objects_of_scenes(optimised):
     task = load("scenes:large", image_size=128)
     recipe = Recipe(steps=700, batch_size=16, learning_rate=0.05, crop=0, flip=True, jitter=0.2, clip=10)
     assert trained(task, recipe)(task.test)["minus_ap50"] < -0.8
+
+
+@pytest.mark.slow
+def test_a_detector_learns_eight_photos_by_heart(optimised):
+    """Of which some have few pixels, and some are crowded."""
+    folder = SHARED / "images/bccd"
+    if not folder.exists():
+        pytest.skip(f"NAS_SHARED: {folder} is absent")
+    task = load(f"voc:{folder}", image_size=256, skip_invalid=True)
+    few = Split(task.train.images[:8], task.train.labels[:8])
+    task = dataclasses.replace(task, train=few, valid=few, test=few)
+    recipe = Recipe(steps=400, batch_size=8, learning_rate=0.1, crop=0, clip=10)
+    assert trained(task, recipe)(few)["minus_ap50"] < -0.9
 
 
 def test_a_recipe_for_detection_has_defaults_of_its_own():

@@ -359,11 +359,13 @@ def ended(network):
     return Headed(network, Means())
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["dense", "separable"])
+@pytest.fixture(
+    scope="module", params=[{}, {"separable": True}, {"anytime": True}], ids=["dense", "separable", "anytime"]
+)
 def shared(request):
     """The space, and the structure, weights and statistics of the network of all architectures, away from where they
     begin."""
-    space = dataclasses.replace(STACKED, separable=request.param)
+    space = dataclasses.replace(STACKED, **request.param)
     graph, weights, statistics = split(ended(space.supernet(jax.random.key(1), affine=True)))
     draw = np.random.default_rng(0)
     weights = jax.tree.map(lambda w: w + 0.1 * draw.standard_normal(w.shape, np.float32), weights)
@@ -381,7 +383,7 @@ def measured(graph, weights, statistics, images, path):
 
     def loss(weights):
         outputs, left = forward(graph, weights, statistics, images, path, train=True)
-        return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
+        return outputs.mean(0) @ jnp.arange(1.0 * outputs.shape[1]), (outputs, left)
 
     gradient, (trained, left) = jax.grad(loss, has_aux=True)(weights)
     evaluated, _ = forward(graph, weights, left, images, path, train=False)
@@ -440,7 +442,7 @@ def test_a_one_hot_mixture_is_its_path_and_has_the_gradient_of_its_weights(share
     @jax.jit
     def loss(mixture):
         outputs, left = forward(graph, weights, statistics, pyramid, OneHot(mixture), train=False)
-        return outputs.mean(0) @ jnp.arange(20.0), (outputs, left)
+        return outputs.mean(0) @ jnp.arange(1.0 * outputs.shape[1]), (outputs, left)
 
     (_, (outputs, left)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(hot)
     close(outputs, measured(graph, weights, statistics, pyramid, row)["train"], 1e-4)

@@ -200,6 +200,14 @@ def test_a_pyramid_is_trained_in_a_stack_of_any_height(url, asked, capsys):
     assert asked[-1].space.stacks == 7
 
 
+def test_each_pyramid_of_a_stack_is_an_exit_where_that_is_asked_for(url, asked):
+    words = ["--store", url, "--task", "scenes", "--anytime"]
+    assert cli.main(["retrain", "nas-fpn:NAS-FPN", "--preset", "tiny", *words, "--stack", "3"]) == 0
+    assert asked[-1].space == dataclasses.replace(presets("nas-fpn")["tiny"], stacks=3, anytime=True)
+    assert cli.main(["retrain", "nas-fpn:NAS-FPN", "--preset", "paper", *words]) == 0
+    assert (asked[-1].space.stacks, asked[-1].space.anytime) == (7, True)
+
+
 def test_the_neck_of_a_product_is_stacked_too(url, asked):
     text = "shufflenet+nas-fpn"
     space = config.build_space(text)
@@ -210,8 +218,8 @@ def test_the_neck_of_a_product_is_stacked_too(url, asked):
         known = architecture_id(space, row)
         store.add_trials(run.id, [NewTrial(0, known, row.tolist(), space.describe(row), text, 0, 0)])
         store.finish_trial(run.id, 0, metrics={"minus_ap": -0.5}, error=None, seconds=1)
-    assert cli.main(["retrain", known, "--store", url, "--stack", "3"]) == 0
-    assert asked[0].space.neck == dataclasses.replace(space.neck, stacks=3)
+    assert cli.main(["retrain", known, "--store", url, "--stack", "3", "--anytime"]) == 0
+    assert asked[0].space.neck == dataclasses.replace(space.neck, stacks=3, anytime=True)
     np.testing.assert_array_equal(asked[0].space.parse(asked[0].architecture), row)
 
 
@@ -232,6 +240,8 @@ def test_fields_that_a_search_gave_to_its_space_stay(url, asked, capsys):
     ("words", "said"),
     [
         (["shufflenet:x", "--stack", "3"], "stack=3 cannot be set: space='shufflenet' has no stacks"),
+        (["shufflenet:x", "--anytime"], "anytime=True cannot be set: space='shufflenet' has no stacks"),
+        (["nas-fpn:NAS-FPN", "--preset", "tiny", "--anytime"], "anytime=True needs stacks=1 to be at least 2"),
         (["nas-fpn:NAS-FPN", "--stack", "0"], "space.stacks=0 must be at least 1"),
         (["nas-fpn:NAS-FPN", "--stack", "x"], "space.stacks='x' must be a valid integer"),
         (["nas-fpn:NAS-FPN", "--space.cells", "9", "--task", "scenes"], "has 7 cells, not 9"),

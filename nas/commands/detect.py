@@ -7,7 +7,7 @@ from pathlib import Path
 from nas.commands import trained
 from nas.config import Parser
 from nas.errors import UsageError
-from nas.plain import number, place
+from nas.plain import number, place, whole
 from nas.report import output
 from nas.store.query import Row
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> str:
     from nas.saved.networks import opened
 
     photos = [opened("image", path) for path in options.images]
-    found = network.detect(photos, options.least)
+    found = network.detect(photos, options.least, options.exit)
     if options.out is not None:
         from nas.report import boxes
 
@@ -68,5 +68,7 @@ def _parser() -> Parser:
     parser.add_argument("--out", metavar="FILE", type=place, help="draw what is found to a .png or .jpg")
     least_help = "the least probability of what is an object (default: %(default)s)"
     parser.add_argument("--least", metavar="PROBABILITY", type=number, default=0.3, help=least_help)
+    exit_help = "of a detector with several exits, the one at which it is left, from 1 (default: the last)"
+    parser.add_argument("--exit", metavar="K", type=whole, help=exit_help)
     trained.add_options(parser)
     return parser

@@ -39,10 +39,14 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--preset", help="the size of the network; by default that of the search, or the space's first")
     parser.add_argument("--store", metavar="URL", default=config.Config.store, help="(default: %(default)s)")
     parser.add_argument("--stack", metavar="N", help="so many pyramids in a row: --space.stacks of nas-fpn")
+    anytime_help = "each of these is an exit, at which nas detect may leave the network: --space.anytime of nas-fpn"
+    parser.add_argument("--anytime", action="store_true", help=anytime_help)
     options, rest = parser.parse_known_args(argv)
     found = _found(options.architecture, options.preset, options.store, options.run)
     if options.stack is not None:
-        rest += [f"--space.{_stacks(found.space, options.stack)}", options.stack]
+        rest += [f"--space.{_of_neck(found.space, 'stacks', f'stack={options.stack}')}", options.stack]
+    if options.anytime:
+        rest.append(f"--space.{_of_neck(found.space, 'anytime', 'anytime=True')}")
     data, resume = config.parse(rest, space=found.space)
     if "architecture" in data:
         raise UsageError(f"architecture={data['architecture']!r} cannot be set: {config.SETTLED}")
@@ -67,14 +71,15 @@ def main(argv: Sequence[str]) -> str:
         return told(job.search(given | {"store": options.store}, reporter=bar))
 
 
-def _stacks(space: config.Data | str, stack: str) -> str:
-    """The field of a space that says how many pyramids there are in a row. Raises UsageError where there is none."""
+def _of_neck(space: config.Data | str, name: str, asked: str) -> str:
+    """The field of a space, or of its neck, that says something of its stacked pyramids. Raises UsageError where there
+    is none."""
     fields = config.fields_of(config.build_space(space))
-    for field, part in (("stacks", fields), ("neck.stacks", fields.get("neck"))):
-        if isinstance(part, dict) and "stacks" in part:
+    for field, part in ((name, fields), (f"neck.{name}", fields.get("neck"))):
+        if isinstance(part, dict) and name in part:
             return field
-    name = space if isinstance(space, str) else space["name"]
-    raise UsageError(f"stack={stack} cannot be set: space={name!r} has no stacks")
+    known = space if isinstance(space, str) else space["name"]
+    raise UsageError(f"{asked} cannot be set: space={known!r} has no stacks")
 
 
 def _found(architecture: str, preset: str | None, url: str, run: str | None) -> _Found:

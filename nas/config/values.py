@@ -33,13 +33,13 @@ class Config:
     """A search job."""
 
     space: Any = "shufflenet"
-    """The search space: shufflenet, nasbench201, darts, nasnet or nas-fpn; with a size as NAME:PRESET; a backbone and a
-    neck together as shufflenet+nas-fpn; or of your own, FILE.py:CLASS or MODULE:CLASS. --space NAME --help lists its
-    own fields."""
+    """The search space: shufflenet, nasbench201, darts, nasnet, binary or nas-fpn; with a size as NAME:PRESET; a
+    backbone and a neck together as shufflenet+nas-fpn; or of your own, FILE.py:CLASS or MODULE:CLASS. --space NAME
+    --help lists its own fields."""
     strategy: Any = "evolution"
     """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
-    or seminas; by gradients darts, gumbel-darts, snas, pc-darts or fair-darts; or of your own, FILE.py:CLASS or
-    MODULE:CLASS. --strategy NAME --help lists its own fields."""
+    or seminas; by gradients darts, gumbel-darts, snas, pc-darts, fair-darts, bnas or bnas-beihang; or of
+    your own, FILE.py:CLASS or MODULE:CLASS. --strategy NAME --help lists its own fields."""
     task: str = "digits"
     """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
     channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or

@@ -30,7 +30,7 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
     if not isinstance(space, Mixable):
         raise UsageError(
             f"space={type(settings.space).__name__} has no network that mixes operations, in which a gradient strategy "
-            "searches; darts, nas-fpn, nasbench201 and shufflenet have"
+            "searches; binary, darts, nas-fpn, nasbench201 and shufflenet have"
         )
     bilevel.check_recipe(strategy, settings.training)
     if settings.evaluator != Supernet():  # the default

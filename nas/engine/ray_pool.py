@@ -198,15 +198,19 @@ def start_ray(workers: int, address: str | None = None) -> None:
     with kept(), warnings.catch_warnings():
         # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
-        ray.init(
-            "local",
-            num_cpus=workers,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=2**30,
-            _system_config={"worker_niceness": 0},  # else workers give way to every other process of the machine
-            **quiet,
-        )
+        try:
+            ray.init(
+                "local",
+                num_cpus=workers,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                object_store_memory=2**30,
+                _system_config={"worker_niceness": 0},  # else workers give way to every other process of the machine
+                **quiet,
+            )
+        except Exception as error:  # Ray raises just that where its daemons are too slow, on a machine that is full
+            said = " ".join(str(error).split())
+            raise RunError(f"Ray did not start: {said} --workers 0 does without it") from error
     _started = True
 
 

@@ -6,6 +6,7 @@ import shlex
 from nas.report import command_lines, output
 from nas.store.query import Row
 from nas.store.sql import Store
+from spaces.exits import exit_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +44,26 @@ def told(found: Outcome) -> str:
         if found.best[0][by] != (max if found.most else min)(row[by] for row in found.best):
             text += "The first is where the search has ended, and what it found; the others lay on its way.\n\n"
     if found.finals:
+        finals = [{name: value for name, value in row.items() if exit_of(name) is None} for row in found.finals]
         trained = f"Fully trained (`test_{found.metric}` is measured once, after the last step)"
         text += f"{'After the longest training in the table' if found.on_table else trained}:\n\n"
-        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in found.finals]
+        rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in finals]
         columns = ("role", "architecture", f"standalone_{found.metric}", f"test_{found.metric}", "macs", "params")
         text += output.render(rows, columns, "table") + "\n"
+        if exits := [row for each in found.finals for row in of_exits(each)]:
+            text += f"At each exit, after so many pyramids:\n\n{output.render(exits, exits[0], 'table')}\n"
     asked = "".join(f"  {command_lines.ask(words, found.store)}\n" for words in questions(found))
     return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
+
+
+def of_exits(final: Row) -> list[Row]:
+    """What was measured and counted of a network at each of its exits, a row an exit; of others nothing."""
+    rows: dict[int, Row] = {}
+    for name, value in final.items():
+        if (found := exit_of(name)) is not None:
+            measured, number = found
+            rows.setdefault(number, {"architecture": final["architecture"], "exit": number})[measured] = value
+    return [rows[number] for number in sorted(rows)]
 
 
 def questions(found: Outcome) -> list[str]:

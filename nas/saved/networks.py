@@ -25,7 +25,7 @@ from nas.store.query import Run
 from nas.store.sql import Store
 from nas.tasks import Resize, kinds
 from nas.tasks.pixels import decode, in_colour
-from nas.training.net import Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
+from nas.training.net import Graph, Headed, Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
 from spaces.abilities import map_kinds
 from spaces.base import Space, check_encoding, costs
 
@@ -51,7 +51,8 @@ class Exported:
 
     `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
     in training (see `nas.tasks.pixels.fit`), and is None where they were, or where the export does not say; `prepare`
-    does the same to photos of any size. `packed` says whether layers of one bit are convolved as bits.
+    does the same to photos of any size. `packed` says whether layers of one bit are convolved as bits. `exits` is after
+    how many of its stacked pyramids a detector may be left.
     """
 
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
@@ -61,19 +62,29 @@ class Exported:
         self.classes = self.kind.named("classes", description.get("classes") or ())
         self.resize: Resize | None = description.get("resize")
         self.packed: bool = description.get("packed", False)
-        self._graph, self._weights, self._statistics = split(network)
+        self.exits: int = network.exits if isinstance(network, Headed) else 1
+        self._left = functools.cache(self._left_at)
 
-    def predict(self, images: UInt8[np.ndarray, "n size size channels"]) -> Float[np.ndarray, "n ..."]:
+    def _left_at(self, exit: int) -> tuple[Any, tuple[Graph, nnx.State, nnx.State]]:
+        """The network that is left at an exit, and its structure, weights and statistics."""
+        whole: Any = self.network
+        network = whole.ended(exit) if self.exits > 1 else whole
+        return network, split(network)
+
+    def predict(
+        self, images: UInt8[np.ndarray, "n size size channels"], exit: int | None = None
+    ) -> Float[np.ndarray, "n ..."]:
         """Logits, or the numbers that were learned, of images as they were in training: 0..255, of the same size and
         channels. Of a detector `[n, most, 6]`: objects, by falling probability, as the corners x0, y0, x1 and y1 in
-        shares of the image's side, probability and label; the label is -1 in rows that are none.
+        shares of the image's side, probability and label; the label is -1 in rows that are none. `exit` is the one at
+        which it is left, from 1 to `exits`, by default the last; nothing after it is computed.
 
-        Any number of images takes the memory of one batch. Raises UsageError for other arrays."""
-        return self._answered(self._checked(images), self.kind.answers)
+        Any number of images takes the memory of one batch. Raises UsageError for other arrays or exits."""
+        return self._answered(self._checked(images), self.kind.answers, exit)
 
-    def _answered(self, images: np.ndarray, answers: Callable[[Any], Any]) -> np.ndarray:
+    def _answered(self, images: np.ndarray, answers: Callable[[Any], Any], exit: int | None) -> np.ndarray:
+        network, (graph, weights, statistics) = self._left(self._checked_exit(exit))
         if not len(images):
-            network: Any = self.network
             one = jax.eval_shape(lambda: network(jnp.zeros((1, *images.shape[1:])), train=False))
             return np.asarray(answers(jax.tree.map(lambda each: jnp.zeros(each.shape), one)))[:0]
         parts, size = [], _batch(images.shape[1])
@@ -81,9 +92,21 @@ class Exported:
             batch = images[start : start + size]
             # The last batch is filled up with black: one shape is one program.
             filled = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
-            outputs = batch_logits(self._graph, self.scaling, "float32", self._weights, self._statistics, filled, ())
+            outputs = batch_logits(graph, self.scaling, "float32", weights, statistics, filled, ())
             parts.append(np.asarray(answers(outputs))[: len(batch)])
         return np.concatenate(parts)
+
+    def _checked_exit(self, exit: int | None) -> int:
+        if exit is None:
+            return self.exits
+        if self.exits == 1:
+            made = "nas retrain ARCHITECTURE --stack N --anytime trains one that has"
+            raise UsageError(
+                f"exit={exit!r} cannot be chosen: this network has one end, and no exits before it; {made}"
+            )
+        if not 1 <= exit <= self.exits:
+            raise UsageError(f"exit={exit!r} must lie in 1..{self.exits}")
+        return exit
 
     def prepare(self, photos: Any) -> UInt8[np.ndarray, "n size size channels"]:
         """Photos of any size as `predict` takes them: files, images of Pillow, or uint8 arrays of height, width and
@@ -118,8 +141,9 @@ class Exported:
             raise UsageError("this network gives numbers and knows no classes: predict(images) gives them")
         return [self.classes[label] for label in self.predict(images).argmax(1)]
 
-    def detect(self, photos: Any, least: float = 0.3) -> list[list[Found]]:
-        """The objects in each photo, which may be of any size, by falling probability, of at least `least`.
+    def detect(self, photos: Any, least: float = 0.3, exit: int | None = None) -> list[list[Found]]:
+        """The objects in each photo, which may be of any size, by falling probability, of at least `least`; `exit` is
+        that of `predict`.
 
         Takes what `prepare` takes. Boxes are in pixels of the upright photo.
         """
@@ -130,7 +154,7 @@ class Exported:
             raise UsageError(f"least={least!r} must lie in 0..1")
         opened = self._opened(photos)
         # All that could be asked for, of which least is left out afterwards: any least is one program.
-        found = self._answered(self._squares(opened), functools.partial(self.kind.found, least=0.0))
+        found = self._answered(self._squares(opened), functools.partial(self.kind.found, least=0.0), exit)
         return [
             self._in_pixels(rows[rows[:, 4] >= least], *photo.size) for rows, photo in zip(found, opened, strict=True)
         ]

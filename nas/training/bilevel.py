@@ -33,7 +33,7 @@ from nas.training.sgd import Program, TrainState, at_rest, train_step
 from spaces.abilities import Mixable
 from spaces.base import Limits
 from spaces.shared import OneHot
-from strategies.base import GradientStrategy
+from strategies.base import GradientStrategy, Reacts
 
 WINDOW = 5  # epochs over which the curvature is averaged
 LOOK_BACK = 4  # windows that far apart are compared, and the architecture before the growth is taken
@@ -123,7 +123,12 @@ def search(
             looked_at = batch(for_logits, key_images, 0, CURVATURE)
             value = curvature(rule, program, state, looked_at, key_direction)
             state = dataclasses.replace(state, curvature=state.curvature.at[epoch].set(value))
-        on_epoch(_measured(rule, program, task, state, statistics, epoch, time.monotonic() - began))
+        measured = _measured(rule, program, task, state, statistics, epoch, time.monotonic() - began)
+        on_epoch(measured)
+        if isinstance(strategy, Reacts):
+            error, key = measured.metrics[task.kind.metric], jr.fold_in(jr.fold_in(key_logits, 2), epoch)
+            logits = strategy.after_epoch(state.logits, space.mixing(), epoch, epochs, error, key)
+            state = dataclasses.replace(state, logits=everywhere(logits))
         began = time.monotonic()
         return state
 

@@ -79,6 +79,18 @@ class Headed(nnx.Module):
     def __init__(self, body: nnx.Module, head: nnx.Module):
         self.body, self.head = body, head
 
+    @property
+    def exits(self) -> int:
+        """After how many of its parts the network may be left, each of which the head ends."""
+        return getattr(self.head, "exits", 1)
+
+    def ended(self, exit: int) -> "Headed":
+        """The network that is left at one of several exits, counted from 1, with arrays of its own."""
+        network: Any = nnx.clone(self)
+        network.body.end(exit)
+        network.head.end(exit)
+        return network
+
     def __call__(self, images: Array, path: Any = (), *, train: bool = False, key: Any = None, **more: Any) -> Any:
         body: Any = self.body
         head: Any = self.head

@@ -2,7 +2,8 @@
 
 A box is `(x0, y0, x1, y1)` in shares of the image's side. The anchors are those of RetinaNet (Lin et al., "Focal Loss
 for Dense Object Detection", 2017, https://arxiv.org/abs/1708.02002): at each place of a level three sizes, from four
-times its stride, in three shapes.
+times its stride, in three shapes. Those are for images of 512 pixels or more. In smaller ones the coarsest anchors
+would be larger than the image, and no anchor as small as what there is to find: there they begin at fewer strides.
 """
 
 import functools
@@ -15,9 +16,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 SCALES = tuple(2 ** (i / 3) for i in range(3))
+LEVELS = 5  # of a pyramid
 RATIOS = (0.5, 1.0, 2.0)  # height to width
 ANCHORS = len(SCALES) * len(RATIOS)  # at each place
-ANCHOR_SIZE = 4.0  # of the smallest one, in strides
+MOST_STRIDES, LEAST_STRIDES = 4, 2  # of the side of the smallest ones; of fewer, some objects lie between all anchors
 MOST = float(np.log(1000 / 16))  # of a box's size to its anchor's, as a logarithm: what a network says may be anything
 
 Boxes = Float[Array, "*#n 4"]  # of one shape but where one is for all
@@ -27,7 +29,7 @@ Boxes = Float[Array, "*#n 4"]  # of one shape but where one is for all
 def anchors(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
     """The anchors `[anchors, 4]` of levels of so many rows and columns, in the order of `[row, column, anchor]`."""
     shapes = [(scale / ratio**0.5, scale * ratio**0.5) for scale in SCALES for ratio in RATIOS]
-    halves = np.array(shapes) * ANCHOR_SIZE / 2  # width and height
+    halves = np.array(shapes) * _strides(sizes) / 2  # width and height
     found = []
     for rows, columns in sizes:
         y, x = np.meshgrid((np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij")
@@ -35,6 +37,12 @@ def anchors(sizes: Sequence[tuple[int, int]]) -> np.ndarray:
         sides = halves / np.array([columns, rows])
         found.append(np.concatenate([centres - sides, centres + sides], -1).reshape(-1, 4))
     return np.concatenate(found).astype(np.float32)
+
+
+def _strides(sizes: Sequence[tuple[int, int]]) -> int:
+    """The side of the smallest anchors of each level, in its strides: those of the coarsest level are no larger than
+    the image, where that leaves enough."""
+    return max(LEAST_STRIDES, min(MOST_STRIDES, *sizes[-1]))
 
 
 def area(boxes: Boxes) -> Float[Array, "..."]:
@@ -76,20 +84,21 @@ def _centred(boxes: Boxes) -> tuple[Array, Array]:
 
 
 def suppressed(
-    boxes: Float[Array, "n 4"], scores: Float[Array, "n"], threshold: float, most: int
+    boxes: Float[Array, "n 4"], labels: Int[Array, "n"], scores: Float[Array, "n"], threshold: float, most: int
 ) -> tuple[Int[Array, "most"], Bool[Array, "most"]]:
-    """The boxes that are kept, by falling scores, and how many of them there are: of two that overlap by more than the
-    threshold, the one of the higher score, of equal ones the first. Boxes of score minus infinity are none."""
-    order = jnp.argsort(-scores, stable=True)
-    covers = overlap(boxes[order], boxes[order]) > threshold
-    kept = lax.fori_loop(
-        0,
-        len(boxes),
-        lambda i, kept: jnp.where(kept[i] & (jnp.arange(len(boxes)) > i), kept & ~covers[i], kept),
-        jnp.isfinite(scores[order]),
-    )
-    first = jnp.argsort(~kept, stable=True)[:most]
-    return order[first], kept[first]
+    """The boxes that are kept, by falling scores, and which of these there are: of two of one label that overlap by
+    more than the threshold, the one of the higher score, of equal ones the first. Boxes of score minus infinity are
+    none."""
+
+    def keep(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        left, chosen, kept = carry
+        best = left.argmax().astype(jnp.int32)
+        covered = (overlap(boxes[best][None], boxes)[0] > threshold) & (labels == labels[best])
+        done = covered | (jnp.arange(len(boxes)) == best)
+        return jnp.where(done, -jnp.inf, left), chosen.at[i].set(best), kept.at[i].set(jnp.isfinite(left[best]))
+
+    start = scores, jnp.zeros(most, jnp.int32), jnp.zeros(most, bool)
+    return lax.fori_loop(0, most, keep, start)[1:]
 
 
 @functools.partial(jax.jit, static_argnames=("candidates", "most", "threshold", "least"))
@@ -97,7 +106,7 @@ def detections(
     scores: Float[Array, "n anchors classes"],
     boxes: Float[Array, "n anchors 4"],
     *,
-    candidates: int = 100,
+    candidates: int = 2000,
     most: int = 100,
     threshold: float = 0.5,
     least: float = 0.05,
@@ -105,23 +114,18 @@ def detections(
     """Of each image the most probable objects, as box, probability and class, by falling probability; rows that are
     none have the class -1.
 
-    Of each class so many candidates, of at least a probability, are looked at; those that overlap a better one of the
-    same class are left out.
+    So many candidates of an image, of at least a probability, are looked at: a hundred anchors may find one object, so
+    with few of them the less probable objects would be missed. Those that overlap a better one of the same class are
+    left out.
     """
 
-    def of_class(scores: Float[Array, "anchors"], boxes: Float[Array, "anchors 4"]) -> tuple[Array, Array]:
-        best, index = lax.top_k(scores, min(candidates, len(scores)))
-        best = jnp.where(best >= least, best, -jnp.inf)
-        chosen, kept = suppressed(boxes[index], best, threshold, min(most, len(best)))
-        return jnp.where(kept, best[chosen], -jnp.inf), index[chosen]
-
     def of_image(scores: Float[Array, "anchors classes"], boxes: Float[Array, "anchors 4"]) -> Array:
-        best, index = jax.vmap(of_class, (1, None))(scores, boxes)
-        count = min(most, best.size)
-        found, place = lax.top_k(best.ravel(), count)
-        label = jnp.where(jnp.isfinite(found), place // best.shape[1], -1).astype(jnp.float32)
-        corners = jnp.clip(boxes[index.ravel()[place]], 0, 1)
-        rows = jnp.concatenate([corners, jnp.maximum(found, 0)[:, None], label[:, None]], -1)
-        return jnp.pad(rows, ((0, most - count), (0, 0)), constant_values=-1)
+        best, place = lax.top_k(scores.ravel(), min(candidates, scores.size))
+        best, corners = jnp.where(best >= least, best, -jnp.inf), boxes[place // scores.shape[1]]
+        label = (place % scores.shape[1]).astype(jnp.int32)
+        chosen, kept = suppressed(corners, label, best, threshold, most)
+        found = [jnp.clip(corners[chosen], 0, 1), best[chosen, None], label[chosen, None].astype(jnp.float32)]
+        none = jnp.array([[-1.0] * 4 + [0.0, -1.0]])
+        return jnp.where(kept[:, None], jnp.concatenate(found, -1), none)
 
     return jax.vmap(of_image)(scores, boxes)

@@ -3,6 +3,9 @@
 Lin et al., "Focal Loss for Dense Object Detection", 2017, https://arxiv.org/abs/1708.02002, with normalisation by each
 level, as in the code of NAS-FPN. A body that gives no pyramid gets the plain one of Lin et al., "Feature Pyramid
 Networks for Object Detection", 2017, https://arxiv.org/abs/1612.03144, on its last three maps.
+
+A body may give several pyramids, each made of the one before it: these are exits, at which a network may be left. The
+heads are those of all of them, and what is normalised has the statistics, scale and bias of its exit.
 """
 
 import itertools
@@ -16,11 +19,10 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from nas.tasks.detection.boxes import ANCHORS
+from nas.tasks.detection.boxes import ANCHORS, LEVELS
 from spaces.layers import BatchNorm, Conv, Pointwise
 
 Shape = tuple[int, ...]  # height, width, channels
-LEVELS = 5
 PLAIN_WIDTH = 64  # of a pyramid that is not the space's
 PRIOR = 0.01  # of an anchor to find anything, before training
 FINAL_SCALE = 0.01  # of the last convolutions' initial weights
@@ -38,6 +40,13 @@ def is_pyramid(shapes: Sequence[Shape]) -> bool:
     return len(shapes) == LEVELS and len({shape[2] for shape in shapes}) == 1 and halves
 
 
+def exits_of(shapes: Sequence[Shape]) -> int:
+    """Of how many pyramids, one after the other, these are the maps; 0 where they are none."""
+    count, rest = divmod(len(shapes), LEVELS)
+    first = list(shapes[:LEVELS])
+    return count if not rest and is_pyramid(first) and list(shapes) == first * count else 0
+
+
 def check(shapes: Sequence[Shape]) -> None:
     """Raises ValueError for maps that no heads end."""
     if len(shapes) < 3:
@@ -45,12 +54,13 @@ def check(shapes: Sequence[Shape]) -> None:
 
 
 def cost(shapes: Sequence[Shape], num_classes: int) -> dict[str, int]:
-    """Multiply-adds of one image, and parameters, of `Heads`."""
+    """Multiply-adds of one image, at the one exit that is taken, and parameters, of `Heads`."""
     check(shapes)
     macs = params = 0
-    sizes, width = [shape[:2] for shape in shapes], shapes[0][2]
-    if not is_pyramid(shapes):
-        sizes, width = sizes[-3:], PLAIN_WIDTH
+    exits = exits_of(shapes)
+    sizes, width = [shape[:2] for shape in shapes[:LEVELS]], shapes[0][2]
+    if not exits:
+        sizes, width, exits = [shape[:2] for shape in shapes[-3:]], PLAIN_WIDTH, 1
         for (rows, columns), shape in zip(sizes, shapes[-3:], strict=True):
             weights = shape[2] * width + 9 * width**2
             macs, params = macs + weights * rows * columns, params + weights + 2 * width
@@ -60,7 +70,7 @@ def cost(shapes: Sequence[Shape], num_classes: int) -> dict[str, int]:
     for outputs in (ANCHORS * num_classes, ANCHORS * 4):
         weights = 9 * width * (depth(width) * width + outputs)
         macs += weights * sum(rows * columns for rows, columns in sizes)
-        params += weights + outputs + LEVELS * depth(width) * 2 * width
+        params += weights + outputs + exits * LEVELS * depth(width) * 2 * width
     return {"macs": macs, "params": params}
 
 
@@ -72,12 +82,13 @@ class Level(nnx.Module):
 
 
 class Tower(nnx.Module):
-    """One head: convolutions that all levels share, each with a level's own normalisation, and a last one with bias."""
+    """One head: convolutions that all levels share, each with a level's own normalisation, and a last one with bias.
+    The levels are those of all exits, one after the other."""
 
-    def __init__(self, width: int, outputs: int, bias: float, draw: np.random.Generator):
+    def __init__(self, width: int, outputs: int, bias: float, draw: np.random.Generator, exits: int = 1):
         scale, count = (2 / (9 * width)) ** 0.5, depth(width)
         self.convs = nnx.List([Conv((3, 3), width, width, draw, scale=scale) for _ in range(count)])
-        self.levels = nnx.List([Level(width, count) for _ in range(LEVELS)])
+        self.levels = nnx.List([Level(width, count) for _ in range(exits * LEVELS)])
         self.last = Conv((3, 3), width, outputs, draw, scale=FINAL_SCALE)
         self.bias = nnx.Param(np.full(outputs, bias, np.float32))
 
@@ -112,15 +123,21 @@ class PlainPyramid(nnx.Module):
 
 class Heads(nnx.Module):
     """Gives for each level the logits of classes `[n, h, w, anchors * classes]` and the boxes `[n, h, w, anchors * 4]`,
-    relative to anchors."""
+    relative to anchors; where there are several exits, for the levels of each."""
 
     def __init__(self, shapes: Sequence[Shape], num_classes: int, draw: np.random.Generator):
         check(shapes)
-        own = is_pyramid(shapes)
-        width = shapes[0][2] if own else PLAIN_WIDTH
+        own = exits_of(shapes)
+        width, self.exits = shapes[0][2] if own else PLAIN_WIDTH, max(own, 1)
         self.pyramid = nnx.List([] if own else [PlainPyramid(shapes, width, draw)])
-        self.classes = Tower(width, ANCHORS * num_classes, -math.log((1 - PRIOR) / PRIOR), draw)
-        self.boxes = Tower(width, ANCHORS * 4, 0.0, draw)
+        self.classes = Tower(width, ANCHORS * num_classes, -math.log((1 - PRIOR) / PRIOR), draw, self.exits)
+        self.boxes = Tower(width, ANCHORS * 4, 0.0, draw, self.exits)
+
+    def end(self, exit: int) -> None:
+        """From now on it ends the pyramid of one exit, counted from 1."""
+        self.exits = 1
+        for tower in (self.classes, self.boxes):
+            tower.levels = nnx.List(list(tower.levels)[(exit - 1) * LEVELS : exit * LEVELS])
 
     def __call__(self, maps: Sequence[Array], *, train: bool) -> tuple[tuple[Array, Array], ...]:
         levels = list(maps)

@@ -40,6 +40,10 @@ class Photo(NamedTuple):
     objects: list[Object]
 
 
+class _Refused(UsageError):
+    """What is invalid, where that is not to be left out. It says already how it could be."""
+
+
 class Invalid:
     """What was left out as invalid, unless that is not to be done and the first is an error."""
 
@@ -51,9 +55,11 @@ class Invalid:
         """A block that reads one image or object, which ends where it raises UsageError."""
         try:
             yield
+        except _Refused:
+            raise
         except UsageError as error:
             if not self._skip:
-                raise
+                raise _Refused(f"{error}; --skip-invalid leaves out such {what}s") from error
             self._first = self._first or str(error)
             self._counts[what] += 1
 

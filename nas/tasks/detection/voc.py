@@ -1,6 +1,7 @@
 """Objects as Pascal VOC annotates them: DIR/Annotations/NAME.xml is of the image DIR/JPEGImages/NAME.jpg (or .png).
 
 Everingham et al., 2010. http://host.robots.ox.ac.uk/pascal/VOC/
+Where DIR itself has no folder Annotations, and one folder in it has, the set is read from there.
 The lists ImageSets/Main/train.txt, val.txt (or valid.txt) and test.txt, where there are such, are the parts; without
 train.txt, trainval.txt takes its place. Corners are pixels, counted from 1, that belong to the box: it reaches from
 xmin - 1 to xmax in pixels counted from 0, and from ymin - 1 to ymax. Whoever draws a box gives it two corners: one with
@@ -19,16 +20,15 @@ from nas.tasks.base import Raw
 from nas.tasks.detection.photos import Invalid, Object, Photo, raw_of, read_file
 from nas.tasks.folders import is_image, is_shown
 
+LOOKED_FOR = "allowed: a folder with Annotations and JPEGImages, or one in which a single folder has them"
 MAX_XML_BYTES, MAX_LIST_BYTES = 4 * 2**20, 64 * 2**20
 LISTS = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}
 
 
 def read_voc(asked: Reading) -> Raw:
     assert asked.place is not None  # its name was checked
-    root, field, invalid = Path(asked.place), f"voc={asked.place!r}", Invalid(asked.skip_invalid)
-    for folder in ("Annotations", "JPEGImages"):
-        if not (root / folder).is_dir():
-            raise UsageError(f"{field} has no folder {folder}; allowed: a folder with Annotations and JPEGImages")
+    field, invalid = f"voc={asked.place!r}", Invalid(asked.skip_invalid)
+    root = _root(field, Path(asked.place))
     annotated, images = _by_name(root / "Annotations"), _by_name(root / "JPEGImages")
     lists = _lists(field, root / "ImageSets/Main")
     parts: dict[str, list[Photo]] = {}
@@ -54,6 +54,21 @@ def read_voc(asked: Reading) -> Raw:
     remark = f"{asked.name}: {unlisted} annotated images are in no list of ImageSets/Main and are not used"
     labels = {name: label for label, name in enumerate(classes)}
     return raw_of(asked, field, parts, labels, tuple(classes), invalid, remark if unlisted else None)
+
+
+def _root(field: str, place: Path) -> Path:
+    """The folder of the set: the one that is named, or the only one in it. Raises UsageError where there is none."""
+    inner = [
+        path.parent for path in place.glob("*/Annotations") if path.is_dir() and not path.parent.name.startswith(".")
+    ]
+    roots = [place] if (place / "Annotations").is_dir() else sorted(inner)
+    if len(roots) > 1:
+        names = ", ".join(path.name for path in roots)
+        raise UsageError(f"{field} has several folders with Annotations: {shown(names)}; name one of them")
+    for folder in ("Annotations", "JPEGImages"):
+        if not (path := (roots or [place])[0] / folder).is_dir():
+            raise UsageError(f"{field} has no folder {path.relative_to(place)}; {LOOKED_FOR}")
+    return roots[0]
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:

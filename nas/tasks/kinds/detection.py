@@ -19,16 +19,19 @@ from nas.errors import UsageError
 from nas.tasks import Resize
 from nas.tasks.augment import Augment, cutout
 from nas.tasks.detection import CLASS, COLUMNS, IGNORED, SIDE, X0, Y0
-from nas.tasks.detection.boxes import ANCHORS, anchors, decode, detections
+from nas.tasks.detection.boxes import ANCHORS, LEVELS, anchors, decode, detections
 from nas.tasks.detection.letterbox import letterboxed
 from nas.tasks.detection.losses import detection_loss
 from nas.tasks.kinds import Kind
 from nas.tasks.kinds.classification import named
+from spaces.exits import at_exit
 
 VISIBLE = 0.3  # of an object that is cut off further nothing is learned
 # For two cores. The rate is that of RetinaNet for so few images at once.
 RECIPE = {"steps": 1000, "batch_size": 8, "learning_rate": 0.02, "crop": 0, "flip": True, "jitter": 0.2, "clip": 10.0}
-Outputs = Sequence[tuple[Array, Array]]  # of each level: logits of classes, and codes of boxes
+# Of each level, of all exits one after the other: logits of classes, and codes of boxes.
+Outputs = Sequence[tuple[Array, Array]]
+OF_EXITS = ("ap", "ap50")  # what is measured at each of several exits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,24 +140,38 @@ class Detection(Kind):
         return images, targets
 
     def loss(self, outputs: Outputs, targets: Array) -> Float[Array, ""]:
-        logits, codes, places = self._flat(outputs)
-        return detection_loss(logits, codes, targets, places)
+        """The mean over exits."""
+
+        def at(levels: Outputs) -> Array:
+            logits, codes, places = self._flat(levels)
+            return detection_loss(logits, codes, targets, places)
+
+        exits = _exits(outputs)
+        return sum(map(at, exits[1:]), at(exits[0])) / len(exits)
 
     def judged(self, outputs: Outputs, labels: Any, counted: Any) -> Any:
-        """The objects that are found, and which images count."""
-        return self.found(outputs), counted
+        """The objects that are found at each exit, and which images count."""
+        return [self.found(levels) for levels in _exits(outputs)], counted
 
     def found(self, outputs: Outputs, least: float = 0.05) -> Float[Array, "n most 6"]:
-        """See `boxes.detections`."""
-        logits, codes, places = self._flat(outputs)
+        """At the last exit: see `boxes.detections`."""
+        logits, codes, places = self._flat(_exits(outputs)[-1])
         boxes = decode(codes, jnp.broadcast_to(places, codes.shape))
         return detections(jax.nn.sigmoid(logits), boxes, least=least)
 
     def metrics(self, judged: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
+        """Those of the last exit; where there are several, of each also the first ones, as `minus_ap_exit_1`."""
         from nas.tasks.detection.precision import average_precision
 
-        found = np.concatenate([np.asarray(each)[np.asarray(counted)] for each, counted in judged])
-        return {f"minus_{name}": -value for name, value in average_precision(found, labels).items()}
+        counted = [np.asarray(counts) for _, counts in judged]
+        exits = [
+            average_precision(np.concatenate([np.asarray(n)[c] for n, c in zip(found, counted, strict=True)]), labels)
+            for found in zip(*(found for found, _ in judged), strict=True)
+        ]
+        metrics = dict(exits[-1])
+        for k, measured in enumerate(exits, 1) if len(exits) > 1 else ():
+            metrics |= {at_exit(name, k): measured[name] for name in OF_EXITS if name in measured}
+        return {f"minus_{name}": -value for name, value in metrics.items()}
 
     def answers(self, outputs: Outputs) -> np.ndarray:
         return np.asarray(self.found(outputs))
@@ -166,7 +183,7 @@ class Detection(Kind):
         return letterboxed(photo, size)[0]
 
     def _flat(self, outputs: Outputs) -> tuple[Array, Array, Array]:
-        """Logits `[n, anchors, classes]`, codes `[n, anchors, 4]` and the anchors, of all levels."""
+        """Logits `[n, anchors, classes]`, codes `[n, anchors, 4]` and the anchors, of all levels of an exit."""
         sizes = tuple(logits.shape[1:3] for logits, _ in outputs)
         n = outputs[0][0].shape[0]
         logits = jnp.concatenate([each.reshape(n, -1, self.num_classes) for each, _ in outputs], 1)
@@ -176,6 +193,11 @@ class Detection(Kind):
 
 
 KIND = Detection
+
+
+def _exits(outputs: Outputs) -> list[Outputs]:
+    """The levels of each exit."""
+    return [outputs[i : i + LEVELS] for i in range(0, len(outputs), LEVELS)]
 
 
 def _placed(image: Float[Array, "h w c"], scale: Array, move: Float[Array, "2"]) -> Float[Array, "h w c"]:
