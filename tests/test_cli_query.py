@@ -186,20 +186,20 @@ def test_a_table_fits_its_terminal_and_keeps_what_was_asked_for(url, width):
 def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
     calls = []
 
-    def export(store, *rest, replace):
-        calls.append((store.url, *rest, replace))
+    def export(store, *rest, replace, packed):
+        calls.append((store.url, *rest, replace, packed))
         return RUN
 
     exporter = types.SimpleNamespace(export=export)
     monkeypatch.setitem(sys.modules, "nas.saved.networks", exporter)
     assert "2af3" in answer(capsys, "export", "2a", "--out", "there", "--store", url)
-    words = ["--run", "latest", "--replace", "--store", url]
+    words = ["--run", "latest", "--replace", "--packed", "--store", url]
     assert RUN in answer(capsys, "export", "2af3", "--out", "there", *words)
     with Store(url) as store:
         run = store.run(RUN)
     (_, first, *rest), (_, _, *again) = calls
-    assert rest == [Path("there"), None, False]
-    assert again == [Path("there"), run, True]
+    assert rest == [Path("there"), None, False, False]
+    assert again == [Path("there"), run, True, True]
     assert first == "2af3"
 
 
@@ -288,7 +288,8 @@ def test_a_volume_reaches_down_to_the_reference(capsys, detected, words, referen
     [
         (
             [],
-            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, detect, rename, delete, "
+            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, predict, detect, "
+            "rename, delete, "
             "export",
         ),
         (["tpo"], "did you mean 'top'?"),

@@ -133,6 +133,12 @@ def _detect(argv: list[str]) -> str:
     return detect(argv)
 
 
+def _predict(argv: list[str]) -> str:
+    from nas.commands.predict import main as predict
+
+    return predict(argv)
+
+
 # Commands with a line of their own.
 OWN: dict[str, Callable[[list[str]], str]] = {
     "compare": _compare,
@@ -140,6 +146,7 @@ OWN: dict[str, Callable[[list[str]], str]] = {
     "predictors": _predictors,
     "retrain": _retrain,
     "detect": _detect,
+    "predict": _predict,
 }
 
 
@@ -233,7 +240,7 @@ def _export(store: "Store", options: argparse.Namespace) -> str:
     run = None if options.run is None else store.run(options.run)
     from nas.saved.networks import export  # after the question whether there is anything to export: it imports jax
 
-    its = export(store, architecture, options.out, run, replace=options.replace)
+    its = export(store, architecture, options.out, run, replace=options.replace, packed=options.packed)
     row = {"architecture": architecture, "run": its, "out": str(options.out)}
     return _rendered([row], row, options)
 
@@ -303,6 +310,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
     commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
+    commands.add_parser("predict", help="The classes of images, by a network that was trained.", add_help=False)
     commands.add_parser("detect", help="Find objects in photos, by a detector that was trained.", add_help=False)
 
     rename = command("rename", _rename, "Give a run another name.")
@@ -317,4 +325,6 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     export.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
     export.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
     export.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
+    packed_help = "write weights of one bit as bits, with which the network then computes"
+    export.add_argument("--packed", action="store_true", help=packed_help)
     return parser, commands.choices

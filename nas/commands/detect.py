@@ -1,21 +1,15 @@
 """`nas detect`: the objects in photos of any size, by a detector that was trained, as numbers and as a picture."""
 
-import argparse
 import os.path
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from nas.commands import trained
 from nas.config import Parser
 from nas.errors import UsageError
 from nas.plain import number, place, whole
 from nas.report import output
-from nas.report.command_lines import DEFAULT_STORE
 from nas.store.query import Row
-
-if TYPE_CHECKING:
-    from nas.saved.networks import Exported
 
 COLUMNS = ("image", "class", "probability", "x0", "y0", "x1", "y1")
 
@@ -24,7 +18,7 @@ def main(argv: Sequence[str]) -> str:
     options = _parser().parse_args(argv)
     if options.out is not None:
         _check_out(options.out, options.images)
-    network = _network(options)
+    network = trained.network(options)
     if not network.kind.finds:
         raise UsageError(
             f"architecture={options.architecture!r} is no detector: it was trained on images without boxes"
@@ -62,25 +56,6 @@ def _check_out(out: Path, images: Sequence[Path]) -> None:
         raise UsageError(f"out={str(out)!r} is the image itself: choose another name")
 
 
-def _network(options: argparse.Namespace) -> "Exported":
-    """Of the folder of this name, or of the store. JAX is imported when it is known that there is something."""
-    if os.path.isdir(options.architecture) or os.sep in options.architecture:
-        if options.run is not None:
-            raise UsageError(f"run={options.run!r} is of a store: {options.architecture!r} is a folder")
-        from nas.saved.networks import load
-
-        return load(options.architecture)
-    from nas.store.sql import Store
-
-    with Store(options.store) as store, tempfile.TemporaryDirectory() as folder:
-        architecture = store.show(options.architecture)["id"]
-        run = None if options.run is None else store.run(options.run)
-        from nas.saved.networks import export, load
-
-        export(store, architecture, Path(folder), run)
-        return load(folder)
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="nas detect",
@@ -88,18 +63,12 @@ def _parser() -> Parser:
         epilog="Boxes are in pixels of the image as viewers show it, upright, from its upper left.",
         allow_abbrev=False,
     )
-    names = "its id, the beginning of it, its description, or a folder that nas export wrote"
-    parser.add_argument("architecture", metavar="ARCHITECTURE", help=names)
+    parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
     parser.add_argument("images", metavar="IMAGE", type=place, nargs="+", help="a JPEG or PNG of any size")
     parser.add_argument("--out", metavar="FILE", type=place, help="draw what is found to a .png or .jpg")
     least_help = "the least probability of what is an object (default: %(default)s)"
     parser.add_argument("--least", metavar="PROBABILITY", type=number, default=0.3, help=least_help)
     exit_help = "of a detector with several exits, the one at which it is left, from 1 (default: the last)"
     parser.add_argument("--exit", metavar="K", type=whole, help=exit_help)
-    parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
-    parser.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database (default: %(default)s)")
-    form = "|".join(output.FORMATS)
-    parser.add_argument(
-        "--format", type=output.known_format, default="table", metavar=form, help="(default: %(default)s)"
-    )
+    trained.add_options(parser)
     return parser

@@ -20,6 +20,7 @@ from nas.errors import UsageError, unwritable
 from nas.plain import from_json
 from nas.report import command_lines
 from nas.saved import checkpoint
+from nas.saved.packed import packed_arrays, unpacked_arrays
 from nas.store.query import Run
 from nas.store.sql import Store
 from nas.tasks import Resize, kinds
@@ -50,7 +51,8 @@ class Exported:
 
     `classes` are the names of the classes by label. `resize` says how images became `space.image_size` pixels square
     in training (see `nas.tasks.pixels.fit`), and is None where they were, or where the export does not say; `prepare`
-    does the same to photos of any size. `exits` is after how many of its stacked pyramids a detector may be left.
+    does the same to photos of any size. `packed` says whether layers of one bit are convolved as bits. `exits` is after
+    how many of its stacked pyramids a detector may be left.
     """
 
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
@@ -59,6 +61,7 @@ class Exported:
         self.kind = _kind(description, space)
         self.classes = self.kind.named("classes", description.get("classes") or ())
         self.resize: Resize | None = description.get("resize")
+        self.packed: bool = description.get("packed", False)
         self.exits: int = network.exits if isinstance(network, Headed) else 1
         self._left = functools.cache(self._left_at)
 
@@ -181,11 +184,20 @@ class Exported:
         return images
 
 
-def export(store: Store, architecture: str, out: Path, run: Run | None = None, *, replace: bool = False) -> str:
+def export(
+    store: Store,
+    architecture: str,
+    out: Path,
+    run: Run | None = None,
+    *,
+    replace: bool = False,
+    packed: bool = False,
+) -> str:
     """Writes the newest stand-alone weights of an architecture, with its description, to a folder: of a run, or of any.
+    `packed` writes those of one bit as bits (see `nas.saved.packed`).
 
-    Returns the name of the run. Raises UsageError where there are none, or where the folder holds another network
-    already and `replace` is not asked for.
+    Returns the name of the run. Raises UsageError where there are none, where the folder holds another network already
+    and `replace` is not asked for, or where `packed` is and there is nothing to pack.
     """
     files = store.artifacts(None if run is None else run.id, architecture, "weights")
     if not files:
@@ -203,9 +215,15 @@ def export(store: Store, architecture: str, out: Path, run: Run | None = None, *
     _, description = checkpoint.read(newest)
     if checkpoint.digest(newest) != files[-1].sha256:
         raise UsageError(f"{newest} is not the file that the run wrote: its sha256 differs")
+    arrays = None
+    if packed:
+        arrays, description = _packed(f"architecture={architecture!r}", newest), {**description, "packed": True}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(newest, out / WEIGHTS)
+        if arrays is None:
+            shutil.copyfile(newest, out / WEIGHTS)
+        else:
+            checkpoint.write(out / WEIGHTS, arrays, description)
         (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
@@ -225,10 +243,34 @@ def load(folder: str | Path) -> Exported:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
     arrays, note = checkpoint.read(folder / WEIGHTS)
-    for field in ("architecture", "space", "encoding", "mean", "std"):
+    for field in ("architecture", "space", "encoding", "mean", "std", "packed"):
         if not isinstance(note, dict) or note.get(field) != description.get(field):
             raise UsageError(f"{folder / WEIGHTS} are weights of another network than {folder / DESCRIPTION}: {field}")
-    held = sum(array.size for array in arrays.values())
+    network = _network(folder / DESCRIPTION, folder / WEIGHTS, description, space, encoding, arrays)
+    return Exported(description, space, network)
+
+
+def _packed(field: str, weights: Path) -> dict[str, np.ndarray]:
+    """What a packed file holds in place of these weights."""
+    arrays, note = checkpoint.read(weights)
+    try:
+        network = _network(weights, weights, *_described(json.dumps(note).encode()), arrays)
+        return packed_arrays(network)
+    except ValueError as error:
+        raise UsageError(f"{field} cannot be packed: {error}") from error
+
+
+def _network(
+    described: Path,
+    weights: Path,
+    description: dict[str, Any],
+    space: Space,
+    encoding: list[int],
+    arrays: dict[str, np.ndarray],
+) -> nnx.Module:
+    """What a description describes, with these arrays as its weights and statistics. The files are those that an error
+    names."""
+    held = sum(array.size * (8 if array.dtype == np.uint8 else 1) for array in arrays.values())
     kind = _kind(description, space)
     params = costs(space, tuple(encoding))["params"]
     if params <= 1.001 * held:  # costs are in single precision
@@ -236,24 +278,30 @@ def load(folder: str | Path) -> Exported:
             of_head = head_costs(space, kind).get("params", (0,))
             params += of_head[int(map_kinds(space, jnp.asarray([encoding], jnp.int32))[0])]
         except ValueError as error:
-            raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
+            raise UsageError(f"{described} does not describe an architecture: {error}") from error
     if params > 1.001 * held:
-        needed = f"{folder / DESCRIPTION}, whose network has {params:.0f} parameters"
-        raise UsageError(f"{folder / WEIGHTS} does not fit {needed}: it holds {held} numbers")
+        needed = f"{described}, whose network has {params:.0f} parameters"
+        raise UsageError(f"{weights} does not fit {needed}: it holds {held} numbers")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UsageError(f"{weights} holds NaN or infinity")
     try:
         network = alone(space, kind, np.asarray(encoding, np.int32), jax.random.key(0))
     except ValueError as error:
-        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {error}") from error
+        raise UsageError(f"{described} does not describe an architecture: {error}") from error
+    try:
+        if description.get("packed"):
+            network, arrays = unpacked_arrays(network, arrays)
+        return _filled(network, arrays)
+    except ValueError as error:
+        raise UsageError(f"{weights} does not fit {described}: {error}") from error
+
+
+def _filled(network: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
     definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     names = flatten(weights).keys()
-    try:
-        weights = unflatten(weights, {name: value for name, value in arrays.items() if name in names})
-        statistics = unflatten(statistics, {name: value for name, value in arrays.items() if name not in names})
-    except ValueError as error:
-        raise UsageError(f"{folder / WEIGHTS} does not fit {folder / DESCRIPTION}: {error}") from error
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UsageError(f"{folder / WEIGHTS} holds NaN or infinity")
-    return Exported(description, space, nnx.merge(definition, weights, statistics))
+    weights = unflatten(weights, {name: value for name, value in arrays.items() if name in names})
+    statistics = unflatten(statistics, {name: value for name, value in arrays.items() if name not in names})
+    return nnx.merge(definition, weights, statistics)
 
 
 def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
@@ -299,6 +347,8 @@ def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
         if not description["classes"] and count:
             raise ValueError(f"classes=0 names must be {count}, one for each label")
         kind.named("classes", description["classes"])
+    if type(description.get("packed", False)) is not bool:
+        raise ValueError(f"packed={description['packed']!r} must be true or false")
     how = description.get("resize")
     if how is not None and how not in get_args(Resize):
         raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")

@@ -1,0 +1,107 @@
+"""`nas predict`: the class of each image, and how probable it is, by a network that was trained."""
+
+import itertools
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas.commands import trained
+from nas.config import Parser
+from nas.errors import UsageError
+from nas.plain import check_archive, place
+from nas.report import output
+from nas.store.query import Row
+from nas.tasks.folders import files, is_image
+from nas.tasks.pixels import MAX_BYTES, as_uint8, decode
+
+if TYPE_CHECKING:
+    from nas.saved.networks import Exported
+
+COLUMNS = ("image", "class", "probability")
+AT_ONCE = 256  # images that are in memory as they are in their files
+UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def main(argv: Sequence[str]) -> str:
+    options = _parser().parse_args(argv)
+    network = trained.network(options)
+    if network.kind.finds:
+        raise UsageError(f"architecture={options.architecture!r} is a detector: nas detect lists what it finds")
+    if not network.classes:
+        raise UsageError(f"architecture={options.architecture!r} gives numbers and knows no classes")
+    images = itertools.chain.from_iterable(_images(path, network) for path in options.images)
+    rows: list[Row] = []
+    while some := list(itertools.islice(images, AT_ONCE)):
+        logits = network.predict(np.concatenate([square for _, square in some]))
+        rows += [_row(name, each, network.classes) for (name, _), each in zip(some, logits, strict=True)]
+    return output.render(rows, COLUMNS, options.format)
+
+
+def _row(name: str, logits: np.ndarray, classes: Sequence[str]) -> Row:
+    shares = np.exp(logits.astype(np.float64) - logits.max())
+    label = int(logits.argmax())
+    return {"image": name, "class": classes[label], "probability": float(shares[label] / shares.sum())}
+
+
+def _images(path: Path, network: "Exported") -> Iterator[tuple[str, np.ndarray]]:
+    """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`."""
+    if path.is_dir():
+        found = 0
+        for inside, data in files(path, is_image):
+            found += 1
+            yield str(path / inside), network.prepare([decode(f"image={str(path / inside)!r}", data)])
+        if not found:
+            raise UsageError(f"image={str(path)!r} is a folder without images")
+    elif path.suffix == ".npz":
+        for i, image in enumerate(_archived(path)):
+            yield f"{path}[{i}]", _square(f"{path}: images[{i}]", image, network)
+    else:
+        from nas.saved.networks import opened
+
+        yield str(path), network.prepare([opened("image", path)])
+
+
+def _square(field: str, image: np.ndarray, network: "Exported") -> np.ndarray:
+    """As it is where it is as the images of training were."""
+    size, channels = network.space.image_size, network.space.image_channels  # pyright: ignore[reportAttributeAccessIssue]
+    if image.shape == (size, size, channels):
+        return image[None]
+    from nas.saved.networks import opened
+
+    return network.prepare([opened(field, image)])
+
+
+def _archived(path: Path) -> np.ndarray:
+    """The array `images` of an archive, as uint8."""
+    field = f"image={str(path)!r}"
+    try:
+        with open(path, "rb") as file:
+            archive: Any = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"{field} is a single array; allowed: a .npz archive with images")
+            if "images" not in archive.files:
+                raise UsageError(f"{field} has the arrays {sorted(archive.files)}; allowed: one with images")
+            assert archive.zip is not None  # it is open
+            wanted = [each for each in archive.zip.infolist() if each.filename.removesuffix(".npy") == "images"]
+            check_archive(field, wanted, MAX_BYTES)
+            images = archive["images"]
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"{field} cannot be read ({reason}); allowed: a .npz archive with images") from error
+    if images.ndim not in (3, 4):
+        given = f"{images.dtype} {list(images.shape)}"
+        raise UsageError(f"{field}: images={given} must be [n, height, width] or [n, height, width, channels]")
+    return as_uint8(f"{field}: images", images)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="nas predict", description=__doc__, allow_abbrev=False)
+    parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
+    images_help = "a JPEG or PNG of any size, a folder of them, or a .npz with images"
+    parser.add_argument("images", metavar="IMAGES", type=place, nargs="+", help=images_help)
+    trained.add_options(parser)
+    return parser
