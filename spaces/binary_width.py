@@ -202,15 +202,14 @@ def drawings(form: Form, taken: list[int]) -> list[Drawing]:
 
 def prune(supernet: Body, network: Body) -> Body:
     """A network that `build` gives, with the weights and statistics that its architecture has in the supernet."""
-
-    def first(whole: jax.Array, part: jax.Array) -> jax.Array:
-        return whole[tuple(slice(size) for size in part.shape)]
-
-    for kind in (nnx.Param, nnx.BatchStat):
-        whole, part = (dict(nnx.to_flat_state(nnx.state(each, kind))) for each in (supernet, network))
-        for path, variable in part.items():
-            if path in whole:  # a supernet may have no scales and biases
-                variable.set_value(first(whole[path].get_value(), variable.get_value()))
+    held, own = (nnx.state(each, (nnx.Param, nnx.BatchStat)) for each in (supernet, network))
+    whole = dict(nnx.to_flat_state(held))
+    first = {
+        path: variable.replace(whole[path].get_value()[tuple(slice(size) for size in variable.get_value().shape)])
+        for path, variable in nnx.to_flat_state(own)
+        if path in whole  # a supernet may have no scales and biases
+    }
+    nnx.update(network, nnx.from_flat_state(first))
     return network
 
 
@@ -234,8 +233,8 @@ PUBLISHED = (*FOUND, *BI_REAL)
 VGG_WIDTHS = (128, 128, 256, 256, 512, 512)
 
 PRESETS = {
-    # For 8 to 32 pixels on a CPU. At ratio 1, a quarter of the channels of ResNet-18.
-    "tiny": BinaryWidth(widths=(16, 32, 64, 128), ratios=(0.25, 0.5, 1.0, 2.0), image_size=8),
+    # For 8 to 32 pixels on a CPU. At ratio 1, an eighth of the channels of ResNet-18.
+    "tiny": BinaryWidth(widths=(8, 16, 32, 64), ratios=(0.25, 0.5, 1.0, 2.0), image_size=8),
     # The networks of the paper: on ImageNet, ...
     "imagenet": BinaryWidth(large_stem=True),
     # ... and on CIFAR-10.

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool
 from spaces.shared import Path, Shared
 
 Widths = tuple[tuple[int, ...], ...]  # of each decision the channels that it may choose: of an architecture one
-Present = tuple[Bool[Array, "channels"] | None, ...]  # of each decision which channels there are; None where all
+Present = tuple[Bool[Array, "_"] | None, ...]  # of each decision which channels there are; None where all
 
 
 def present(widths: Widths, path: Path | tuple) -> Present:
