@@ -7,7 +7,7 @@ AutoBNN. Differences from it are in `spaces.binary_backbones`.
 import dataclasses
 import functools
 import re
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class BinaryWidth:
     image_size: int = 224
     image_channels: int = 3
     num_classes: int = 1000
+
+    one_bit: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.backbone not in BACKBONES:
@@ -114,7 +116,8 @@ class BinaryWidth:
         return form(self.backbone, self.image_size, self.large_stem)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[jax.Array, "n"]]:
-        """Those of `spaces.binary_costs`, of one image, with affine normalisation and a classifier without bias."""
+        """Those of `spaces.binary_costs`, of one image, with affine normalisation and a classifier without bias. What
+        the head of another task adds is in `macs` and `params` alone."""
         ends = [(layer.source or 0, layer.target or 0) for layer in self._layers()]
         # What a layer costs depends on two decisions: together they are one of as many choices as there are pairs.
         source, target = np.array(ends).T
