@@ -12,6 +12,7 @@ SPACES = {
     "nasnet": "spaces.nasnet",
     "binary": "spaces.binary",
     "nas-fpn": "spaces.nas_fpn",
+    "binary-width": "spaces.binary_width",
 }
 
 

@@ -24,7 +24,8 @@ class Published(NamedTuple):
 
     description: str
     drawings: list[Drawing]
-    costs: dict[str, dict[str, int]]  # of networks of published size, by what they are called
+    costs: dict[str, dict[str, Any]]  # of networks of published size, by what they are called
+    note: str = ""  # what is to be known of the costs
 
 
 class Mixing(NamedTuple):

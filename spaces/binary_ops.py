@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from spaces.dense import dense_conv
 from spaces.depthwise import depthwise_conv
@@ -22,6 +22,7 @@ from spaces.layers import normal
 Estimator = Literal["clip", "polynomial"]
 Scale = Literal["mean", "learned", "none"]
 Kernel = Float[Array, "rows columns inputs outputs"]
+There = Bool[Array, "inputs"]  # which input channels there are, of a kernel that is shared by layers of several widths
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -47,39 +48,62 @@ def _sign_backward(estimator: Estimator, x: Array, gradient: Array) -> tuple[Arr
 sign.defvjp(_sign_forward, _sign_backward)
 
 
-def centred(kernel: Kernel) -> Kernel:
-    """Less its mean over the input channels, and clipped to -1..1."""
-    return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
+def centred(kernel: Kernel, there: There | None = None) -> Kernel:
+    """Less its mean over the input channels, and clipped to -1..1. Of channels that are not `there` it is 0."""
+    if there is None:
+        return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
+    there = there.astype(kernel.dtype)[None, None, :, None]
+    mean = (kernel * there).sum(2, keepdims=True) / there.sum()
+    return jnp.clip(kernel - mean, -1, 1) * there
 
 
-def binarised(kernel: Kernel) -> Kernel:
+def binarised(kernel: Kernel, there: There | None = None) -> Kernel:
     """The sign of each weight, after `centred`, times the mean size of the weights of its filter (XNOR-Net)."""
-    signs, size = factors(kernel)
+    signs, size = factors(kernel, there)
     return signs * size
 
 
 @jax.custom_vjp
-def factors(kernel: Kernel) -> tuple[Kernel, Float[Array, "1 1 1 outputs"]]:
-    """The signs and the sizes whose product is `binarised`.
+def factors(kernel: Kernel, there: There | None = None) -> tuple[Kernel, Float[Array, "1 1 1 outputs"]]:
+    """The signs and the sizes whose product is `binarised`. With `there`, all of it is as if the other input channels
+    were not, and their signs are 0.
 
     The gradient of the product is that of the authors' code: with s the mean size, n the weights of a filter and c its
     input channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n. It comes by way of the signs alone, whose
     gradient is s g; that of the sizes is taken to be nothing.
     """
-    w = centred(kernel)
-    return _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+    return _factors_forward(kernel, there)[0]
 
 
-def _factors_forward(kernel: Kernel) -> tuple[tuple[Kernel, Array], Kernel]:
-    return factors(kernel), centred(kernel)
+def _factors_forward(kernel: Kernel, there: There | None) -> tuple[tuple[Kernel, Array], tuple[Kernel, There | None]]:
+    w = centred(kernel, there)
+    return (_signs_there(w, there), _size(w, there)), (w, there)
 
 
-def _factors_backward(w: Kernel, gradients: tuple[Kernel, Array]) -> tuple[Kernel]:
-    signs, size = _signs(w), jnp.abs(w).mean((0, 1, 2), keepdims=True)
+def _factors_backward(saved: tuple[Kernel, There | None], gradients: tuple[Kernel, Array]) -> tuple[Kernel, None]:
+    w, there = saved
+    signs, size, share = _signs_there(w, there), _size(w, there), _share(w, there)
     gradient = gradients[0] / jnp.maximum(size, jnp.finfo(w.dtype).tiny)
-    by_scale = signs * (signs * gradient).mean((0, 1, 2), keepdims=True)
-    n, inputs = math.prod(w.shape[:3]), w.shape[2]
-    return ((size * gradient * (jnp.abs(w) <= 1) + by_scale) * (1 - 1 / max(inputs, 2)) * n,)
+    inputs = w.shape[2] * share
+    n = math.prod(w.shape[:2]) * inputs
+    by_scale = signs * ((signs * gradient).mean((0, 1, 2), keepdims=True) / share)
+    by_sign = size * gradient * (jnp.abs(w) <= 1)
+    by_sign = by_sign if there is None else by_sign * there[None, None, :, None]
+    return (by_sign + by_scale) * (1 - 1 / jnp.maximum(inputs, 2)) * n, None
+
+
+def _signs_there(w: Kernel, there: There | None) -> Kernel:
+    return _signs(w) if there is None else _signs(w) * there.astype(w.dtype)[None, None, :, None]
+
+
+def _size(w: Kernel, there: There | None) -> Array:
+    """The mean size of the weights of each filter."""
+    return jnp.abs(w).mean((0, 1, 2), keepdims=True) / _share(w, there)
+
+
+def _share(w: Kernel, there: There | None) -> Array | int:
+    """Of the input channels those that are there."""
+    return 1 if there is None else there.astype(w.dtype).mean()
 
 
 factors.defvjp(_factors_forward, _factors_backward)
@@ -118,18 +142,20 @@ class BinaryConv(nnx.Module, pytree=False):
         # Outputs then have about the variance of the first batch's inputs.
         self.scale = nnx.Param(np.full(width_out, 1 / math.sqrt(fan_in), np.float32)) if scale == "learned" else None
 
-    def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
-        kernel, scale = self.factors()
+    def __call__(self, x: Float[Array, "n _ _ c"], there: Bool[Array, "c"] | None = None) -> Float[Array, "n _ _ d"]:
+        """With `there`, of channels in one group, as if the other channels were not."""
+        kernel, scale = self.factors(there)
         seen: Any = sign(x, self.estimator) if self.signs else x
+        seen = seen if there is None else seen * there.astype(x.dtype)[None, None, None]
         y = grouped_conv(seen, jnp.asarray(kernel, x.dtype), self.strides, self.dilation, self.groups)
         return y if scale is None else y * jnp.asarray(scale, x.dtype)[None, None, None]
 
-    def factors(self) -> tuple[Kernel, Float[Array, "outputs"] | None]:
+    def factors(self, there: There | None = None) -> tuple[Kernel, Float[Array, "outputs"] | None]:
         """A kernel, and what its outputs are multiplied by. Unless weights are real the kernel is +1 and -1: the
         convolution is then a sum of whole numbers, which is the same in any order."""
         kernel = jnp.asarray(self.kernel.get_value())
         if self.scaling == "mean" and not self.real:
-            signs, size = factors(kernel)
+            signs, size = factors(kernel, there)
             return signs, size[0, 0, 0]
         scale = None if self.scale is None else jnp.asarray(self.scale.get_value())
         return kernel if self.real else sign(kernel), scale

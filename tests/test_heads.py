@@ -23,6 +23,7 @@ from nas.testing import check_space
 from nas.training.net import alone, flatten, forward, head_costs, on_path, split, supernet
 from nas.training.sgd import fit
 from spaces.base import fingerprint, sample
+from spaces.binary_width import BinaryWidth
 from spaces.costs import with_cost, with_head
 from spaces.darts import Darts
 from spaces.layers import BatchNorm, Pointwise
@@ -145,6 +146,7 @@ DETECTORS = {
     **{name: SPACES[name] for name in ("nasbench201", "darts", "nasnet")},
     "shufflenet": dataclasses.replace(MINI, blocks=(1, 1, 3), widths=(8, 16, 24), strides=(1, 2, 2), num_classes=0),
     "nas-fpn": NasFpn(width=4, backbone="resnet-10-thin", image_size=128, image_channels=1),
+    "binary-width": BinaryWidth(widths=(4, 4, 8, 8), ratios=(0.5, 1.0, 2.0), image_size=64, num_classes=0),
 }
 
 

@@ -192,7 +192,8 @@ def _show_published(argv: list[str]) -> str:
     rows = [{"network": text, **costs} for text, costs in found.costs.items()]
     if options.format != "table":
         return _rendered([{"description": found.description, **row} for row in rows], ("network",), options)
-    return found.description + "\n\n" + _rendered(rows, ("network", "params", "macs"), options)
+    note = f"\n{found.note}\n" if found.note else ""
+    return found.description + "\n\n" + _rendered(rows, ("network", "params", "macs"), options) + note
 
 
 def _draw(graphs: list, options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from nas.store.query import Row
 FORMATS = ("table", "json", "csv")
 SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
 FILES = ("run", "kind", "path", "sha256")
-COUNTS = ("macs", "params", "flops")
+COUNTS = ("macs", "params", "flops", "bops", "ops", "bits")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = (
