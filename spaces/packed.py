@@ -18,7 +18,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from spaces.binary_ops import BinaryConv, grouped_conv, sign
+from spaces.binary_ops import BinaryConv, conv_in_groups, sign
 
 BITS = 32  # of a word
 MOST_WORDS = 100  # of a filter that are written out in a program; of more, one row of taps after another,
@@ -81,7 +81,7 @@ class PackedConv(nnx.Module, pytree=False):
     def __call__(self, x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ d"]:
         if self.inputs == 1:
             kernel = jnp.where(self.negative(), -1, 1).astype(x.dtype)
-            y = grouped_conv(sign(x), kernel, self.strides, self.dilation, self.groups)
+            y = conv_in_groups(sign(x), kernel, self.strides, self.dilation, self.groups)
         else:
             y = self._counted(x).astype(x.dtype)
         return y if self.scale is None else y * jnp.asarray(self.scale.get_value(), x.dtype)[None, None, None]

@@ -60,10 +60,11 @@ each = pytest.mark.parametrize("strategy", ALL.values(), ids=ALL)
 spaces = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 
 
-def some_logits(space: Mixable, seed: int = 0) -> Logits:
+def some_logits(space: Mixable, seed: int = 0, strategy: Differentiable = EDGES) -> Logits:
     mixing = space.mixing()
     keys = jr.split(jr.key(seed))
-    return Logits(jr.normal(keys[0], (len(mixing.nodes), len(mixing.ops))), jr.normal(keys[1], (len(mixing.nodes),)))
+    ops, edges = jr.normal(keys[0], (len(mixing.nodes), len(mixing.ops))), jr.normal(keys[1], (len(mixing.nodes),))
+    return dataclasses.replace(strategy.init(keys[0], mixing), ops=ops, edges=edges)
 
 
 # Laws
@@ -89,7 +90,7 @@ def test_a_mixture_is_a_function_of_logits_key_and_progress(strategy, space, key
 @each
 @spaces
 def test_every_logit_of_an_operation_has_a_gradient(strategy, space, key):
-    mixing, logits = space.mixing(), some_logits(space)
+    mixing, logits = space.mixing(), some_logits(space, strategy=strategy)
     which = jr.normal(key, (len(mixing.nodes), len(mixing.ops)))
     gradient = jax.grad(lambda logits: (which * strategy.mixture(logits, mixing, key, 0.5)).sum())(logits)
     left_out = (strategy.gate == "sigmoid") & (np.arange(len(mixing.ops)) == mixing.none)
@@ -102,7 +103,7 @@ def test_every_logit_of_an_operation_has_a_gradient(strategy, space, key):
 @spaces
 def test_weights_derive_legal_architectures(strategy, space):
     for seed in range(20):
-        row = discretise(space, strategy.weights(some_logits(space, seed), space.mixing()))
+        row = discretise(space, strategy.weights(some_logits(space, seed, strategy), space.mixing()))
         assert ((row >= 0) & (row < np.array(space.cardinalities))).all()
 
 
