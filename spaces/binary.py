@@ -380,4 +380,4 @@ def published(name: str) -> Published:
         frame = dataclasses.replace(large.frame, cells=cells, width=width)
         sizes[f"ImageNet, {width} channels, {cells} cells (BNAS-{letter})"] = frame
     costs = {text: genotype_cost(frame, genotype) for text, frame in sizes.items()}
-    return Published(str(genotype), notation.drawings(genotype), costs)
+    return Published(str(genotype), notation.drawings(genotype), costs, binary_costs.FORMULA)
