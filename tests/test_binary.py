@@ -13,11 +13,10 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import spaces.binary as binary
 from nas.tasks.kinds.classification import Classification
 from nas.testing import check_space
 from nas.training.net import alone, flatten, forward, split, with_real_weights
-from spaces import published
+from spaces import binary_cells, published
 from spaces.binary import PRESETS, Binary
 from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, library_conv_in_groups, shuffled, sign
 from spaces.cell_pairs import EDGES, Rows
@@ -235,9 +234,9 @@ def test_cells_add_the_output_of_the_cell_before(key):
 
 def test_weights_are_real_in_a_search_where_the_template_says_so(key):
     for template, expected in (("bnas", {True, False}), ("bats", {True}), ("beihang", {False})):
-        style = binary.Style(template, real=False)
-        layers = [binary._fit(style, 4, 4, generator(key), False)]
-        layers.append(binary._operation(style, binary.FORMS[template].ops[-1], 4, 1, generator(key), False))
+        style = binary_cells.Style(template, real=False)
+        layers = [binary_cells._fit(style, 4, 4, generator(key), False)]
+        layers.append(binary_cells._operation(style, binary_cells.FORMS[template].ops[-1], 4, 1, generator(key), False))
         convs = [c for layer in layers for _, c in nnx.iter_modules(layer) if isinstance(c, BinaryConv)]
         assert {conv.real for conv in convs} == expected
 
