@@ -24,6 +24,7 @@ GRADIENT_STRATEGIES = {
     "gumbel-darts": "strategies.differentiable:gumbel_darts",
     "snas": "strategies.differentiable:snas",
     "bnas": "strategies.differentiable:bnas",
+    "bats": "strategies.differentiable:bats",
     "bnas-beihang": "strategies.reducing:Reducing",
 }
 
@@ -46,6 +47,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "gumbel-darts": {**_DARTS, "weight_decay": 5e-4, "nesterov": True},
     "snas": _DARTS,
     "bnas": _DARTS,
+    "bats": _DARTS,
     "bnas-beihang": _DARTS,
 }
 

@@ -52,6 +52,8 @@ class Differentiable:
     """Of the noisy softmax, in the first epoch."""
     last_temperature: float = 0.1
     """In the last epoch; it falls by the same amount each epoch."""
+    softmax_temperature: float = 1.0
+    """What logits are divided by before the softmax; below 1 it is sharper (BATS: 0.2)."""
     edges: bool = False
     """Whether edges into a node compete too, by logits of their own (edge normalisation)."""
     partial: int = 1
@@ -82,7 +84,7 @@ class Differentiable:
     """Weight of the expected costs, as shares of their limits, while the architecture to derive exceeds these."""
 
     def __post_init__(self):
-        for name in ("temperature", "last_temperature", "learning_rate", "diversity_decay"):
+        for name in ("temperature", "last_temperature", "softmax_temperature", "learning_rate", "diversity_decay"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be more than 0")
         for name in ("weight_decay", "zero_one", "diversity", "auxiliary_skip", "stop_growth", "cost_weight"):
@@ -98,6 +100,8 @@ class Differentiable:
             raise ValueError(f"momentum={self.momentum} must lie in [0, 1)")
         if self.gate == "sigmoid" and self.sample != "none":
             raise ValueError(f"sample={self.sample!r} needs gate='softmax'")
+        if self.softmax_temperature != 1 and self.gate != "softmax":
+            raise ValueError(f"softmax_temperature={self.softmax_temperature} needs gate='softmax'")
         if self.diversity and self.gate != "softmax":
             raise ValueError(f"diversity={self.diversity} needs gate='softmax'")
         if self.zero_one and self.gate != "sigmoid":
@@ -130,7 +134,7 @@ class Differentiable:
 
     def weights(self, logits: Logits, mixing: Mixing) -> Mixture:
         if self.gate == "softmax":
-            gates = jax.nn.softmax(mixing.masked(logits.ops))
+            gates = jax.nn.softmax(self._masked(logits, mixing))
         else:
             gates = jax.nn.sigmoid(logits.ops) * (1 - _which(mixing, mixing.none))
         return gates * self._edge_weights(logits, mixing)
@@ -144,7 +148,7 @@ class Differentiable:
             more = self.auxiliary_skip * (1 - progress)
             return self.weights(logits, mixing) + more * _which(mixing, mixing.skip)
         temperature = self.temperature + (self.last_temperature - self.temperature) * progress
-        noisy = jax.nn.log_softmax(mixing.masked(logits.ops)) + jr.gumbel(key, logits.ops.shape)
+        noisy = jax.nn.log_softmax(self._masked(logits, mixing)) + jr.gumbel(key, logits.ops.shape)
         soft = jax.nn.softmax(noisy / temperature)
         if self.sample == "soft":
             return soft * self._edge_weights(logits, mixing)
@@ -158,9 +162,12 @@ class Differentiable:
         found = -self.zero_one * jnp.mean((jax.nn.sigmoid(logits.ops) - 0.5) ** 2, where=competes)
         if not self.diversity:
             return found
-        shares = jax.nn.softmax(mixing.masked(logits.ops))
+        shares = jax.nn.softmax(self._masked(logits, mixing))
         entropy = -jax.scipy.special.xlogy(shares, shares).sum(1).mean()
         return found - self.diversity * jnp.exp(-progress / self.diversity_decay) * entropy
+
+    def _masked(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges ops"]:
+        return mixing.masked(logits.ops) / self.softmax_temperature
 
     def _edge_weights(self, logits: Logits, mixing: Mixing) -> Float[Array, "edges 1"]:
         if not self.edges:
@@ -186,6 +193,12 @@ def fair_darts() -> Differentiable:
 def bnas() -> Differentiable:
     """Kim et al., "Learning Architectures for Binary Networks", 2020, https://arxiv.org/abs/2002.06963, section 4.3."""
     return Differentiable(diversity=1.0)
+
+
+def bats() -> Differentiable:
+    """Bulat et al., "BATS: Binary ArchitecTure Search", 2020, https://arxiv.org/abs/2003.01711, section 4.2. How long
+    logits rest at first, the paper leaves open."""
+    return Differentiable(softmax_temperature=0.2, warmup=0.3)
 
 
 def gumbel_darts() -> Differentiable:

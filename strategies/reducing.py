@@ -46,7 +46,7 @@ class Reducing(Differentiable):
         super().__post_init__()
         if not 0 < self.sampling <= 1:
             raise ValueError(f"sampling={self.sampling} must lie in (0, 1]")
-        for name, plain in (("gate", "softmax"), ("sample", "none")):
+        for name, plain in (("gate", "softmax"), ("sample", "none"), ("softmax_temperature", 1.0)):
             if getattr(self, name) != plain:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be {plain!r} where operations are given up")
 

@@ -161,6 +161,7 @@ def test_every_gradient_strategy_brings_its_published_recipe():
         "gumbel-darts": (64, 0.025, 0.001, 5e-4, True, 3e-4, 0.5),
         "snas": (64, 0.025, 0.001, 3e-4, False, 3e-4, 0.5),
         "bnas": (64, 0.025, 0.001, 3e-4, False, 3e-4, 0.5),
+        "bats": (64, 0.025, 0.001, 3e-4, False, 3e-4, 0.5),
         "bnas-beihang": (64, 0.025, 0.001, 3e-4, False, 6e-4, 0.5),
     }
     assert published.keys() == GRADIENT_STRATEGIES.keys()
@@ -535,7 +536,7 @@ def test_a_batch_is_no_larger_than_the_half_it_is_drawn_from(task, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fair-darts", "snas", "pc-darts"])
+@pytest.mark.parametrize("name", ["fair-darts", "snas", "pc-darts", "bats", "bnas-beihang"])
 @pytest.mark.parametrize("kind", ["cells", "chain"])
 def test_every_strategy_searches(task, name, kind):
     cells = SMALL if ALL[name].partial > 1 else MINI

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 
 import jax
@@ -13,16 +14,26 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nas
+from nas.commands import cli, search
+from nas.config import build
+from nas.errors import UsageError
+from nas.evaluators.train import check
+from nas.job.subject import load_subject, with_recipes
+from nas.tasks import load
 from nas.tasks.kinds.classification import Classification
 from nas.testing import check_space
 from nas.training.net import alone, flatten, forward, split, with_real_weights
+from nas.training.recipe import Recipe
+from nas.training.sgd import fit
 from spaces import binary_cells, published
 from spaces.binary import PRESETS, Binary
 from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, library_conv_in_groups, shuffled, sign
 from spaces.cell_pairs import EDGES, Rows
 from spaces.darts import prune
 from spaces.layers import BatchNorm, generator
-from strategies.differentiable import Differentiable, bnas
+from spaces.shufflenet import PRESETS as SHUFFLENET
+from strategies.differentiable import Differentiable, bats, bnas
 from strategies.reducing import Reducing, given_up
 
 TEMPLATES = ("bnas", "bats", "beihang")
@@ -275,6 +286,13 @@ def test_diversity_is_the_mean_entropy_and_falls_with_the_epochs(key):
     assert float(Differentiable().penalty(logits, mixing, 0.0)) == 0
 
 
+def test_a_sharper_softmax_is_that_of_larger_logits(key):
+    mixing = small("bats").mixing()
+    logits = bats().init(key, mixing)
+    logits = dataclasses.replace(logits, ops=jr.normal(key, logits.ops.shape))
+    np.testing.assert_allclose(bats().weights(logits, mixing), jax.nn.softmax(logits.ops / 0.2), rtol=1e-5)
+
+
 def test_diversity_needs_operations_that_compete():
     with pytest.raises(ValueError, match=r"diversity=1\.0 needs gate='softmax'"):
         Differentiable(gate="sigmoid", diversity=1.0)
@@ -359,3 +377,74 @@ def test_the_same_cells_with_real_weights_have_no_operations_of_bits(template, k
     assert found["flops"] == found["macs"] == found["ops"] == one_bit["macs"]
     convs = [each for _, each in nnx.iter_modules(network) if isinstance(each, BinaryConv)]
     assert all(conv.real and not conv.signs for conv in convs)
+
+
+# Searches
+
+QUICK = ("--final.steps", "20", "--final.batch-size", "16", "--workers", "0", "--finalists", "1", "--baselines", "0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("space", "strategy", "more"),
+    [
+        ("tiny", "bnas", ("--epochs", "2")),
+        ("tiny", "gumbel-darts", ("--epochs", "2")),
+        ("tiny", "bnas-beihang", ("--epochs", "2", "--space.template", "beihang")),
+        ("tiny", "bats", ("--epochs", "2", "--space.template", "bats")),
+        ("tiny", "evolution", ("--trials", "4", "--strategy.population-size", "4", "--training.steps", "5")),
+    ],
+)
+def test_a_search_from_the_command_line_ends_with_a_network_of_one_bit(space, strategy, more, tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 'nas.db'}"
+    given = ["--space", f"binary:{space}", "--strategy", strategy, "--name", "a", "--store", url, "--max-images", "400"]
+    assert search.main([*given, "--training.batch-size", "64", *more, *QUICK]) == 0
+    capsys.readouterr()
+    assert cli.main(["top", "a", "--format", "json", "--store", url]) == 0
+    best = json.loads(capsys.readouterr().out)[0]
+    assert best["ops"] == pytest.approx(best["bops"] / 64 + best["flops"], rel=1e-6)
+    assert best["test_error"] < 1
+    assert cli.main(["export", best["architecture"], "--packed", "--out", str(tmp_path / "net"), "--store", url]) == 0
+    images = np.zeros((3, 8, 8, 1), np.uint8)
+    assert nas.load(tmp_path / "net").predict(images).shape == (3, 10)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.slow
+def test_a_training_in_two_steps_that_was_killed_ends_as_if_it_had_not_been(tmp_path, key):
+    """In either of them."""
+    task = load("digits", max_images=200)
+    space = dataclasses.replace(small("bats"), num_classes=10)
+    recipe = Recipe(steps=12, batch_size=16, real_weights=0.5, clip_weights=1.0, checkpoint_seconds=0.0)
+    made = split(alone(space, task.kind, row(space), key))
+    whole = fit(*made, task, recipe, seed=0)
+    for at in (3, 9):
+        saved = tmp_path / f"{at}.safetensors"
+
+        def kill(step: int, loss: float, at: int = at) -> None:
+            if step >= at:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(*made, task, recipe, seed=0, saved=saved, on_step=kill)
+        again = fit(*made, task, recipe, seed=0, saved=saved)
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+            np.testing.assert_array_equal(one, other)
+    least = max(float(jnp.abs(each).max()) for each in jax.tree.leaves(whole) if each.ndim > 1)
+    assert least <= 1
+
+
+def test_real_weights_are_for_networks_of_one_bit():
+    with pytest.raises(UsageError, match=r"final.real_weights=0.5 needs a network of one bit: binary, binary-width"):
+        check(SHUFFLENET["tiny"], Recipe(real_weights=0.5))
+    check(small("bats"), Recipe(real_weights=0.5))
+
+
+def test_recipes_of_the_space_are_defaults_that_a_user_overrides():
+    given = {"space": "binary:bats", "strategy": "bnas", "training": {"learning_rate": 0.5}}
+    found = with_recipes(build(given), given, load_subject(build(given), "binary"))
+    assert (found.training.optimiser, found.training.learning_rate, found.training.nesterov) == ("adamw", 0.5, False)
+    assert (found.final.optimiser, found.final.real_weights, found.final.clip_weights) == ("adamw", 0.5, 1.0)
