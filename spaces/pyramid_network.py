@@ -1,7 +1,7 @@
 """The networks of merging cells: those of one architecture, and the one that all of them share."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from spaces.pyramid_path import largest, resampled
 from spaces.pyramids import LEVELS
 from spaces.shared import OneHot, is_mixture
 
-if TYPE_CHECKING:
-    from spaces.nas_fpn import NasFpn
+
+# Modules take their sizes from the space that makes them, a `spaces.nas_fpn.NasFpn`.
 
 
 def gated(coarse: Array, fine: Array) -> Array:
@@ -78,7 +78,7 @@ class Stem(nnx.Module):
     """The backbone, and what brings its maps to one width: gives P3 to P7. Without a backbone it is called with maps
     in place of images."""
 
-    def __init__(self, space: "NasFpn", draw: np.random.Generator, affine: bool):
+    def __init__(self, space: Any, draw: np.random.Generator, affine: bool):
         own = not space.map_widths
         self.backbone = resnet.ResNet(space.backbone, space.image_channels, draw, affine) if own else None
         self.laterals = nnx.List([Pointwise(width, space.width, draw, scale=width**-0.5) for width in space.inputs])
@@ -115,7 +115,7 @@ class Body(nnx.Module):
 class Shared(nnx.Module):
     """Backbone and the cells of all architectures. The parameters lie as in the network of one architecture."""
 
-    def __init__(self, space: "NasFpn", draw: np.random.Generator, affine: bool):
+    def __init__(self, space: Any, draw: np.random.Generator, affine: bool):
         self.stem = Stem(space, draw, affine)
         each = space.cells, space.width, draw, affine, space.separable
         self.necks = nnx.List([Convolved(*each) for _ in range(space.stacks)])
