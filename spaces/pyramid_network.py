@@ -16,7 +16,6 @@ from spaces.pyramid_path import largest, resampled
 from spaces.pyramids import LEVELS
 from spaces.shared import OneHot, is_mixture
 
-
 # Modules take their sizes from the space that makes them, a `spaces.nas_fpn.NasFpn`.
 
 
