@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 import report
-from found_or_random import RECIPES, found
+from found_or_random import found
 from scipy.stats import mannwhitneyu
 
 from nas import config
@@ -41,7 +41,7 @@ Net = tuple[str, Binary, str]  # its group, its space and its cells
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=RECIPES / "bnas_fashion.yaml", metavar="FILE")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("binary.yaml"), metavar="FILE")
     parser.add_argument("--searches", type=int, default=3, help="with different seeds [%(default)s]")
     parser.add_argument("--random", type=int, default=8, help="cells beside those found [%(default)s]")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each random cell [%(default)s]")

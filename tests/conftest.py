@@ -59,6 +59,8 @@ LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "dar
 # Cases of laws that take long, mostly to compile, and whole jobs, of most of which there is a quicker case: these are
 # slow. By file, what is found in the names of tests.
 COSTLY = {
+    "binary": r"laws\[(bnas|beihang)",
+    "binary_width": r"keeps_a_limit",
     "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path|interrupted_job.*shuf",
     "darts": r"logits_of_the_pruned_network",
     "detnas": r"killed|backbone_of_a_product",
@@ -68,6 +70,7 @@ COSTLY = {
     "nas_fpn": r"(path_is|one_hot).*(separable|anytime)|proposes_pyramids\[(?!random-\])",
     "nasbench201": r"training_along_a_path|cell_of_nothing",
     "nasnet": r"gives_logits_and_has_a_gradient",
+    "packed_files": r"has_the_answers.*(beihang|bats)",
     "own_tables": r"\[(bayesian|nao|seminas|ppo)",
     "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded.*\[(nao|gates|mlp-ensemble|boosted-trees)",
     "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",

@@ -458,7 +458,7 @@ MISTAKES = {
     "leaves.py:X": "leaves.py, line 1: SystemExit: 0",
     "leaves_late.py:X": "leaves_late.py, line 3: GeneratorExit",
     "my_space.py:Network": "my_space.py:Network' must be a class or function that can be called without arguments",
-    "no.such.module:X": "is not one of darts",
+    "no.such.module:X": "is not one of binary",
     "loose.py:Loose": "must be a frozen dataclass",
     "lawless.py:Lawless": "space='lawless.py:Lawless' breaks a law: canonical is idempotent; tried [",
     "fails.py:Fails": "breaks a law: cost works in a jitted function; tried [",
