@@ -34,8 +34,8 @@ class Config:
 
     space: Any = "shufflenet"
     """The search space: shufflenet, nasbench201, darts, nasnet, binary, binary-width or nas-fpn; with a size as
-    NAME:PRESET; a backbone and a neck together as shufflenet+nas-fpn; or of your own, FILE.py:CLASS or MODULE:CLASS. --space NAME
-    --help lists its own fields."""
+    NAME:PRESET; a backbone and a neck together as shufflenet+nas-fpn; or of your own, FILE.py:CLASS or MODULE:CLASS.
+    --space NAME --help lists its own fields."""
     strategy: Any = "evolution"
     """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
     or seminas; by gradients darts, gumbel-darts, snas, pc-darts, fair-darts, bnas, bats or bnas-beihang; or
