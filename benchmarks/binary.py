@@ -96,7 +96,7 @@ class Kept:
         report.say(f"{name}: {number}")
 
 
-def trained(space: Binary, task: Any, recipe: Any, group: str, text: str, seed: int) -> dict[str, Any]:
+def trained(space: Any, task: Any, recipe: Any, group: str, text: str, seed: int) -> dict[str, Any]:
     row, losses = tuple(int(choice) for choice in space.parse(text)), []
     start = time.perf_counter()
     evaluator = TrainEvaluator(space, task, recipe, pruned=True, tests=True)
