@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from spaces.dense import dense_conv
+from spaces.dense import dense_conv, library_conv
 from spaces.depthwise import depthwise_conv
 from spaces.layers import normal
 
@@ -176,7 +175,7 @@ def conv_in_groups(x: Array, kernel: Kernel, strides: tuple[int, int], dilation:
     than the library's own as long as channels are few.
     """
     if jax.default_backend() != "cpu":
-        return library_conv_in_groups(x, kernel, strides, dilation, groups)
+        return library_conv(x, kernel, strides, dilation, groups)
     inputs = x.shape[-1]
     if groups == inputs == kernel.shape[-1] and groups > 1 and kernel.shape[0] == kernel.shape[1]:
         return depthwise_conv(x, kernel[:, :, 0], strides[0], dilation)
@@ -185,13 +184,6 @@ def conv_in_groups(x: Array, kernel: Kernel, strides: tuple[int, int], dilation:
         same = np.arange(inputs)[:, None] // (inputs // groups) == np.arange(outputs)[None] // (outputs // groups)
         kernel = jnp.where(same, jnp.tile(kernel, (1, 1, groups, 1)), 0)
     return dense_conv(x, kernel, strides, dilation)
-
-
-def library_conv_in_groups(x: Array, kernel: Kernel, strides: tuple[int, int], dilation: int, groups: int) -> Array:
-    """The same by the library's own: the GPU's path and the reference of the tests."""
-    padding = [(taps // 2 * dilation, taps // 2 * dilation) for taps in kernel.shape[:2]]
-    how: dict[str, Any] = {"rhs_dilation": (dilation, dilation), "feature_group_count": groups}
-    return lax.conv_general_dilated(x, kernel, strides, padding, **how, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def shuffled(x: Array, groups: int) -> Array:

@@ -6,6 +6,7 @@ as long. So here they are written in that layout. Elsewhere than on a CPU the li
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +26,11 @@ def dense_conv(images: Images, kernel: Kernel, strides: Pair = (1, 1), dilation:
     return library_conv(images, kernel, strides, dilation)
 
 
-def library_conv(images: Images, kernel: Kernel, strides: Pair = (1, 1), dilation: int = 1) -> Images:
-    """The same with the library's gradients: the GPU's path and the reference of the tests."""
+def library_conv(images: Images, kernel: Kernel, strides: Pair = (1, 1), dilation: int = 1, groups: int = 1) -> Images:
+    """The same with the library's gradients, also in groups: the GPU's path and the reference of the tests."""
     padding = [(pad, pad) for pad in _pads(kernel, dilation)]
-    return lax.conv_general_dilated(
-        images, kernel, strides, padding, rhs_dilation=(dilation, dilation), dimension_numbers=FORM
-    )
+    how: dict[str, Any] = {"rhs_dilation": (dilation, dilation), "feature_group_count": groups}
+    return lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=FORM, **how)
 
 
 def _pads(kernel: Kernel, dilation: int) -> Pair:

@@ -28,9 +28,10 @@ from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces import binary_cells, published
 from spaces.binary import PRESETS, Binary
-from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, library_conv_in_groups, shuffled, sign
+from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, shuffled, sign
 from spaces.cell_pairs import EDGES, Rows
 from spaces.darts import prune
+from spaces.dense import library_conv
 from spaces.layers import BatchNorm, generator
 from spaces.shufflenet import PRESETS as SHUFFLENET
 from strategies.differentiable import Differentiable, bats, bnas
@@ -98,7 +99,7 @@ def test_groups_see_their_own_channels_alone(groups, stride, dilation, seed):
     draw = np.random.default_rng(seed)
     x = jnp.asarray(draw.normal(size=(2, 7, 6, 8)), jnp.float32)
     kernel = jnp.asarray(draw.normal(size=(3, 3, 8 // groups, 8)), jnp.float32)
-    expected = library_conv_in_groups(x, kernel, (stride, stride), dilation, groups)
+    expected = library_conv(x, kernel, (stride, stride), dilation, groups)
     found = conv_in_groups(x, kernel, (stride, stride), dilation, groups)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

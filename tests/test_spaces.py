@@ -19,6 +19,7 @@ from jax.extend.core import jaxprs_in_params
 from spaces import SPACES as NAMES
 from spaces import base, binary_ops, cell_runs, layers, presets
 from spaces.base import Space, architecture_id, feasible, fingerprint, smallest
+from spaces.dense import library_conv
 from spaces.depthwise import grouped_conv
 from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import PRESETS, ShuffleNet
@@ -406,7 +407,7 @@ def multiply_adds(network: nnx.Module, space: ShuffleNet) -> int:
 @every_network
 def test_a_traced_network_has_the_multiply_adds_of_its_cost(space, monkeypatch):
     monkeypatch.setattr(layers, "depthwise_conv", grouped_conv)  # which a trace shows as a convolution
-    monkeypatch.setattr(binary_ops, "conv_in_groups", binary_ops.library_conv_in_groups)
+    monkeypatch.setattr(binary_ops, "conv_in_groups", library_conv)
     monkeypatch.setattr(cell_runs, "LOOPED", False)
     network, encoding = built(space)
     found = np.float32(multiply_adds(network, space))
