@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from spaces.binary_costs import Counts
 from spaces.binary_ops import BinaryConv
-from spaces.cell_ops import max_pool
+from spaces.cell_ops import halved, max_pool
 from spaces.layers import BatchNorm, Conv, normal, stages
 from spaces.precision import widened
 from spaces.sliced import Present, Widths, present, sliced
@@ -142,15 +142,6 @@ class Unit(nnx.Module):
             y = max_pool(y, 3, 2) if self.pool == 3 else halved(y)
         y, inside = self.norm(y, train), there[self.target]
         return y if inside is None else jnp.where(inside[None, None, None], y, 0)
-
-
-def halved(x: Float[Array, "n _ _ c"]) -> Float[Array, "n _ _ c"]:
-    """The largest of each two by two pixels; at the end of an odd number, of those that there are."""
-    for axis in (1, 2):
-        pads = [(0, x.shape[axis] % 2) if i == axis else (0, 0) for i in range(4)]
-        pairs = jnp.pad(x, pads, constant_values=-jnp.inf)
-        x = jnp.maximum(*(jax.lax.slice_in_dim(pairs, i, None, 2, axis) for i in (0, 1)))
-    return x
 
 
 class Part(nnx.Module):

@@ -13,10 +13,10 @@ from flax import nnx
 from jaxtyping import Array
 
 from spaces import binary_costs, darts
-from spaces.binary_ops import BinaryConv, PReLU, shuffled
+from spaces.binary_ops import BinaryConv, PReLU
 from spaces.cell_kit import Kit, counts
 from spaces.cell_ops import NONE, SKIP, operation, spread
-from spaces.layers import BatchNorm, normal
+from spaces.layers import BatchNorm, normal, shuffled
 
 GROUPS = 12  # of the convolutions of `bats`, where they divide the channels
 SHUFFLE = 4  # groups that are dealt out after them

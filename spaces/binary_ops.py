@@ -186,11 +186,6 @@ def conv_in_groups(x: Array, kernel: Kernel, strides: tuple[int, int], dilation:
     return dense_conv(x, kernel, strides, dilation)
 
 
-def shuffled(x: Array, groups: int) -> Array:
-    """Channels dealt out anew, so that each group of the next convolution has some of every group of this one."""
-    return jnp.swapaxes(x.reshape(*x.shape[:-1], groups, -1), -1, -2).reshape(x.shape)
-
-
 class PReLU(nnx.Module, pytree=False):
     """Negative numbers times a parameter of their channel, 0.25 at first."""
 

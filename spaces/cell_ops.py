@@ -186,6 +186,13 @@ def max_pool(x: Array, k: int, stride: int = 1) -> Array:
     return x
 
 
+def halved(x: Array) -> Array:
+    """The largest of each 2 x 2 pixels; at the end of an odd number, of those that there are."""
+    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf)
+    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+
+
 def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
     """The mean of each window, of the pixels that lie in the image."""
 

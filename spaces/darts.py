@@ -19,12 +19,12 @@ from spaces import genotype as notation
 from spaces.abilities import Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
 from spaces.cell_network import Body, Network, Sizes
-from spaces.cell_ops import NONE, SKIP
+from spaces.cell_ops import NONE, SKIP, halved
 from spaces.cell_pairs import CELLS, EDGES, PAIRS, Rows, Wired
 from spaces.cell_runs import Drop, Shape
 from spaces.fixed_cells import Fixed, FixedCore, fixed_network, genotype_cost
 from spaces.genotype import PUBLISHED, Cell, Genotype
-from spaces.layers import generator
+from spaces.layers import generator, shuffled
 from spaces.node_loop import NODES, Edges, Inputs, through_nodes
 from spaces.precision import widened
 from spaces.shared import OneHot, Path
@@ -175,19 +175,12 @@ def _in_part(run: Run, partial: int, stride: int, x: Array, rows: Array, statist
     y, left = run(x[..., :width], rows, statistics, pick)
     beside = x[..., width:]
     if stride == 2:
-        beside = _halved(beside)
+        beside = halved(beside)
     if pick.ndim:
         exact = widened(beside)
         beside = (exact * pick.sum().astype(exact.dtype)).astype(x.dtype)
     y = jnp.concatenate([y, beside], axis=-1)
-    return jnp.swapaxes(y.reshape(*y.shape[:-1], partial, width), -1, -2).reshape(y.shape), left
-
-
-def _halved(x: Array) -> Array:
-    """The largest of each 2 x 2 pixels."""
-    x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)), constant_values=-jnp.inf)
-    rows = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(rows[:, :, ::2], rows[:, :, 1::2])
+    return shuffled(y, partial), left
 
 
 class Mixed(nnx.Module):

@@ -91,6 +91,11 @@ def stages(maps: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(maps[i] for i in (*ends, len(maps) - 1))
 
 
+def shuffled(x: Array, groups: int) -> Array:
+    """Channels dealt out anew, so that each group of the next convolution has some of every group of this one."""
+    return jnp.swapaxes(x.reshape(*x.shape[:-1], groups, -1), -1, -2).reshape(x.shape)
+
+
 class BatchNorm(nnx.Module, pytree=False):
     """Batch normalisation whose statistics are those of one batch, never a moving average.
 

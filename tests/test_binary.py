@@ -28,11 +28,11 @@ from nas.training.recipe import Recipe
 from nas.training.sgd import fit
 from spaces import binary_cells, published
 from spaces.binary import PRESETS, Binary
-from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, shuffled, sign
+from spaces.binary_ops import BinaryConv, binarised, centred, conv_in_groups, sign
 from spaces.cell_pairs import EDGES, Rows
 from spaces.darts import prune
 from spaces.dense import library_conv
-from spaces.layers import BatchNorm, generator
+from spaces.layers import BatchNorm, generator, shuffled
 from spaces.shufflenet import PRESETS as SHUFFLENET
 from strategies.differentiable import Differentiable, bats, bnas
 from strategies.reducing import Reducing, given_up
