@@ -120,11 +120,11 @@ def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) ->
 
 
 def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate) -> TrainState:
-    decayed = jax.tree.map(jnp.multiply, state.weights, decay_mask(state.weights, path))
+    mask = decay_mask(state.weights, path)
+    decayed = jax.tree.map(jnp.multiply, state.weights, mask)
     updates, rest = program.optimiser().update(gradient, state.optimiser, decayed)
     weights = jax.tree.map(lambda w, update: w - rate * update, state.weights, updates)
     if most := program.recipe.clip_weights:
-        mask = decay_mask(weights, path)
         weights = jax.tree.map(lambda w, which: jnp.where(which, jnp.clip(w, -most, most), w), weights, mask)
     average = None if state.average is None else state.average.after(weights, program.recipe.ema)
     return TrainState(weights, rest, average)
