@@ -1,14 +1,19 @@
-"""Launches a search job, or resumes one: `python run_search.py --help`."""
+"""Launches a search job, or resumes one: `python run_search.py --help`. `nas search` is the same."""
 
 from collections.abc import Sequence
 
-from nas.commands.search import main as _main
-from nas.interrupts import leave
+from nas.packages import check
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return _main(argv)
+    check("run_search.py")
+    from nas.commands.search import main
+
+    return main(argv)
 
 
 if __name__ == "__main__":
-    leave(main())
+    status = main()
+    from nas.interrupts import leave
+
+    leave(status)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nas.saved.predictors import load as load_predictor
     from nas.store.sql import Store as Store
 
+__version__ = "0.1.0"
 __all__ = ["Store", "load", "load_predictor", "search"]
 
 

@@ -2,11 +2,14 @@
 
 from typing import NoReturn
 
-from nas.commands.cli import main
-from nas.interrupts import leave
+from nas.packages import check
 
 
 def run() -> NoReturn:
+    check("nas")
+    from nas.commands.cli import main
+    from nas.interrupts import leave
+
     leave(main())
 
 

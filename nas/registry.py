@@ -77,7 +77,7 @@ def is_own(kind: str, name: str, *, given: bool = True) -> bool:
     module, colon, attribute = name.rpartition(":")
     if name.partition(":")[0] in {each.partition(":")[0] for each in ours(kind)} or factors(kind, name):
         return False
-    if (kind, name) in _given or name in _entry_points(kind) or name.endswith(".py") or module.endswith(".py"):
+    if (kind, name) in _given or name in entry_points(kind) or name.endswith(".py") or module.endswith(".py"):
         return True
     dotted = all(word.isidentifier() for word in module.split("."))
     return bool(colon) and dotted and attribute.isidentifier() and (not given or _module_exists(module))
@@ -104,8 +104,8 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
             f"nas.registry.own({kind!r}, 'path/to/{short}')"
         )
     with guarded(f"{kind}={name!r}"):
-        if name in _entry_points(kind):
-            part = _entry_points(kind)[name].load()
+        if name in entry_points(kind):
+            part = entry_points(kind)[name].load()
         elif name.endswith(".py"):
             part = _attribute(kind, name, _from_file(kind, name, Path(name)), "")
         elif module_name.endswith(".py"):
@@ -334,6 +334,6 @@ def _module_exists(name: str) -> bool:
 
 
 @functools.cache
-def _entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
+def entry_points(kind: str) -> dict[str, importlib.metadata.EntryPoint]:
     group = "nas.strategies" if kind == "strategy" else f"nas.{kind}s"
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}

@@ -526,25 +526,37 @@ assert not heavy or "--strategy" in sys.argv, heavy
 """
 
 
-def helped(*argv: str) -> str:
-    done = subprocess.run([sys.executable, "-c", ASK, *argv, "--help"], capture_output=True, text=True, check=False)
+def helped(*argv: str, how: str = "--help") -> str:
+    done = subprocess.run([sys.executable, "-c", ASK, *argv, how], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def test_help_lists_every_field_and_does_not_import_jax():
-    text = helped()
+    text, short = helped(how="--help-all"), helped()
     flags = {"--config", "--resume"}
     nested = {"table": Lookup, "screening": Screening, "training": Recipe, "pretraining": Recipe, "final": Recipe}
     plain = [field.name for field in dataclasses.fields(Config) if field.name not in nested]
     owned = [f"{part}.{field.name}" for part, kind in nested.items() for field in dataclasses.fields(kind)]
-    flags |= {"--" + name.replace("_", "-") for name in plain + owned}
+    flags |= {"--" + name.replace("_", "-") for name in plain}
+    assert flags <= set(short.replace(",", " ").split())
+    assert "--training." not in short.replace("--training.FIELD", "")
+    assert len(short.splitlines()) < len(text.splitlines()) / 2
+    flags |= {"--" + name.replace("_", "-") for name in owned}
     assert flags <= set(text.replace(",", " ").split())
     assert "[200]" in text  # the default of --trials
 
 
+def test_every_field_is_under_one_heading():
+    under = [name for names in config.values.GROUPS.values() for name in names]
+    assert sorted(under) == sorted({field.name for field in dataclasses.fields(Config)} - {*config.values.NESTED})
+
+
 def test_help_names_every_space_and_strategy():
-    texts = {action.dest: str(action.help) for action in config.flags._parser({}, Config.strategy)._actions}
+    _parser = config.flags._parser
+    texts = {
+        action.dest: str(action.help) for action in _parser("nas search", {}, Config.strategy, full=False)._actions
+    }
     for field, names in (("space", SPACES), ("strategy", (*STRATEGIES, *GRADIENT_STRATEGIES))):
         words = set(re.findall(r"[\w-]+", texts[field]))
         assert set(names) <= words
@@ -564,7 +576,9 @@ WITH_FLAGS = [Config(), Recipe(), Evolution(), RandomSearch(), RegularizedEvolut
 def test_every_field_has_a_help_text(value):
     parser = argparse.ArgumentParser()
     skipped = config.values.NESTED if isinstance(value, Config) else config.values.BOUND
-    config.flags._add_fields(parser, value, "", skip=skipped)
+    config.flags._add_fields(
+        parser, value, "", [each.name for each in dataclasses.fields(value) if each.name not in skipped]
+    )
     texts = {action.dest: action.help for action in parser._actions if action.dest != "help"}
     assert texts.keys() == {field.name for field in dataclasses.fields(value)} - {*skipped}
     assert all(text.partition(" [")[0] for text in texts.values())

@@ -323,7 +323,7 @@ def test_the_weights_of_an_architecture_are_those_of_the_store(folder, answer, p
     ("words", "said"),
     [
         (["FOLDER", "absent.png"], "image='absent.png' cannot be read: No such file"),
-        (["FOLDER", "text.png"], "image='text.png' is not a readable JPEG or PNG image"),
+        (["FOLDER", "text.png"], "image='text.png' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
         (["FOLDER", "."], "image='.' cannot be read"),
         (["CLASSIFIER", "photo.jpg"], "is no detector: it was trained on images without boxes"),
         (["./absent", "photo.jpg"], "absent/architecture.json cannot be read: No such file"),

@@ -156,8 +156,8 @@ BAD_VOC = [
     ),
     ({"Annotations/d.xml": xml()}, "'d' of train has 'Annotations/d.xml'; one .xml and one image are", "1 image was"),
     ({"JPEGImages/a.jpg": picture()}, "has 'Annotations/a.xml, JPEGImages/a.jpg, JPEGImages/a.png'", "1 image was"),
-    ({"JPEGImages/a.png": b"no image"}, "a.png' is not a readable JPEG or PNG image", "1 image was"),
-    ({"JPEGImages/a.png": b""}, "a.png' is not a readable JPEG or PNG image", "1 image was"),
+    ({"JPEGImages/a.png": b"no image"}, "a.png' is not a readable JPEG, PNG, WebP, TIFF or BMP image", "1 image was"),
+    ({"JPEGImages/a.png": b""}, "a.png' is not a readable JPEG, PNG, WebP, TIFF or BMP image", "1 image was"),
     ({"ImageSets/Main/train.txt": "a\nb\na"}, "'a' of train is there twice, and first in train", "1 image was"),
     (
         {"ImageSets/Main/train.txt": "a\nb", "ImageSets/Main/val.txt": "c\na"},

@@ -124,7 +124,7 @@ def test_an_interrupt_between_storing_a_run_and_beginning_it_says_how_it_goes_on
 
     monkeypatch.setattr(Store, "add_run", disturbed)
     assert launch.main(TINY) == 130
-    assert "run_search --resume it\n" in capsys.readouterr().err
+    assert "nas search --resume it\n" in capsys.readouterr().err
     with Store("sqlite:///nas.db") as store:
         assert store.run("it").status == "stopped"
     assert launch.main(["--resume", "it"]) == 0
@@ -163,7 +163,7 @@ def test_a_run_that_is_interrupted_twice_says_how_it_goes_on(first, tmp_path, mo
     assert launch.main(TINY) == 130
     said = capsys.readouterr().err
     assert "Interrupted; nothing is lost. Go on with: " in said
-    assert "run_search --resume it\n" in said
+    assert "nas search --resume it\n" in said
     with Store("sqlite:///nas.db") as store:
         run = store.run("it")
         assert run.status == "interrupted"

@@ -155,7 +155,7 @@ def test_ctrl_c_says_how_to_go_on_and_two_ray_workers_end_it_as_none_do(referenc
     job.send_signal(signal.SIGINT)
     _, said = job.communicate(timeout=100)
     assert job.returncode == 130
-    assert b"run_search.py --resume stopped" in said
+    assert b"nas search --resume stopped" in said
     assert b"Traceback" not in said
     status = {run["name"]: run["status"] for run in json.loads(command("runs", "--format", "json").stdout)}
     assert status["stopped"] == "interrupted"

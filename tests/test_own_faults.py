@@ -9,7 +9,6 @@ from nas import registry
 from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import RunError, UsageError
-from nas.report import command_lines
 from nas.store.sql import Store
 from spaces.base import costs
 from spaces.callbacks import check
@@ -240,9 +239,3 @@ def test_a_measurement_is_a_number(value, here):
     assert "which must be a number" in fails()
     change(here, f'{{"ones": {value}}}', '{"ones": jnp.float32(1)}')
     assert nas.search(**{**GIVEN, "name": "other"}).best
-
-
-def test_the_command_that_goes_on_is_the_one_that_was_typed(here, monkeypatch):
-    (here / "run_search.py").touch()
-    monkeypatch.setattr(sys, "argv", ["run_search.py"])
-    assert " run_search.py --resume it" in command_lines.resume("it", command_lines.DEFAULT_STORE)

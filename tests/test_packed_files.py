@@ -285,7 +285,7 @@ def test_images_have_a_line_each_with_their_class_and_its_probability(bits, imag
     ("words", "said"),
     [
         (["FOLDER", "absent.png"], "image='absent.png' cannot be read: No such file"),
-        (["FOLDER", "photos/notes.txt"], "is not a readable JPEG or PNG image"),
+        (["FOLDER", "photos/notes.txt"], "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
         (["FOLDER", "empty"], "image='empty' is a folder without images"),
         (["FOLDER", "other.npz"], "has the arrays ['labels']; allowed: one with images"),
         (["FOLDER", "flat.npz"], "images=uint8 [8] must be [n, height, width]"),

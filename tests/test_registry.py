@@ -247,7 +247,7 @@ class Point:
 
 
 def test_an_entry_point_of_an_installed_package_is_a_name(here, monkeypatch):
-    monkeypatch.setattr(registry, "_entry_points", lambda kind: {"fresh": Point()} if kind == "strategy" else {})
+    monkeypatch.setattr(registry, "entry_points", lambda kind: {"fresh": Point()} if kind == "strategy" else {})
     assert config.build_strategy("fresh") == RandomSearch()
     with pytest.raises(UsageError, match="'fresh' is not one of"):
         config.build_space("fresh")
@@ -496,7 +496,7 @@ def test_what_fails_in_a_run_is_said_with_its_place(here, table, capsys):
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "my_strategy.py, line" in said
     assert "KeyError: 'oh'; " in said
-    assert "run_search --resume it goes on with the run" in said
+    assert "nas search --resume it goes on with the run" in said
 
 
 def test_a_predictor_of_ones_own_screens(here, table):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from nas.errors import UsageError
-from nas.tasks import NAMES, check_name, load
+from nas.tasks import NAMES, Reading, check_name, load
 from nas.tasks.base import Split, Task, split
 from nas.tasks.cifar import BATCHES, BINARY, parse_pickle
 from nas.tasks.fashion import read_idx
@@ -329,13 +329,13 @@ COLOUR = pictures([0], size=6, channels=3)[0]
 HEADER = b"IHDR\0\1\0\0\0\1\0\0\x08\0\0\0\0"  # 65536 x 65536 grey pixels
 BOMB = b"\x89PNG\r\n\x1a\n\0\0\0\r" + HEADER + zlib.crc32(HEADER).to_bytes(4, "big") + b"\0\0\0\0IDAT" + b"\0" * 4
 BAD_IMAGES = [
-    (b"", "is not a readable JPEG or PNG image"),
-    (b"no image", "is not a readable JPEG or PNG image"),
-    (encoded(pictures([0], 64, 3)[0])[:2000], "is not a readable JPEG or PNG image"),
-    (encoded(pictures([0], 64, 3)[0], "JPEG")[:900], "is not a readable JPEG or PNG image"),
-    (encoded(COLOUR, "GIF"), "is not a readable JPEG or PNG image"),
-    (encoded(np.full((6, 6), 40_000, np.uint16)), "has mode I;16; allowed: 1, L"),
-    (BOMB, "is not a readable JPEG or PNG image (DecompressionBombError)"),
+    (b"", "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    (b"no image", "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    (encoded(pictures([0], 64, 3)[0])[:2000], "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    (encoded(pictures([0], 64, 3)[0], "JPEG")[:900], "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    (encoded(COLOUR, "GIF"), "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    (encoded(Image.fromarray(np.zeros((6, 6), np.float32)), "TIFF"), "has mode F; allowed: 1, L"),
+    (BOMB, "is not a readable JPEG, PNG, WebP, TIFF or BMP image (DecompressionBombError)"),
     (encoded(Image.new("1", (8000, 8000))), "has 8000 x 8000 pixels; allowed: 50000000"),
 ]
 
@@ -814,10 +814,10 @@ def test_labels_follow_the_sorted_names_and_hidden_files_are_left_out(tmp_path):
 PNG = encoded(COLOUR)
 TWO = {f"{name}/{i}.png": PNG for name in "ab" for i in range(3)}
 BAD_FOLDERS = [
-    ({}, "holds no images; allowed: class folders of JPEG or PNG images"),
+    ({}, "holds no images; allowed: class folders of JPEG, PNG, WebP, TIFF or BMP images"),
     ({"a/readme.txt": b""}, "holds no images"),
-    ({**TWO, "b/bad.jpg": b"x"}, "'b/bad.jpg' is not a readable JPEG or PNG image"),
-    ({**TWO, "b/new.webp": b"x"}, "'b/new.webp' is not a readable JPEG or PNG image"),
+    ({**TWO, "b/bad.jpg": b"x"}, "'b/bad.jpg' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    ({**TWO, "b/new.webp": b"x"}, "'b/new.webp' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
     ({**TWO, "stray.png": PNG}, "'stray.png' does not fit; allowed: CLASS/IMAGE"),
     ({**TWO, "b/deep/0.png": PNG}, "'b/deep/0.png' does not fit; allowed: CLASS/IMAGE"),
     ({"train/a/0.png": PNG, "extra/a/0.png": PNG}, "'extra/a/0.png' does not fit; allowed: train|valid|test"),
@@ -825,9 +825,9 @@ BAD_FOLDERS = [
     ({"test/a/0.png": PNG, "valid/a/0.png": PNG}, "has test and valid but no train"),
     ({f"a/{i}.png": PNG for i in range(3)}, "num_classes=1 must lie in 2..3"),
     ({**TWO, "c/0.png": PNG}, "class 2 has 1 training images, 2 are needed"),
-    ({**TWO, "c/0.heic": b""}, "'c' holds no JPEG or PNG image; add some, or take it away"),
-    ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no JPEG or PNG image"),
-    ({**{f"train/{name}": PNG for name in TWO}, "train/c/readme.txt": b""}, "'train/c' holds no JPEG or PNG image"),
+    ({**TWO, "c/0.heic": b""}, "'c' holds no image; add some, or take it away"),
+    ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no image"),
+    ({**{f"train/{name}": PNG for name in TWO}, "train/c/readme.txt": b""}, "'train/c' holds no image"),
 ]
 
 
@@ -846,7 +846,7 @@ def test_an_empty_class_is_refused_in_a_tar_too_and_other_folders_are_nobodys_bu
     assert load(f"folder:{tarred(folder, tmp_path / 'a.tar')}").fingerprint() == inside
     (folder / "class2").mkdir()
     for place in (folder, tarred(folder, tmp_path / "b.tar")):
-        assert "class2' holds no JPEG or PNG image" in refusal(load, f"folder:{place}")
+        assert "class2' holds no image" in refusal(load, f"folder:{place}")
 
 
 def test_one_folder_round_all_the_others_is_looked_into(tmp_path):
@@ -910,6 +910,6 @@ def test_a_file_in_a_folder_and_all_images_together_are_bounded(tmp_path, monkey
 def test_class_folders_take_the_last_of_two_files_of_one_name():
     files = [(PurePosixPath(name), data) for name, data in TWO.items()]
     black = encoded(COLOUR * 0)
-    raw = class_folders("x", [*files, (PurePosixPath("a/0.png"), black)], 6, "crop")
+    raw = class_folders("x", [*files, (PurePosixPath("a/0.png"), black)], Reading("x", image_size=6))
     assert raw.train[0].shape == (6, 6, 6, 3)
     assert not raw.train[0][0].any()

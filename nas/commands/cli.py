@@ -1,12 +1,14 @@
-"""`nas`: questions to a store, answered from the store alone, while a search runs or long after."""
+"""`nas`: launch a search, ask what was found, while it runs or long after, and use it."""
 
 import argparse
 import contextlib
+import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import nas
 from nas import registry
 from nas.errors import Answered, Interrupted, RunError, UsageError, unknown, unwritable
 from nas.metrics import outer
@@ -42,6 +44,8 @@ def _answer(argv: list[str]) -> str:
     names = ", ".join(commands)
     if not argv:
         raise UsageError(f"a command is needed, one of {names}; nas --help says more")
+    if argv == ["--version"]:
+        return f"nas-engine {nas.__version__}\n"
     if argv[0].startswith("-") and argv[0] not in ("-h", "--help"):
         raise UsageError(f"{argv[0]} must follow a command, one of {names}")
     if argv[0] not in ("-h", "--help", *commands):
@@ -51,7 +55,7 @@ def _answer(argv: list[str]) -> str:
     if argv[0] == "show" and any(query.PUBLISHED.match(word) for word in argv[1:2]):
         return _show_published(argv[1:])
     if argv[0] in OWN:
-        return OWN[argv[0]](argv[1:])
+        return pkgutil.resolve_name(OWN[argv[0]][1])(argv[1:])
     options = parser.parse_args(argv)
 
     from nas.store.sql import Store
@@ -103,50 +107,20 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
         raise UsageError(f"{field}={text!r} must be finite numbers with commas between them") from None
 
 
-def _compare(argv: list[str]) -> str:
-    from nas.commands.compare import main as compare
-
-    return compare(argv)
-
-
-def _table(argv: list[str]) -> str:
-    from nas.commands.tables import main as table
-
-    return table(argv)
-
-
-def _predictors(argv: list[str]) -> str:
-    from nas.commands.predictors import main as predictors
-
-    return predictors(argv)
-
-
-def _retrain(argv: list[str]) -> str:
-    from nas.commands.retrain import main as retrain
-
-    return retrain(argv)
-
-
-def _detect(argv: list[str]) -> str:
-    from nas.commands.detect import main as detect
-
-    return detect(argv)
-
-
-def _predict(argv: list[str]) -> str:
-    from nas.commands.predict import main as predict
-
-    return predict(argv)
-
-
-# Commands with a line of their own.
-OWN: dict[str, Callable[[list[str]], str]] = {
-    "compare": _compare,
-    "table": _table,
-    "predictors": _predictors,
-    "retrain": _retrain,
-    "detect": _detect,
-    "predict": _predict,
+# Commands with a parser of their own: what each is for, and the function that answers it.
+OWN: dict[str, tuple[str, str]] = {
+    "search": ("Launch a search job, or go on with one.", "nas.commands.search:answer"),
+    "data": ("Look at data as a search would read them: nas data check TASK.", "nas.commands.data:main"),
+    "spaces": ("The search spaces that there are.", "nas.commands.parts:spaces"),
+    "strategies": ("The search strategies that there are.", "nas.commands.parts:strategies"),
+    "tasks": ("The data that a search can be of.", "nas.commands.parts:tasks"),
+    "evaluators": ("How candidates can be scored.", "nas.commands.parts:evaluators"),
+    "compare": ("Strategies side by side on a table, over many seeds.", "nas.commands.compare:main"),
+    "table": ("Tables of measurements: read published ones, build your own.", "nas.commands.tables:main"),
+    "predictors": ("What was learned from runs: fit, measure, score, hand on.", "nas.commands.predictors:main"),
+    "retrain": ("Train an architecture from scratch, in a network of any size.", "nas.commands.retrain:main"),
+    "predict": ("The classes of images, by a network that was trained.", "nas.commands.predict:main"),
+    "detect": ("Find objects in photos, by a detector that was trained.", "nas.commands.detect:main"),
 }
 
 
@@ -266,6 +240,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     parser = _Parser("nas", description=__doc__, epilog="nas COMMAND --help says more.", allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="say which version this is")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, answer: Callable[..., str], text: str) -> _Parser:
@@ -306,13 +281,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     volume.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
     volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
 
-    commands.add_parser("compare", help="Strategies side by side on a table, over many seeds.", add_help=False)
-    commands.add_parser("table", help="Tables of measurements: read published ones, build your own.", add_help=False)
-
-    commands.add_parser("predictors", help="What was learned from runs: fit, measure, score, hand on.", add_help=False)
-    commands.add_parser("retrain", help="Train an architecture from scratch, in a network of any size.", add_help=False)
-    commands.add_parser("predict", help="The classes of images, by a network that was trained.", add_help=False)
-    commands.add_parser("detect", help="Find objects in photos, by a detector that was trained.", add_help=False)
+    for name, (text, _) in OWN.items():
+        commands.add_parser(name, help=text, add_help=False)
 
     rename = command("rename", _rename, "Give a run another name.")
     rename.add_argument("run", metavar="RUN", help=run_help)

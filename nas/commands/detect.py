@@ -64,7 +64,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
-    parser.add_argument("images", metavar="IMAGE", type=place, nargs="+", help="a JPEG or PNG of any size")
+    parser.add_argument("images", metavar="IMAGE", type=place, nargs="+", help="a photo of any size")
     parser.add_argument("--out", metavar="FILE", type=place, help="draw what is found to a .png or .jpg")
     least_help = "the least probability of what is an object (default: %(default)s)"
     parser.add_argument("--least", metavar="PROBABILITY", type=number, default=0.3, help=least_help)

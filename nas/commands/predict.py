@@ -101,7 +101,7 @@ def _archived(path: Path) -> np.ndarray:
 def _parser() -> Parser:
     parser = Parser(prog="nas predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
-    images_help = "a JPEG or PNG of any size, a folder of them, or a .npz with images"
+    images_help = "an image of any size, a folder of them, or a .npz with images"
     parser.add_argument("images", metavar="IMAGES", type=place, nargs="+", help=images_help)
     trained.add_options(parser)
     return parser

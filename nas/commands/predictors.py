@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Sequence
 
+from nas.commands.parts import kinds_of_predictors
 from nas.config import Parser
 from nas.errors import UsageError, unknown
 from nas.metrics import outer, outward
@@ -17,6 +18,8 @@ COLUMNS = ("name", "kind", "space", "task", "objective", "rows", "kendall_tau", 
 
 def main(argv: Sequence[str]) -> str:
     parser, commands = _parsers()
+    if argv and argv[0] == "kinds":
+        return kinds_of_predictors(argv[1:])
     if argv and not argv[0].startswith("-") and argv[0] not in commands:
         raise unknown("predictors command", argv[0], commands)
     options = parser.parse_args(argv)
@@ -126,10 +129,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
         added.add_argument("--format", type=output.known_format, default="table", metavar="|".join(output.FORMATS))
         return added
 
+    commands.add_parser("kinds", help="The kinds of predictors that there are.", add_help=False)
     command("list", _list, "All saved predictors.")
     show = command("show", _show, "The card of a predictor: what it is, what it learned from, how well it tells.")
     fit = command("fit", _fit, "Fit a predictor on what runs have measured, and save it.")
-    fit.add_argument("kind", metavar="KIND", help="such as gp, gates, nao, boosted-trees")
+    fit.add_argument("kind", metavar="KIND", help="see nas predictors kinds")
     fit.add_argument("--from-run", metavar="RUN", help="its name, the beginning of it, or latest")
     fit.add_argument("--from-runs", metavar="RUN,...", help="several, of the same space and data")
     fit.add_argument("--name", required=True, help="of the predictor")

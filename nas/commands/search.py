@@ -15,16 +15,8 @@ PROGRAM = "run_search.py"
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0; 1 for a run that failed, 2 for arguments that cannot be used, 130 for Ctrl-C and SIGTERM."""
     output.write_what_can_be_written()
-    outcome = None
     try:
-        with heard():
-            data, resume = config.parse(list(sys.argv[1:] if argv is None else argv))
-            with Bar() as bar:
-                from nas.job import run as job
-                from nas.report.outcome import told
-
-                outcome = job.search(data, resume, bar)
-            return output.say(PROGRAM, told(outcome))
+        return output.say(PROGRAM, answer(list(sys.argv[1:] if argv is None else argv), PROGRAM))
     except (UsageError, RunError) as error:
         return output.complain(PROGRAM, error)
     except Answered:  # --help has printed itself
@@ -32,6 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
         return output.complain(PROGRAM, UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:
-        said = "Interrupted before the run began." if outcome is None else "Interrupted; the run is finished."
-        output.tell(f"\n{stop}" if isinstance(stop, Interrupted) else said)
+        output.tell(f"\n{stop}")
         return 130
+
+
+def answer(argv: Sequence[str], program: str = "nas search") -> str:
+    """Runs the job of a command line, and says what it found. Raises Interrupted, which says how to go on."""
+    outcome = None
+    try:
+        with heard():
+            data, resume = config.parse(argv, program=program)
+            with Bar() as bar:
+                from nas.job import run as job
+                from nas.report.outcome import told
+
+                outcome = job.search(data, resume, bar)
+            return told(outcome)
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted):
+            raise
+        said = "Interrupted before the run began." if outcome is None else "Interrupted; the run is finished."
+        raise Interrupted(said) from None

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from nas.config.building import BUILDERS, defaults, mapping, named
-from nas.config.values import BOUND, NESTED, PARTS, Config, Data
+from nas.config.values import BOUND, GROUPS, NESTED, PARTS, Config, Data
 from nas.errors import Answered, UsageError, unknown
 from nas.plain import read_yaml
 
+HELP = ("-h", "--help", "--help-all")
 SETTLED = "ARCHITECTURE and --preset say what is trained"
 
 
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         raise Answered(status)
 
 
-def parse(argv: Sequence[str], space: Data | str | None = None) -> tuple[Data, str | None]:
+def parse(argv: Sequence[str], space: Data | str | None = None, program: str = "nas search") -> tuple[Data, str | None]:
     """The plain data of file and flags, flags winning, and the run to resume. Prints and exits for --help.
 
     With a space, that is the one, of which flags set fields alone. Raises UsageError where another is named.
@@ -44,13 +45,13 @@ def parse(argv: Sequence[str], space: Data | str | None = None) -> tuple[Data, s
         if data.get("space") is not None:
             raise UsageError(f"space={data['space']!r} cannot be set: {SETTLED}")
         data["space"] = space
-    asks_help = any(word in ("-h", "--help") for word in rest)
+    asks_help = any(word in HELP for word in rest)
     parts = {}
     for part, make in BUILDERS.items():
         touched = data.get(part) is not None or any(word.startswith(f"--{part}.") for word in rest)
         if touched or not asks_help:  # help alone answers without importing JAX
             parts[part] = make(data.get(part, getattr(Config, part)))
-    parser = _parser(parts, named(data.get("strategy", Config.strategy), "strategy")[0])
+    parser = _parser(program, parts, named(data.get("strategy", Config.strategy), "strategy")[0], full=HELP[-1] in rest)
     options, strangers = parser.parse_known_args(argv)
     if strangers:
         flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -78,37 +79,49 @@ def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
     return {**data, outer: _with(mapping(data.get(outer, {}), outer), inner, value) if dot else value}
 
 
-def _parser(parts: Mapping[str, Any], strategy: str) -> Parser:
+def _parser(program: str, parts: Mapping[str, Any], strategy: str, *, full: bool) -> Parser:
+    """`full` says whether the help shows the fields of recipes too, of which there are many."""
     parser = Parser(
-        prog="run_search.py",
+        prog=program,
         usage="%(prog)s [--FLAG VALUE ...]",
         allow_abbrev=False,
+        add_help=False,
         description="Search for a neural architecture, train the best one, and store everything.",
-        epilog="Defaults are in brackets. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
+        epilog="Defaults are in brackets. `nas spaces`, `nas strategies`, `nas tasks` and `nas evaluators` say what "
+        "there is. What was found is queried by `nas runs`, `nas top RUN`, `nas show ID`.",
     )
+    parser.add_argument(*HELP[:2], action="help", help="show this")
+    parser.add_argument(HELP[2], action="help", help="show the fields of recipes too: --training.FIELD and the like")
     parser.add_argument("--config", metavar="FILE", help="YAML with the same fields as the flags, which win")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was stopped, as if it had not been")
-    _add_fields(parser, Config(), "", skip=NESTED)
+    for title, names in GROUPS.items():
+        _add_fields(parser.add_argument_group(title), Config(), "", names)
+    for name, value in parts.items():
+        _add_fields(parser.add_argument_group(f"fields of the {name}"), value, f"{name}.", _own_fields(value))
     recipes = defaults(strategy)
-    nested = {name: getattr(recipes, name) for name in NESTED}
-    for name, value in {**nested, **parts}.items():
-        _add_fields(parser.add_argument_group(name), value, f"{name}.", skip=BOUND)
+    for name in NESTED:
+        value = getattr(recipes, name)
+        _add_fields(parser.add_argument_group(name), value, f"{name}.", _own_fields(value), hidden=not full)
     return parser
 
 
-def _add_fields(parser: Any, value: Any, prefix: str, skip: Sequence[str] = ()) -> None:
+def _own_fields(value: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(value) if field.name not in BOUND]
+
+
+def _add_fields(parser: Any, value: Any, prefix: str, names: Sequence[str], hidden: bool = False) -> None:
     kinds = [kind for kind in reversed(type(value).__mro__) if dataclasses.is_dataclass(kind)]
     help_texts = {name: text for kind in kinds for name, text in _docstrings(kind)}
-    for field in dataclasses.fields(value):
-        if field.name in skip or not field.init:
-            continue
+    fields = {field.name: field for field in dataclasses.fields(value) if field.init}
+    for field in (fields[name] for name in names if name in fields):
         flag, default = "--" + (prefix + field.name).replace("_", "-"), getattr(value, field.name)
         if dataclasses.is_dataclass(default):
-            _add_fields(parser, default, f"{prefix}{field.name}.", skip)
+            _add_fields(parser, default, f"{prefix}{field.name}.", _own_fields(default), hidden)
             continue
-        text = f"{help_texts.get(field.name, '')}{_choices(type(value), field.name)} [{default}]"
+        shown = "" if default is None else f" [{default}]"
+        text = f"{help_texts.get(field.name, '')}{_choices(type(value), field.name)}{shown}"
         text = text.strip().replace("%", "%%")
-        options: Data = {"dest": prefix + field.name, "default": None, "help": text}
+        options: Data = {"dest": prefix + field.name, "default": None, "help": argparse.SUPPRESS if hidden else text}
         if isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         else:

@@ -43,10 +43,10 @@ class Config:
     task: str = "digits"
     """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
     channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or
-    train|valid|test/CLASS/IMAGE are JPEG or PNG files; with objects to detect voc:DIR, with Annotations/*.xml and
-    JPEGImages, coco:JSON,DIR, a file of annotations and the folder of its images, or scenes, drawn shapes of all sizes
-    (scenes:small, scenes:large); of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what was measured before,
-    table:FILE."""
+    train|valid|test/CLASS/IMAGE are JPEG, PNG, WebP, TIFF or BMP files; with objects to detect voc:DIR, with
+    Annotations/*.xml and JPEGImages, coco:JSON,DIR, a file of annotations and the folder of its images, or scenes,
+    drawn shapes of all sizes (scenes:small, scenes:large); of your own, FILE.py:FUNCTION or MODULE:FUNCTION; or what
+    was measured before, table:FILE. `nas data check TASK` says what a search would read."""
     data_dir: str | None = None
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
@@ -59,7 +59,7 @@ class Config:
     max_images: int | None = None
     """Use only so many images for training and validation."""
     skip_invalid: bool = False
-    """Leave out images and objects of a detection task that are invalid, and say how many."""
+    """Leave out images of a folder, and images and objects of a detection task, that are invalid, and say how many."""
     pretrain: str | None = None
     """Train bodies as classifiers of this task before they are parts of a detector, by the recipe `pretraining`: the
     supernet, and what is trained from scratch. For a detection task; --data-dir is then the folder of these images."""
@@ -171,6 +171,16 @@ def parse_limits(text: str | None) -> tuple[tuple[str, float], ...]:
 PARTS = ("space", "strategy", "evaluator")
 # What the task, the objectives and the backbone of a neck decide, not the user.
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives", "map_widths")
+# In which order the help shows the other fields, and under which headings.
+GROUPS = {
+    "what is searched": ("space", "strategy", "task", "evaluator", "trials", "epochs", "seed", "name"),
+    "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost"),
+    "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
+    "final training": ("finalists", "baselines", "architecture"),
+    "where it runs": ("store", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
+    "predictors": ("prescreen", "warm_start", "save_predictor"),
+    "sampling of paths": ("paths", "cost_bins"),
+}
 # Fields with fields of their own.
 NESTED = ("table", "screening", "training", "pretraining", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.

@@ -4,10 +4,10 @@ Everything that is computed follows from the stored configuration, so a resumed 
 """
 
 import contextlib
-import importlib.metadata
 import uuid
 from collections.abc import Iterator, Sequence
 
+import nas
 from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import loop
@@ -153,7 +153,7 @@ def _begun(
                 "code": code,
                 "identity": uuid.uuid4().hex,
             },
-            code_version=importlib.metadata.version("nas-engine"),
+            code_version=nas.__version__,
             seed=settings.seed,
         )
     run = store.run(resume)

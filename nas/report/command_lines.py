@@ -1,6 +1,5 @@
 """Commands as they can be pasted in the folder that a job was started in, whether or not its environment is active."""
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -19,20 +18,7 @@ def ask(words: str, store: str) -> str:
 
 def resume(run: str, store: str) -> str:
     """The command that goes on with a run."""
-    return f"{_program('python', Path(sys.executable))} {_launcher()} --resume {shlex.quote(run)}{_store_flag(store)}"
-
-
-def _launcher() -> str:
-    """What the user has typed after `python`, where that is the launcher; else how it is found from here."""
-    found, typed = importlib.util.find_spec("run_search"), Path(sys.argv[0])
-    if found is None or found.origin is None:
-        return "-m run_search"
-    script = Path(found.origin)
-    if typed.name == script.name and not typed.is_absolute() and typed.exists():
-        return shlex.quote(str(typed))
-    if script.parent == Path.cwd():
-        return script.name
-    return "-m run_search" if "site-packages" in script.parts else shlex.quote(str(script))
+    return ask(f"search --resume {shlex.quote(run)}", store)
 
 
 def _program(name: str, path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nas import registry
 from nas.errors import UsageError, unknown
+from nas.tasks.invalid import Invalid
 from nas.tasks.names import NAMES
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class Reading:
     image_size: int | None = None
     resize: Resize = "crop"
     skip_invalid: bool = False
+    invalid: Invalid = dataclasses.field(init=False)  # what was left out
+
+    def __post_init__(self):
+        object.__setattr__(self, "invalid", Invalid(self.skip_invalid))
 
 
 def _digits(asked: Reading) -> "Raw":
@@ -46,7 +51,7 @@ def _fashion_mnist(asked: Reading) -> "Raw":
 def _cifar10(asked: Reading) -> "Raw":
     from nas.tasks.cifar import read_cifar10
 
-    return read_cifar10(asked.place, asked.image_size, asked.resize)
+    return read_cifar10(asked)
 
 
 def _npz(asked: Reading) -> "Raw":
@@ -59,8 +64,7 @@ def _npz(asked: Reading) -> "Raw":
 def _folder(asked: Reading) -> "Raw":
     from nas.tasks.folders import read_folder
 
-    assert asked.place is not None  # check_name saw to it
-    return read_folder(asked.place, asked.image_size, asked.resize)
+    return read_folder(asked)
 
 
 def _voc(asked: Reading) -> "Raw":
@@ -93,6 +97,8 @@ TASKS: dict[str, Callable[[Reading], "Raw"]] = {
 }
 PLACED = ("npz", "folder", "voc", "coco")  # their names say where: npz:FILE
 DETECTION = ("voc", "coco", "scenes")
+PARTS_GIVEN = ("train", "valid", "test")
+SKIPPING = ("folder", *DETECTION)  # what is invalid in them can be left out
 
 
 def check_name(name: str) -> None:
@@ -140,10 +146,33 @@ def load(
     `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`,
     by `resize` where they are not square: see `split`; those of folders that are not squares of one size
     become 32 x 32 where no size is given. `max_images` keeps at most so many training and validation images
-    together, and the same share of test. `skip_invalid` leaves out the images and objects of a detection task that
-    are invalid, and says how many in the note of the task; otherwise the first is an error.
+    together, and the same share of test. `skip_invalid` leaves out the images and objects of folders and detection
+    tasks that are invalid, and says how many in the note of the task; otherwise the first is an error.
     """
-    from nas.tasks.base import check_options, own_images, split
+    asked = reading(
+        name,
+        data_dir=data_dir,
+        image_size=image_size,
+        resize=resize,
+        split_seed=split_seed,
+        max_images=max_images,
+        skip_invalid=skip_invalid,
+    )
+    return made(asked, read(asked), split_seed, max_images)
+
+
+def reading(
+    name: str,
+    *,
+    data_dir: str | None,
+    image_size: int | None,
+    resize: Resize,
+    split_seed: int,
+    max_images: int | None,
+    skip_invalid: bool,
+) -> Reading:
+    """What is asked of the reader of a task. Raises UsageError for options that are none, or not of this task."""
+    from nas.tasks.base import check_options
 
     check_name(name)
     check_options(split_seed, max_images, image_size, resize)
@@ -155,20 +184,32 @@ def load(
         raise UsageError(f"resize={resize!r} must be crop, its default, for task={name!r}: {said}")
     check_skips(name, skip_invalid)
     where = ",".join(_places(kind, place or data_dir or "")) or None
-    if registry.is_own("task", name):
-        raw = own_images(name, registry.own("task", name))
-    else:
-        raw = TASKS[kind](Reading(name, where, image_size, resize, skip_invalid))
+    return Reading(name, where, image_size, resize, skip_invalid)
+
+
+def read(asked: Reading) -> "Raw":
+    """The data as they lie there. Raises UsageError."""
+    from nas.tasks.base import own_images
+
+    if registry.is_own("task", asked.name):
+        return own_images(asked.name, registry.own("task", asked.name))
+    return TASKS[asked.name.partition(":")[0]](asked)
+
+
+def made(asked: Reading, raw: "Raw", split_seed: int, max_images: int | None) -> "Task":
+    """The task of what was read: see `nas.tasks.base.split`."""
+    from nas.tasks.base import split
+
     task = split(
-        name,
+        asked.name,
         *raw.train,
         raw.num_classes,
         seed=split_seed,
         valid=raw.valid,
         test=raw.test,
         max_images=max_images,
-        image_size=image_size,
-        resize=resize,
+        image_size=asked.image_size,
+        resize=asked.resize,
         classes=raw.classes,
         found=raw.found,
     )
@@ -177,5 +218,5 @@ def load(
 
 def check_skips(name: str, skip_invalid: bool) -> None:
     """Raises UsageError where what is invalid cannot be left out."""
-    if skip_invalid and name.partition(":")[0] not in DETECTION:
-        raise UsageError(f"skip_invalid=True is not used by task={name!r}; allowed: {', '.join(DETECTION)}")
+    if skip_invalid and name.partition(":")[0] not in SKIPPING:
+        raise UsageError(f"skip_invalid=True is not used by task={name!r}; allowed: {', '.join(SKIPPING)}")

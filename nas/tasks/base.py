@@ -6,7 +6,7 @@ The parts depend on the data and on the split seed, never on the seed of a searc
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
@@ -109,6 +109,8 @@ class Raw(NamedTuple):
     classes: tuple[str, ...] = ()  # see Task
     found: Mapping[tuple[int, int], int] | None = None  # images by width and height, before they became squares
     note: str | None = None  # what its reader did, and a user should know, in one line
+    modes: Mapping[str, int] | None = None  # images by what their pixels were in files, as Pillow calls it
+    files: Mapping[str, Sequence[str]] | None = None  # of each part: where each image lies
 
 
 def own_images(name: str, part: Any) -> Raw:

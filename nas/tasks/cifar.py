@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.errors import UsageError
-from nas.tasks import Resize
+from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
 from nas.tasks.folders import class_folders, files, is_image
 
@@ -33,8 +33,9 @@ ARRAY_NAMES = {
 }
 
 
-def read_cifar10(data_dir: str | None, image_size: int | None, resize: Resize) -> Raw:
+def read_cifar10(asked: Reading) -> Raw:
     """From the official batches, binary or pickled, or from class folders: in a directory, or in a tar."""
+    data_dir = asked.place
     if data_dir is None:
         raise UsageError("data_dir=None must be the folder or the tar that holds cifar10")
     field, root = f"data_dir={data_dir!r}", Path(data_dir)
@@ -51,8 +52,8 @@ def read_cifar10(data_dir: str | None, image_size: int | None, resize: Resize) -
 
     tars = sorted(path for path in root.iterdir() if TAR.search(path.name)) if root.is_dir() else []
     if len(tars) == 1 and not found:
-        return read_cifar10(str(tars[0]), image_size, resize)
-    raw = class_folders(field, found.items(), image_size or IMAGE_SIZE, resize)
+        return read_cifar10(dataclasses.replace(asked, place=str(tars[0])))
+    raw = class_folders(field, found.items(), dataclasses.replace(asked, image_size=asked.image_size or IMAGE_SIZE))
     if raw.num_classes != NUM_CLASSES:
         raise UsageError(f"{field} has {raw.num_classes} class folders; cifar10 has {NUM_CLASSES}")
     return raw

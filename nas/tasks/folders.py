@@ -1,4 +1,4 @@
-"""Class folders: every class is a folder of JPEG and PNG images, in a directory or in a tar.
+"""Class folders: every class is a folder of images, in a directory or in a tar.
 
 Either the classes lie side by side, or under train/ and, where given, valid/ (or val/) and test/. A tar is
 read from front to back and never extracted. Every image must fit the layout: none is left out in silence.
@@ -13,13 +13,14 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from nas.errors import UsageError
-from nas.tasks import Resize
+from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
-from nas.tasks.pixels import check_bytes, decode, fit, resize
+from nas.tasks.pixels import FORMATS_SAID, check_bytes, decode, fit, resize
 
 IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
 SIZES = range(4, 1025)
@@ -42,7 +43,9 @@ def is_shown(path: PurePosixPath) -> bool:
     return not any(part.startswith(".") for part in path.parts)
 
 
-def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
+def read_folder(asked: Reading) -> Raw:
+    place = asked.place
+    assert place is not None  # its name was checked
     field, folders, paths = f"folder={place!r}", set(), []
 
     def noted() -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -50,13 +53,13 @@ def read_folder(place: str, image_size: int | None, mode: Resize) -> Raw:
             paths.append(path)
             yield path, data
 
-    raw = class_folders(field, noted(), image_size, mode)
+    raw = class_folders(field, noted(), asked)
     filled = {folder for path in paths for folder in path.parents}
     sides = {path.parent.parent for path in paths}  # of classes; and those of the parts
     above = {side.parent for side in sides if side.name in PARTS}
     for folder in sorted(folders - filled):
         if folder.parent in sides or (folder.parent in above and folder.name in PARTS):
-            raise UsageError(f"{field}: {str(folder)!r} holds no JPEG or PNG image; add some, or take it away")
+            raise UsageError(f"{field}: {str(folder)!r} holds no image; add some, or take it away")
     return raw
 
 
@@ -144,50 +147,85 @@ class _Bounded(io.RawIOBase):
             raise UsageError(f"{self._root!r} holds more than {self._end} bytes; allowed: {MAX_RATIO} times its size")
 
 
-def class_folders(
-    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
-) -> Raw:
+def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], asked: Reading) -> Raw:
     """A label is the place of the class among the sorted names. Images are sorted by path, so a folder and
     a tar of it make the same task. Without a size, squares of one size are left as they are.
     """
-    images, sizes = _squares(field, found, image_size, mode)
+    invalid, modes = asked.invalid, Counter[str]()
+    images, sizes = _squares(field, found, asked, modes)
     if not images:
-        raise UsageError(f"{field} holds no images; allowed: class folders of JPEG or PNG images")
+        raise UsageError(f"{field} holds no images; allowed: class folders of {FORMATS_SAID} images")
     # An archive often holds one folder that holds it all.
     while len(first := {names[0] for names in images}) == 1 and min(map(len, images)) > 2 and not first & PARTS.keys():
         images = {names[1:]: image for names, image in images.items()}
 
     parted = any(len(names) == 3 and names[0] in PARTS for names in images)
-    parts: dict[str, list[tuple[str, np.ndarray]]] = {}
+    parts: dict[str, list[_Image]] = {}
     for names, image in sorted(images.items(), key=lambda item: item[0]):
-        if len(names) != 2 + parted or (parted and names[0] not in PARTS):
-            layout = "train|valid|test/CLASS/IMAGE" if parted else "CLASS/IMAGE"
-            raise UsageError(f"{field}: {'/'.join(names)!r} does not fit; allowed: {layout}")
-        parts.setdefault(PARTS[names[0]] if parted else "train", []).append((names[-2], image))
+        with invalid.left_out("image"):
+            if len(names) != 2 + parted or (parted and names[0] not in PARTS):
+                layout = "train|valid|test/CLASS/IMAGE" if parted else "CLASS/IMAGE"
+                raise UsageError(f"{field}: {'/'.join(names)!r} does not fit; allowed: {layout}")
+            parts.setdefault(PARTS[names[0]] if parted else "train", []).append(_Image(names, image))
     if "train" not in parts:
         raise UsageError(f"{field} has {' and '.join(parts)} but no train; allowed: train with any of the others")
-    classes = {name: label for label, name in enumerate(sorted({name for name, _ in parts["train"]}))}
+    classes = {name: label for label, name in enumerate(sorted({each.label for each in parts["train"]}))}
+    for part, members in parts.items():
+        kept = []
+        for each in members:
+            with invalid.left_out("image"):
+                if each.label not in classes:
+                    said = f"is not one of the {len(classes)} of train"
+                    raise UsageError(f"{field}: class {each.label!r} of {part} {said}")
+                kept.append(each)
+        parts[part] = kept
 
-    def arrays(part: str) -> Arrays:
-        for name, _ in parts[part]:
-            if name not in classes:
-                raise UsageError(f"{field}: class {name!r} of {part} is not one of the {len(classes)} of train")
-        labels = np.array([classes[name] for name, _ in parts[part]], np.int32)
-        return np.stack([image for _, image in parts[part]]), labels
+    def arrays(part: str) -> Arrays | None:
+        members = parts.get(part)
+        if not members:
+            return None
+        labels = np.array([classes[each.label] for each in members], np.int32)
+        return np.stack([each.pixels for each in members]), labels
 
-    valid, test = (arrays(part) if part in parts else None for part in ("valid", "test"))
-    return Raw(arrays("train"), len(classes), valid, test, tuple(classes), Counter(sizes.values()))
+    train = arrays("train")
+    assert train is not None  # there is one
+    names = {part: ["/".join(each.names) for each in members] for part, members in parts.items()}
+    return Raw(
+        train,
+        len(classes),
+        arrays("valid"),
+        arrays("test"),
+        tuple(classes),
+        Counter(sizes.values()),
+        invalid.said(asked.name),
+        modes,
+        names,
+    )
+
+
+class _Image(NamedTuple):
+    names: tuple[str, ...]  # of its path
+    pixels: np.ndarray  # uint8 [size, size, 3]
+
+    @property
+    def label(self) -> str:
+        return self.names[-2]
 
 
 def _squares(
-    field: str, found: Iterable[tuple[PurePosixPath, bytes]], image_size: int | None, mode: Resize
+    field: str, found: Iterable[tuple[PurePosixPath, bytes]], asked: Reading, modes: Counter[str]
 ) -> tuple[dict[tuple[str, ...], np.ndarray], dict[tuple[str, ...], tuple[int, int]]]:
-    """By path: images `[size, size, 3]`, and the width and height that they had."""
+    """By path: images `[size, size, 3]`, and the width and height that they had. Counts them by their modes."""
+    image_size = asked.image_size
     images: dict[tuple[str, ...], np.ndarray] = {}
     sizes: dict[tuple[str, ...], tuple[int, int]] = {}
     first, held = None, 0
     for path, data in found:
-        image = decode(f"{field}: {str(path)!r}", data)
+        image = None
+        with asked.invalid.left_out("image"):
+            image = decode(f"{field}: {str(path)!r}", data, modes)
+        if image is None:
+            continue
         sizes[path.parts] = image.size
         first = first or image.size
         # Until one differs from the first, all are kept as they are: no file is read twice.
@@ -195,7 +233,7 @@ def _squares(
             image_size = IMAGE_SIZE
             images = {names: resize(square[None], image_size)[0] for names, square in images.items()}
             held = sum(square.nbytes for square in images.values())
-        images[path.parts] = np.asarray(image if image_size is None else fit(image, image_size, mode))
+        images[path.parts] = np.asarray(image if image_size is None else fit(image, image_size, asked.resize))
         held += images[path.parts].nbytes
         check_bytes(field, held)
     return images, sizes

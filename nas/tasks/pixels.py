@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,16 +16,10 @@ from nas.tasks import Resize
 
 MAX_BYTES = 16 * 2**30  # of all images of a task, which are held in memory
 MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
-FORMATS = ("JPEG", "PNG")
-MODES = (
-    "1",
-    "L",
-    "LA",
-    "P",
-    "RGB",
-    "RGBA",
-    "CMYK",
-)  # 8 bits a channel; Pillow would clip deeper ones silently
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+FORMATS_SAID = "JPEG, PNG, WebP, TIFF or BMP"
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # 8 bits a channel
+DEEP = ("I;16", "I;16L", "I;16B")  # 16 bits, grey: Pillow itself would clip them
 # What Pillow raises on damaged files. Its bomb warning is an exception where warnings are errors.
 UNREADABLE = (
     OSError,
@@ -100,26 +95,40 @@ def resize(images: np.ndarray, size: int, mode: Resize = "crop") -> np.ndarray:
     return np.ascontiguousarray(resized.reshape(n, channels, size, size).transpose(0, 2, 3, 1))
 
 
-def decode(field: str, data: bytes) -> Image.Image:
-    """One JPEG or PNG file, in colour and upright: see `in_colour`."""
+def decode(field: str, data: bytes, modes: Counter[str] | None = None) -> Image.Image:
+    """One image file, in colour and upright: see `in_colour`. Of several images in a file the first. `modes` counts it
+    by what its pixels are, as Pillow calls it."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UsageError(f"{field} has {image.width} x {image.height} pixels; allowed: {MAX_PIXELS}")
-            return in_colour(field, image)
+            colour = in_colour(field, image)
+            if modes is not None:
+                modes[image.mode] += 1
+            return colour
     except UNREADABLE as error:
-        raise UsageError(f"{field} is not a readable JPEG or PNG image ({type(error).__name__})") from error
+        raise UsageError(f"{field} is not a readable {FORMATS_SAID} image ({type(error).__name__})") from error
 
 
 def in_colour(field: str, image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits: grey is repeated, transparency dropped. What EXIF says is turned is put upright."""
+    """Three channels of 8 bits: grey is repeated, transparency dropped, of 16 bits the upper 8 are kept. What EXIF says
+    is turned is put upright."""
+    if image.mode in DEEP:
+        turned = _orientation(image)
+        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        return _upright(image.convert("RGB"), turned)
     if image.mode not in MODES:
-        raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join(MODES)}")
-    turn = TURNS.get(_orientation(image))
+        raise UsageError(f"{field} has mode {image.mode}; allowed: {', '.join((*MODES, *DEEP))}")
+    turned = _orientation(image)
     # By way of RGBA, because Pillow warns when it has to drop the transparency of a palette.
     colour = image.convert("RGBA" if image.mode == "P" else "RGB").convert("RGB")
     colour.info.clear()  # among it the orientation: what has been turned is not to be turned again
-    return colour if turn is None else colour.transpose(turn)
+    return _upright(colour, turned)
+
+
+def _upright(image: Image.Image, turned: Any) -> Image.Image:
+    turn = TURNS.get(turned)
+    return image if turn is None else image.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> Any:

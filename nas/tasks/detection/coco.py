@@ -14,13 +14,14 @@ from nas.errors import UsageError
 from nas.plain import from_json, shown
 from nas.tasks import Reading
 from nas.tasks.base import Raw
-from nas.tasks.detection.photos import Invalid, Object, Photo, raw_of, read_file
+from nas.tasks.detection.photos import Object, Photo, raw_of, read_file
+from nas.tasks.invalid import Invalid
 
 
 def read_coco(asked: Reading) -> Raw:
     assert asked.place is not None  # its name was checked
     file, _, folder = asked.place.rpartition(",")
-    field, invalid = f"coco={file!r}", Invalid(asked.skip_invalid)
+    field, invalid = f"coco={file!r}", asked.invalid
     if not Path(folder).is_dir():
         raise UsageError(f"{field}: the folder of its images, {folder!r}, does not exist")
     try:
@@ -40,7 +41,7 @@ def read_coco(asked: Reading) -> Raw:
     photos, known = _photos(field, Path(folder), images, invalid)
     _annotate(field, photos, known, annotations, labels, invalid)
     parts = {"train": [photos[number] for number in sorted(photos)]}
-    return raw_of(asked, field, parts, labels, tuple(names[number] for number in labels), invalid)
+    return raw_of(asked, field, parts, labels, tuple(names[number] for number in labels))
 
 
 def _photos(

@@ -3,19 +3,18 @@
 What is invalid is an error that names it; where that is asked for, it is left out and counted instead.
 """
 
-import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
 from nas.errors import UsageError
-from nas.plain import check_regular, shown
+from nas.plain import check_regular
 from nas.tasks import Reading
 from nas.tasks.base import Raw
 from nas.tasks.detection import CLASS, COLUMNS, SIDE, X0, X1, Y0, Y1
@@ -40,38 +39,6 @@ class Photo(NamedTuple):
     objects: list[Object]
 
 
-class _Refused(UsageError):
-    """What is invalid, where that is not to be left out. It says already how it could be."""
-
-
-class Invalid:
-    """What was left out as invalid, unless that is not to be done and the first is an error."""
-
-    def __init__(self, skip: bool):
-        self._skip, self._first, self._counts = skip, "", Counter[str]()
-
-    @contextlib.contextmanager
-    def left_out(self, what: Literal["object", "image"]) -> Iterator[None]:
-        """A block that reads one image or object, which ends where it raises UsageError."""
-        try:
-            yield
-        except _Refused:
-            raise
-        except UsageError as error:
-            if not self._skip:
-                raise _Refused(f"{error}; --skip-invalid leaves out such {what}s") from error
-            self._first = self._first or str(error)
-            self._counts[what] += 1
-
-    def said(self, name: str) -> str | None:
-        """How much was left out of the task of this name, in one line."""
-        if not self._counts:
-            return None
-        counts = [f"{n} {what}{'s' * (n > 1)}" for what, n in sorted(self._counts.items(), reverse=True)]
-        were = "were" if self._counts.total() > 1 else "was"
-        return f"{name}: {' and '.join(counts)} {were} invalid and left out, the first: {shown(self._first)}"
-
-
 def read_file(field: str, path: Path, most: int = MAX_FILE_BYTES) -> bytes:
     """The bytes of a file. Raises UsageError."""
     check_regular(field, path)
@@ -91,11 +58,10 @@ def raw_of(
     parts: Mapping[str, Sequence[Photo]],
     labels: Mapping[Any, int],
     classes: tuple[str, ...],
-    invalid: Invalid,
     remark: str | None = None,
 ) -> Raw:
     """The photos of each part, letter-boxed, with their objects. `labels` are the classes by the names in these."""
-    size = checked_size(asked.image_size)
+    invalid, size = asked.invalid, checked_size(asked.image_size)
     check_bytes(field, sum(map(len, parts.values())) * size * size * 3)
     found: Counter[tuple[int, int]] = Counter()
     squares: dict[str, np.ndarray] = {}
@@ -119,7 +85,7 @@ def raw_of(
     most = max(1, *(len(rows) for kept in objects.values() for _, rows in kept))
     check_bytes(field, sum(each.nbytes + len(each) * most * COLUMNS * 4 for each in squares.values()))
     arrays = {part: (squares[part], labels_of(kept, most)) for part, kept in objects.items()}
-    notes = (resizing(asked.name, found, size, None), remark, invalid.said(asked.name))
+    notes = (resizing(asked.name, found, size, None), remark, asked.invalid.said(asked.name))
     return Raw(
         arrays["train"],
         len(classes),

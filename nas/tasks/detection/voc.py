@@ -17,8 +17,9 @@ from nas.errors import UsageError
 from nas.plain import DECIMAL, shown
 from nas.tasks import Reading
 from nas.tasks.base import Raw
-from nas.tasks.detection.photos import Invalid, Object, Photo, raw_of, read_file
+from nas.tasks.detection.photos import Object, Photo, raw_of, read_file
 from nas.tasks.folders import is_image, is_shown
+from nas.tasks.invalid import Invalid
 
 LOOKED_FOR = "allowed: a folder with Annotations and JPEGImages, or one in which a single folder has them"
 MAX_XML_BYTES, MAX_LIST_BYTES = 4 * 2**20, 64 * 2**20
@@ -27,7 +28,7 @@ LISTS = {"train": "train", "val": "valid", "valid": "valid", "test": "test"}
 
 def read_voc(asked: Reading) -> Raw:
     assert asked.place is not None  # its name was checked
-    field, invalid = f"voc={asked.place!r}", Invalid(asked.skip_invalid)
+    field, invalid = f"voc={asked.place!r}", asked.invalid
     root = _root(field, Path(asked.place))
     annotated, images = _by_name(root / "Annotations"), _by_name(root / "JPEGImages")
     lists = _lists(field, root / "ImageSets/Main")
@@ -53,7 +54,7 @@ def read_voc(asked: Reading) -> Raw:
     unlisted = len(annotated.keys() - part_of.keys())
     remark = f"{asked.name}: {unlisted} annotated images are in no list of ImageSets/Main and are not used"
     labels = {name: label for label, name in enumerate(classes)}
-    return raw_of(asked, field, parts, labels, tuple(classes), invalid, remark if unlisted else None)
+    return raw_of(asked, field, parts, labels, tuple(classes), remark if unlisted else None)
 
 
 def _root(field: str, place: Path) -> Path:

@@ -73,6 +73,10 @@ class Kind:
         """What a user should know of the labels of each part, in one line."""
         return None
 
+    def summary(self, classes: Sequence[str], labels: np.ndarray) -> dict[str, float]:
+        """What labels are, in a few numbers by name: of each class how many there are."""
+        ...
+
     def targets(self, labels: Array, smoothing: float) -> Array:
         """What a network is trained towards."""
         ...

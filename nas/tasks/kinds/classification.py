@@ -53,6 +53,9 @@ class Classification(Kind):
     def named(self, field: str, classes: Sequence[object]) -> tuple[str, ...]:
         return named(field, classes, self.num_classes)
 
+    def summary(self, classes: Sequence[str], labels: np.ndarray) -> dict[str, float]:
+        return dict(zip(classes, np.bincount(labels, minlength=self.num_classes).tolist(), strict=True))
+
     def targets(self, labels: Array, smoothing: float) -> Float[Array, "n classes"]:
         return smooth(jax.nn.one_hot(labels, self.num_classes), smoothing)
 

@@ -109,6 +109,9 @@ class Detection(Kind):
         lacks = [classes[label] for label in range(self.num_classes) if not self._has(labels["valid"], label).any()]
         return f"{name}: no image of validation has an object of class {', '.join(lacks)}" if lacks else None
 
+    def summary(self, classes: Sequence[str], labels: np.ndarray) -> dict[str, float]:
+        return {name: int(self._has(labels, label).sum()) for label, name in enumerate(classes)}
+
     def targets(self, labels: Array, smoothing: float) -> Array:
         del smoothing  # of classes that exclude one another
         return labels

@@ -73,6 +73,9 @@ class Regression(Kind):
             raise UsageError(f"{field}={list(classes)[:3]} must be none: the labels are numbers")
         return ()
 
+    def summary(self, classes: Sequence[str], labels: np.ndarray) -> dict[str, float]:
+        return {"least": float(labels.min()), "mean": float(labels.mean()), "most": float(labels.max())}
+
     def targets(self, labels: Array, smoothing: float) -> Float[Array, "n 1"]:
         del smoothing  # of classes
         return ((labels - self.mean) / self.scale)[:, None].astype(jnp.float32)

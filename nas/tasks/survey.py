@@ -1,0 +1,108 @@
+"""What a search would read of a task, and what of it a user should look at before it is searched on."""
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nas.tasks import PARTS_GIVEN, SKIPPING, Reading, made, read
+from nas.tasks.base import Raw, Task
+from nas.tasks.kinds import described
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    task: Task
+    found: Raw  # in files, before it was parted and resized
+    invalid: Sequence[str]  # why images or objects were left out, one by one
+    left_out: int  # of them all
+    equal: Sequence[Sequence[str]]  # images of the same pixels, in groups
+    across: Sequence[Sequence[str]]  # those groups of which given parts share an image
+
+    @property
+    def kind(self) -> str:
+        return described(self.task.kind)["name"]
+
+    @property
+    def parts(self) -> dict[str, int]:
+        return {part: len(getattr(self.task, part)) for part in ("train", "valid", "test")}
+
+    @property
+    def drawn(self) -> list[str]:
+        """The parts that nobody gave, which are drawn at random."""
+        return [part for part in ("valid", "test") if getattr(self.found, part) is None]
+
+    @property
+    def labels(self) -> dict[str, dict[str, float]]:
+        """What the labels of each part are, in a few numbers: see `Kind.summary`."""
+        task = self.task
+        return {part: task.kind.summary(task.classes, getattr(task, part).labels) for part in self.parts}
+
+    @property
+    def imbalance(self) -> float | None:
+        """How many times as many training images the most frequent class has as the rarest; None without classes."""
+        counts = self.labels["train"].values() if self.task.classes else ()
+        return max(counts) / min(counts) if counts and min(counts) else None
+
+    def as_data(self) -> dict[str, Any]:
+        """As JSON has it."""
+        sizes = self.found.found or {}
+        return {
+            "task": self.task.name,
+            "kind": self.kind,
+            "images": self.parts,
+            "drawn": self.drawn,
+            "image_size": self.task.image_size,
+            "channels": self.task.image_channels,
+            "classes": list(self.task.classes),
+            "labels": self.labels,
+            "imbalance": self.imbalance,
+            "sizes": {f"{width} x {height}": n for (width, height), n in sorted(sizes.items())},
+            "modes": dict(self.found.modes or {}),
+            "note": self.task.note,
+            "left_out": self.left_out,
+            "invalid": list(self.invalid),
+            "equal": [list(each) for each in self.equal],
+            "equal_across_parts": [list(each) for each in self.across],
+            "fingerprint": self.task.fingerprint(),
+        }
+
+
+def survey(asked: Reading, split_seed: int = 0, max_images: int | None = None) -> Survey:
+    """Reads the data as a search would, but that it leaves out what is invalid, where that can be done, and says why.
+
+    Raises UsageError for data that nothing can be made of."""
+    if asked.name.partition(":")[0] in SKIPPING:
+        asked = dataclasses.replace(asked, skip_invalid=True)
+    found = read(asked)
+    groups = _equal(found)
+    across = [names for names in groups if len({part for part, _ in names}) > 1]
+    return Survey(
+        made(asked, found, split_seed, max_images),
+        found,
+        tuple(asked.invalid.errors),
+        asked.invalid.count,
+        [[name for _, name in each] for each in groups],
+        [[name for _, name in each] for each in across],
+    )
+
+
+def _equal(found: Raw) -> list[list[tuple[str, str]]]:
+    """The groups of images whose pixels are the same, each with its part and its name."""
+    seen: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    for part in PARTS_GIVEN:
+        arrays = getattr(found, part)
+        if arrays is None:
+            continue
+        names = _names(found.files or {}, part)
+        for i, image in enumerate(np.asarray(arrays[0])):
+            digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
+            seen[digest].append((part, names[i] if names else f"{part}[{i}]"))
+    return [group for group in seen.values() if len(group) > 1]
+
+
+def _names(files: Mapping[str, Sequence[str]], part: str) -> Sequence[str]:
+    return files.get(part, ())
