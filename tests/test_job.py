@@ -26,7 +26,7 @@ SMALL = [
     "--space.blocks", "(1,1,2)", "--space.widths", "(8,16,32)", "--space.stem-width", "8",
     "--space.last-width", "32", "--training.steps", "40", "--final.steps", "60", "--trials", "12",
     "--strategy.population-size", "6", "--strategy.num-mutations", "3", "--strategy.num-crossovers", "2",
-    "--training.checkpoint-seconds", "0", "--seed", "3",
+    "--training.checkpoint-seconds", "0", "--seed", "3", "--baselines", "1",
 ]
 # fmt: on
 
@@ -245,6 +245,7 @@ TINY = {
     "final": {"steps": 10},
     "trials": 4,
     "workers": 0,
+    "baselines": 1,
 }
 
 

@@ -67,3 +67,21 @@ def test_a_refusal_comes_without_an_empty_line(capsys):
     with pytest.raises(ValueError, match="no"):
         refused()
     assert capsys.readouterr().err == ""
+
+
+def test_a_line_says_how_long_a_stage_will_still_take(capsys, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Bar() as bar:
+        bar.show("Training", 0, 101, "compiling")
+        now += 500  # to compile, which says nothing of the other steps
+        bar.show("Training", 1, 101, "")
+        now += 40
+        bar.show("Training", 21, 101, "loss 2.00")
+        now += 40
+        bar.show("Training", 41, 101, "loss 1.00")
+        bar.show("Training", 101, 101, "")
+    assert [line for line in lines(capsys) if "left" in line] == [
+        "Training: 21 of 101  loss 2.00  about 3 min left",
+        "Training: 41 of 101  loss 1.00  about 2 min left",
+    ]

@@ -388,6 +388,8 @@ def test_random_architectures_beside_those_found_are_others(file, tmp_path, caps
     with Store("sqlite:///nas.db") as store:
         finals = store.trials(store.run("many").id, "final")
     assert len({trial.architecture for trial in finals}) == 7
+    best, *others = [trial.measurements["macs"] for trial in (finals[0], *finals[3:])]
+    assert all(0.7 * best <= macs <= best for macs in others)  # a random cell has from 0 to 7 times as many
     cheapest = float(CELLS.cost(jnp.zeros((1, 6), jnp.int32))["macs"][0])
     assert launch.main([*words, "--name", "few", "--max-macs", str(cheapest), "--baselines", "100"]) == 0
     assert "random architectures in place of 100" in capsys.readouterr().err

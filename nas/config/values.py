@@ -128,8 +128,8 @@ class Config:
     """The recipe of training from scratch; for detection by default as that of the supernet, but of 1000 steps."""
     finalists: int = 1
     """How many of the best architectures are trained from scratch and tested."""
-    baselines: int = 1
-    """How many random architectures of no greater cost than the best are trained beside them."""
+    baselines: int = 3
+    """How many random architectures of no greater cost than the best, and near it, are trained beside them."""
 
     def __post_init__(self):
         for field, (low, high) in RANGES.items():

@@ -21,6 +21,7 @@ from strategies.region import region
 from strategies.visited import also, nothing
 
 Encoding = tuple[int, ...]
+DRAWN = 16  # random architectures for each that is trained
 
 
 def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
@@ -66,18 +67,23 @@ def _row(trial: Trial, role: str) -> Row:
 
 
 def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[Encoding]:
-    """Random architectures, none of which is trained anyway or there twice."""
+    """Random architectures of no greater cost than the best one, and of those that are drawn the nearest to it in
+    multiply-adds: what is compared should not differ in size. None of them is trained anyway or there twice."""
     count, space = job.settings.baselines, job.space
     if not count or not found:
         return []
     cheaper = region(space, tuple(sorted(costs(space, best).items())))
     trained = also(nothing(space, len(found)), jnp.asarray(found, jnp.int32))
     # A table tells apart what is one network: more are drawn, of each network one is kept.
-    drawn = np.asarray(draw_new(cheaper, stream(job.settings.seed, BASELINE), 4 * count, trained))
+    drawn = np.asarray(draw_new(cheaper, stream(job.settings.seed, BASELINE), DRAWN * count, trained))
     known = identify(job.subject.named, np.concatenate([np.asarray(found, np.int32), drawn]))
     first = {architecture.id: architecture.encoding for architecture in reversed(known)}
     ids = list(dict.fromkeys(architecture.id for architecture in known))[len(found) :]
-    rows = [first[each] for each in ids[:count]]
+    rows = [first[each] for each in ids]
+    if rows and "macs" in costs(space, best):
+        target = costs(space, best)["macs"]
+        rows.sort(key=lambda row: abs(costs(space, row)["macs"] - target))
+    rows = rows[:count]
     if len(rows) < count:
         job.reporter.say(f"{len(rows)} random architectures in place of {count}: no others cost as little.")
     return rows

@@ -236,6 +236,8 @@ def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         metric=outer(job.subject.metric),
         most=outer(settings.objective) != settings.objective,
         on_table=job.subject.task is None,
+        metric_most=outer(job.subject.metric) != job.subject.metric,
+        test_images=None if job.subject.task is None else len(job.subject.task.test),
     )
 
 

@@ -1,6 +1,7 @@
 """What a finished job has come to, and how it is told: its best architectures, and what can be asked of it next."""
 
 import dataclasses
+import math
 import shlex
 
 from nas.report import command_lines, output
@@ -23,6 +24,8 @@ class Outcome:
     metric: str = "error"  # of the task
     on_table: bool = False  # nothing is trained: it was measured before
     most: bool = False  # of the objective is best, not least
+    metric_most: bool = False  # the same of the metric of the task
+    test_images: int | None = None  # on which `test_...` was measured; None where nothing was trained
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         with Store(self.store) as store:
@@ -50,10 +53,46 @@ def told(found: Outcome) -> str:
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in finals]
         columns = ("role", "architecture", f"standalone_{found.metric}", f"test_{found.metric}", "macs", "params")
         text += output.render(rows, columns, "table") + "\n"
+        if said := verdict(found):
+            text += f"{said}\n\n"
         if exits := [row for each in found.finals for row in of_exits(each)]:
             text += f"At each exit, after so many pyramids:\n\n{output.render(exits, exits[0], 'table')}\n"
     asked = "".join(f"  {command_lines.ask(words, found.store)}\n" for words in questions(found))
     return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
+
+
+def verdict(found: Outcome) -> str | None:
+    """Whether what was found is better in test than the random architectures beside it by more than chance explains, in
+    words; None where there is nothing to compare.
+
+    The standard error of a share p of n images is sqrt(p (1 - p) / n); of its difference from the mean of k such shares
+    it is sqrt(1 + 1 / k) times that. Of other metrics than `error` the spread of the random ones is all that is known.
+    """
+    name = f"test_{found.metric}"
+    ours = [row[name] for row in found.finals if row["role"] != "random" and row.get(name) is not None][:1]
+    others = [row[name] for row in found.finals if row["role"] == "random" and row.get(name) is not None]
+    if not ours or not others:
+        return None
+    mine, mean, best = ours[0], sum(others) / len(others), (max if found.metric_most else min)(others)
+    worst = (min if found.metric_most else max)(others)
+    count = "the random one" if len(others) == 1 else f"the {len(others)} random ones"
+    compared = f"In test what was found has {found.metric} {output.number(name, mine)}, {count} "
+    compared += output.number(name, mean)
+    if len(others) > 1:
+        compared += f" in the mean ({output.number(name, best)} to {output.number(name, worst)})"
+    if found.metric == "error" and found.test_images:
+        n, p = found.test_images, (mine + sum(others)) / (1 + len(others))
+        chance = 2 * math.sqrt(p * (1 - p) / n * (1 + 1 / len(others)))
+        images = abs(mine - mean) * n
+        less = "less" if abs(mine - mean) <= chance else "more"
+        return (
+            f"{compared}. The difference is {images:.1f} of {n} test images, {less} than chance explains "
+            f"(two standard errors are {chance * n:.1f})."
+        )
+    if len(others) < 3:
+        return f"{compared}. Whether that is chance, more random ones would tell (--baselines)."
+    inside = min(others) <= mine <= max(others)
+    return f"{compared}. It lies {'within' if inside else 'outside of'} what the random ones span."
 
 
 def of_exits(final: Row) -> list[Row]:

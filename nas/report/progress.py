@@ -38,7 +38,14 @@ class Bar:
 
     def __enter__(self) -> "Bar":
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(stderr=True)
         columns = (
@@ -46,6 +53,7 @@ class Bar:
             BarColumn(30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
         )
         self._progress = Progress(*columns, TextColumn("{task.fields[remark]}"), console=self._console)
         self._stages = {}
@@ -76,6 +84,13 @@ class Bar:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _told(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{max(1, round(seconds))} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
 class _Lines:
     """Progress as plain lines: also while nothing is heard of, so that a log shows that the job lives."""
 
@@ -83,15 +98,27 @@ class _Lines:
         self._began = time.monotonic()
         self._written = self._began
         self._stage, self._state = "", ""
+        self._pace = 0, self._began  # what was done when the stage was first heard of, and when
         self._lock, self._closed = threading.Lock(), threading.Event()
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:
         with self._lock:
             begins = stage != self._stage
-            self._stage, self._state = stage, f"{stage}: {done} of {total}  {remark}".rstrip()
+            if begins or self._pace[0] == 0:  # the first step compiles, and is no measure of the others
+                self._pace = done, time.monotonic()
+            left = self._left(done, total)
+            self._stage, self._state = stage, f"{stage}: {done} of {total}  {remark}{left}".rstrip()
             if begins or done >= total or time.monotonic() - self._written >= SECONDS:
                 self._write()
+
+    def _left(self, done: int, total: int) -> str:
+        """How long a stage will still take at the pace that it has had, where that can be said."""
+        began, since = self._pace
+        if done <= began or done >= total:
+            return ""
+        seconds = (time.monotonic() - since) / (done - began) * (total - done)
+        return f"  about {_told(seconds)} left" if seconds >= 1 else ""
 
     def close(self) -> None:
         self._closed.set()
