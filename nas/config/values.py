@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import operator
+import re
 from typing import Any, Literal
 
 from nas.errors import UsageError
@@ -14,6 +15,8 @@ from nas.training.recipe import Lookup, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
+TIME = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smh])")
+MOST_SECONDS = 3600 * 24 * 365
 
 # What fields may be. Memory is taken for as many as the user asks for, or processes are started.
 RANGES = {
@@ -89,6 +92,10 @@ class Config:
     """What is minimised, such as error,macs, or maximised where more is better, such as naswot; strategies for one
     objective go by the first. By default what the evaluator measures: the metric of the task; zero-cost naswot;
     predicted the score that is predicted."""
+    time: str | None = None
+    """Plan the job for about so long on this machine, such as 90s, 30m or 2h: how many steps of trainings and how many
+    trials fit is measured before it begins, said and stored. What you give of these yourself stays. For --evaluator
+    supernet."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None
@@ -142,7 +149,20 @@ class Config:
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):
             raise ValueError(f"objectives={self.objectives!r} must be different names, such as error,macs")
-        _ = self.limits
+        _ = self.limits, self.seconds
+
+    @property
+    def seconds(self) -> float | None:
+        """Those of `time`."""
+        if self.time is None:
+            return None
+        found = TIME.fullmatch(self.time)
+        seconds = float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+        if not 1 <= seconds <= MOST_SECONDS:
+            raise ValueError(
+                f"time={self.time!r} must be a number of seconds, minutes or hours, such as 90s, 30m or 2h"
+            )
+        return seconds
 
     @property
     def objective(self) -> str:
@@ -173,7 +193,7 @@ PARTS = ("space", "strategy", "evaluator")
 BOUND = ("image_size", "image_channels", "num_classes", "num_objectives", "map_widths")
 # In which order the help shows the other fields, and under which headings.
 GROUPS = {
-    "what is searched": ("space", "strategy", "task", "evaluator", "trials", "epochs", "seed", "name"),
+    "what is searched": ("space", "strategy", "task", "evaluator", "trials", "epochs", "time", "seed", "name"),
     "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),

@@ -13,7 +13,7 @@ from nas.config import Config, Data
 from nas.engine import loop
 from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
-from nas.job import finals, stages
+from nas.job import finals, plan, stages
 from nas.job.context import Ongoing
 from nas.job.learning import Learning, with_whole_names
 from nas.job.subject import (
@@ -74,6 +74,11 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     subject = load_subject(settings, config.names(given)["space"])
     with _usage():
         settings = with_objectives(with_recipes(settings, given, subject), given, subject)
+    if settings.time is not None and resume is None:
+        given = plan.planned(settings, given, subject, reporter)
+        settings = with_whole_names(config.build(given))
+        with _usage():
+            settings = with_objectives(with_recipes(settings, given, subject), given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
     if subject.pretraining is not None and subject.pretraining.task.note is not None:

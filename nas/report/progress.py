@@ -84,10 +84,11 @@ class Bar:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _told(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
+def duration(seconds: float) -> str:
+    """As people say it, rounded."""
+    if seconds < 90:
         return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
@@ -118,7 +119,7 @@ class _Lines:
         if done <= began or done >= total:
             return ""
         seconds = (time.monotonic() - since) / (done - began) * (total - done)
-        return f"  about {_told(seconds)} left" if seconds >= 1 else ""
+        return f"  about {duration(seconds)} left" if seconds >= 1 else ""
 
     def close(self) -> None:
         self._closed.set()

@@ -1,0 +1,182 @@
+"""A job that is to take a given time: how many steps and trials fit is measured on this machine, before it begins.
+
+The plan is a part of the stored configuration, so that the job is as repeatable and resumable as any other.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nas.config import Config, Data
+from nas.errors import UsageError
+from nas.evaluators.supernet import Supernet
+from nas.evaluators.train import TrainEvaluator
+from nas.job.subject import Subject, context_of
+from nas.report.progress import Reporter, duration
+from nas.streams import PATHS, SAMPLE, WEIGHTS, stream
+from nas.training.net import flatten, split, supernet
+from nas.training.paths import uniform_paths
+from nas.training.sgd import fit
+from spaces.base import sample
+from strategies.base import GradientStrategy
+
+SHARES = {"training": 0.4, "trials": 0.25, "final": 0.35}  # of the time that compiling leaves
+KEPT = 0.9  # of the whole: what is measured for a moment is not quite what is met
+START = 10.0  # seconds that Ray's workers take to start
+LEAST = {"training": 100, "trials": 20, "final": 50}  # with fewer a job says nothing
+MOST = 20  # times the default: a small network on small images needs no more, however long it may take
+MEASURED = 1.0  # seconds for which steps are watched
+WATCHED = 16  # steps of a final training
+
+
+class Pace(NamedTuple):
+    first: float  # seconds until the first is done: mostly to compile
+    each: float  # seconds of each further one
+
+
+def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter) -> Data:
+    """The given data with as many steps and trials as fit into `settings.time`; what the user gives of these stays.
+
+    Raises UsageError where the time is too short, and for jobs that cannot be planned."""
+    seconds = settings.seconds
+    assert seconds is not None  # else nobody asks
+    _check(settings, subject)
+    reporter.show("Measuring this machine", 0, 3, "compiling")
+    paces: dict[str, Pace] = {}
+    for count, (stage, measure) in enumerate(MEASURES.items(), 1):
+        paces[stage] = measure(settings, subject)
+        reporter.show("Measuring this machine", count, 3, "")
+    trained = settings.finalists + settings.baselines
+    times = {"training": 1, "trials": 1, "final": trained}
+    fixed = {stage: _given(given, stage) for stage in SHARES}
+    spent = sum(paces[stage].first * times[stage] for stage in SHARES) + (START if settings.workers else 0)
+    spent += sum(paces[stage].each * times[stage] * count for stage, count in fixed.items() if count is not None)
+    room = KEPT * seconds - spent
+    free = [stage for stage, count in fixed.items() if count is None and times[stage]]
+    counts = {stage: count for stage, count in fixed.items() if count is not None}
+    for stage in free:
+        share = SHARES[stage] / sum(SHARES[each] for each in free)
+        fits = int(room * share / (paces[stage].each * times[stage]))
+        if fits < LEAST[stage]:
+            needed = (spent + sum(paces[each].each * times[each] * LEAST[each] for each in free)) / KEPT
+            least = duration(needed * 1.5)
+            raise UsageError(f"time={settings.time!r} is too short for this job on this machine: give it {least} or so")
+        counts[stage] = min(fits, MOST * _default(settings, stage))
+    _tell(reporter, seconds, counts, paces, times)
+    return _with(given, counts)
+
+
+def _check(settings: Config, subject: Subject) -> None:
+    said = f"time={settings.time!r} is for searches with --evaluator supernet"
+    if subject.task is None or settings.architecture is not None or not isinstance(settings.evaluator, Supernet):
+        raise UsageError(f"{said}, and not for tables, other evaluators or a single training")
+    if isinstance(settings.strategy, GradientStrategy):
+        raise UsageError(f"{said}: a gradient strategy takes as long as its --epochs say")
+    if subject.pretraining is not None:
+        raise UsageError(f"{said}, and not with --pretrain")
+    subject.scoring.check(context_of(settings, subject))
+
+
+def _pace(run: Callable[[int], Any]) -> Pace:
+    began = time.monotonic()
+    run(1)
+    first, count = time.monotonic() - began, 1
+    while True:
+        began = time.monotonic()
+        run(count)
+        took = time.monotonic() - began
+        if took >= MEASURED or count >= 256:
+            return Pace(first, took / count)
+        count *= 4
+
+
+def _shared(settings: Config, subject: Subject, affine: bool):
+    return split(supernet(subject.space, subject.images.kind, stream(settings.seed, WEIGHTS), affine=affine))
+
+
+def _training(settings: Config, subject: Subject) -> Pace:
+    graph, start, statistics = _shared(settings, subject, settings.evaluator.affine)
+    key = stream(settings.seed, PATHS)
+
+    def run(steps: int) -> None:
+        recipe = dataclasses.replace(settings.training, steps=steps)
+        paths = uniform_paths(subject.space, key, steps)
+        fit(graph, start, statistics, subject.images, recipe, seed=settings.seed, paths=paths)
+
+    return _pace(run)
+
+
+def _trials(settings: Config, subject: Subject) -> Pace:
+    def weights(affine: bool) -> dict[str, np.ndarray]:
+        return flatten(_shared(settings, subject, affine)[1])
+
+    evaluator = subject.scoring.prepare(context_of(settings, subject, shared_weights=weights))
+    row = _some(subject)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            evaluator(row, 0, settings.seed)
+
+    return _pace(run)
+
+
+def _final(settings: Config, subject: Subject) -> Pace:
+    row = _some(subject)
+
+    def took(steps: int) -> float:
+        began = time.monotonic()
+        recipe = dataclasses.replace(settings.final, steps=steps)
+        TrainEvaluator(subject.space, subject.images, recipe, pruned=True)(row, 0, settings.seed)
+        return time.monotonic() - began
+
+    # Calibration and validation are no steps: two lengths tell them apart.
+    first, short, long = took(1), took(1), took(1 + WATCHED)
+    return Pace(first, max(long - short, long / 10) / WATCHED)
+
+
+MEASURES: Mapping[str, Callable[[Config, Subject], Pace]] = {
+    "training": _training,
+    "trials": _trials,
+    "final": _final,
+}
+
+
+def _some(subject: Subject) -> tuple[int, ...]:
+    return tuple(map(int, np.asarray(sample(subject.space, stream(0, SAMPLE), 1))[0]))
+
+
+def _given(given: Data, stage: str) -> int | None:
+    """What the user has said himself."""
+    value = given.get("trials") if stage == "trials" else dict(given.get(stage) or {}).get("steps")
+    return None if value is None else int(value)
+
+
+def _default(settings: Config, stage: str) -> int:
+    return settings.trials if stage == "trials" else getattr(settings, stage).steps
+
+
+def _with(given: Data, counts: Mapping[str, int]) -> Data:
+    recipes = {stage: {**dict(given.get(stage) or {}), "steps": counts[stage]} for stage in ("training", "final")}
+    return {**given, **recipes, "trials": counts["trials"]}
+
+
+def _tell(
+    reporter: Reporter,
+    seconds: float,
+    counts: Mapping[str, int],
+    paces: Mapping[str, Pace],
+    times: Mapping[str, int],
+) -> None:
+    def part(stage: str, what: str) -> str:
+        took = times[stage] * (paces[stage].first + counts[stage] * paces[stage].each)
+        return f"{what} ({duration(took)})"
+
+    parts = (
+        part("training", f"{counts['training']} steps of shared weights"),
+        part("trials", f"{counts['trials']} trials"),
+        part("final", f"{times['final']} trainings of {counts['final']} steps"),
+    )
+    reporter.say(f"The plan for {duration(seconds)}, as fast as this machine is now: {', '.join(parts)}.")
