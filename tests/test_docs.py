@@ -80,17 +80,6 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-@pytest.mark.slow
-def test_pages_build_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs")
-    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(
-        line, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert "usage: nas search" in (tmp_path / "reference/commands/index.html").read_text()
-
-
 def photos(folder: Path, n: int = 2000) -> None:
     """Drawn shapes on noise, in photos of mixed sizes."""
     rng = np.random.default_rng(0)
