@@ -1,6 +1,6 @@
 """What a space may do besides: the closed list of it, each a protocol, with what holds for a space that has it not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ class Drawing(NamedTuple):
     nodes: tuple[str, ...]
     edges: tuple[tuple[int, int, str], ...]  # from node, to node, label
     places: tuple[tuple[int, int], ...] | None = None  # of each node its column and row, where they mean something
+    follows: bool = False  # goes on, from its first node, where the drawing before ends with its last
+    notes: tuple[str, ...] = ()  # lines below it, such as what its words stand for
 
 
 class Published(NamedTuple):
@@ -63,6 +65,30 @@ class Drawable(Protocol):
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         """The parts of an architecture, as they are drawn."""
         ...
+
+
+class Decision(NamedTuple):
+    """A decision of a space as people read of it: what is decided, and what each choice is called."""
+
+    name: str
+    choices: tuple[str, ...]
+
+
+@runtime_checkable
+class Worded(Protocol):
+    def decisions(self) -> tuple[Decision, ...]:
+        """What each entry of an encoding decides."""
+        ...
+
+
+def decisions(space: Space) -> tuple[Decision, ...]:
+    """What each entry of an encoding decides, by numbers where the space has no words for it."""
+    own: object = space
+    return own.decisions() if isinstance(own, Worded) else numbered(space.cardinalities)
+
+
+def numbered(cardinalities: Sequence[int]) -> tuple[Decision, ...]:
+    return tuple(Decision(f"decision {i}", tuple(map(str, range(size)))) for i, size in enumerate(cardinalities))
 
 
 @runtime_checkable

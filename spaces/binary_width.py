@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from spaces import binary_costs
-from spaces.abilities import Drawing, Published
+from spaces.abilities import Decision, Drawing, Published
 from spaces.base import Encodings
 from spaces.binary_backbones import BLOCKS, VGG_LAYERS, Body, Form, Layer, Network, form, residual
 from spaces.binary_costs import Counts
@@ -107,6 +107,15 @@ class BinaryWidth:
             ratios = ", ".join(map(_text, self.ratios))
             raise ValueError(f"{text!r} has the ratio {odd[0]}, which is not one of {ratios}")
         return np.array([known_ratios[float(word)] for word in words], np.int32)
+
+    def decisions(self) -> tuple[Decision, ...]:
+        stages = len(self.widths)
+        named = [f"layer {i + 1}" for i in range(stages)]
+        if self.backbone == "resnet-18":
+            inside = [(stage, block) for stage, n in enumerate(BLOCKS[self.backbone]) for block in range(n)]
+            named = [f"stage {i + 1}: width" for i in range(stages)]
+            named += [f"stage {stage + 1}, block {block + 1}: inside" for stage, block in inside]
+        return tuple(Decision(name, tuple(map(str, widths))) for name, widths in zip(named, self.choices, strict=True))
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return drawings(self.form, self._taken(encoding))

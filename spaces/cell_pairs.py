@@ -13,12 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from spaces.abilities import Decision
 from spaces.node_loop import NODES
 
 EDGES = tuple((node, source) for node in range(NODES) for source in range(2 + node))  # of one cell
 # The two states that a node may take.
 PAIRS = tuple(tuple(itertools.combinations(range(2 + node), 2)) for node in range(NODES))
 CELLS = 2  # normal, reduction
+
+
+def state(number: int) -> str:
+    """How a drawing calls an earlier state."""
+    return ("c_{k-2}", "c_{k-1}")[number] if number < 2 else str(number - 2)
 
 
 class Wired(NamedTuple):
@@ -45,6 +51,16 @@ class Rows(NamedTuple):
         """The numbers of choices of a cell's decisions."""
         choices = self.ops - self.first
         return tuple(size for pairs in PAIRS for size in (len(pairs), choices, choices) if size > 1)
+
+    def decisions(self, ops: tuple[str, ...]) -> tuple[Decision, ...]:
+        """What the decisions of both cells are, with operations of these names."""
+        found: list[Decision] = []
+        for cell in ("normal", "reduction"):
+            for node, pairs in enumerate(PAIRS):
+                where, words = f"{cell} node {node}", tuple(f"{state(low)} and {state(high)}" for low, high in pairs)
+                found += [Decision(f"{where}: takes", words)] if len(pairs) > 1 else []
+                found += [Decision(f"{where}: {place} operation", ops[self.first :]) for place in ("first", "second")]
+        return tuple(found)
 
     def edge_ops(self, rows: Int[Array, "*n length"]) -> Int[Array, "*n edges"]:
         """The operation on each edge: `none` where there is no edge."""

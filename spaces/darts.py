@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from spaces import genotype as notation
-from spaces.abilities import Drawing, Mixing, Published
+from spaces.abilities import Decision, Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
 from spaces.cell_network import Body, Network, Sizes
 from spaces.cell_ops import NONE, SKIP, halved
@@ -114,6 +114,9 @@ class Darts(Sizes):
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return notation.drawings(self.genotype(encoding))
+
+    def decisions(self) -> tuple[Decision, ...]:
+        return self.rows.decisions(self.ops)
 
     def derive(self, mixture: Mixture | tuple[Array, Array]) -> Int[Array, "length"]:
         """The architecture that a mixture stands for: on each edge its heaviest operation, for each node the two edges

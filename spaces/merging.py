@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from spaces.abilities import Drawing
+from spaces.abilities import Decision, Drawing
 from spaces.pyramids import LEVELS
 
 OPS = ("sum", "attn")
@@ -84,6 +84,20 @@ def drawings(cells: Cells) -> list[Drawing]:
     columns = [0] * OUTPUTS + list(range(1, len(cells) + 1))
     places = tuple((column, LEVELS[-1] - level) for column, level in zip(columns, levels, strict=True))
     return [Drawing("pyramid", names, tuple(edges), places)]
+
+
+def decisions(cells: int) -> tuple[Decision, ...]:
+    """Of so many cells: the inputs among what there is by then, the second among what is left; the level, of the last
+    five cells among those that are left; and the operation."""
+    found: list[Decision] = []
+    for t in range(cells):
+        pool = tuple([f"P{level}" for level in LEVELS] + [f"cell {i}" for i in range(t)])
+        others = tuple(f"other {i}" for i in range(len(pool) - 1))
+        free = OUTPUTS - max(t - (cells - OUTPUTS), 0)
+        levels = tuple(f"P{level}" for level in LEVELS) if free == OUTPUTS else tuple(f"free {i}" for i in range(free))
+        words = ("first input", pool), ("second input", others), ("level", levels), ("operation", OPS)
+        found += [Decision(f"cell {t}: {what}", choices) for what, choices in words]
+    return tuple(found)
 
 
 FOUND = {

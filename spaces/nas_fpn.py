@@ -24,11 +24,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from spaces import pyramid_path, pyramids, resnet
-from spaces.abilities import Drawing, Mixing, Published
+from spaces.abilities import Decision, Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
 from spaces.exits import at_exit
 from spaces.layers import generator
-from spaces.merging import FOUND, OPS, OUTPUTS, Cells, Merge, drawings, quoted, read, text_of
+from spaces.merging import FOUND, OPS, OUTPUTS, Cells, Merge, decisions, drawings, quoted, read, text_of
 from spaces.pyramid_network import Body, Neck, Shared, Stem
 from spaces.pyramids import LEVELS
 
@@ -240,6 +240,9 @@ class NasFpn:
             macs += width * self.width * (self.image_size // 2**level) ** 2
             params += (width + 2) * self.width
         return macs, params
+
+    def decisions(self) -> tuple[Decision, ...]:
+        return decisions(self.cells)
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return drawings(self.merges(encoding))

@@ -19,7 +19,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from spaces.abilities import Drawing, Graph, Mixing
+from spaces.abilities import Decision, Drawing, Graph, Mixing
 from spaces.base import Encodings, additive_costs, every, indices
 from spaces.layers import BatchNorm, Conv, Pointwise, generator, stages
 from spaces.precision import widened
@@ -86,6 +86,9 @@ class NasBench201:
         chosen = zip(EDGES, encoding, strict=True)
         edges = tuple((source, target, OPS[op]) for (source, target), op in chosen if op != NONE)
         return [Drawing("cell", ("input", "1", "2", "output"), edges)]
+
+    def decisions(self) -> tuple[Decision, ...]:
+        return tuple(Decision(f"edge {source} to {target}", OPS) for source, target in EDGES)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image in convolutions and the classifier, and parameters with affine normalisation.

@@ -17,11 +17,12 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from spaces import genotype as notation
-from spaces.abilities import Drawing, Published
+from spaces.abilities import Decision, Drawing, Published
 from spaces.base import Encodings, additive_costs
 from spaces.cell_kit import PLAIN
 from spaces.cell_network import Body, Sizes
 from spaces.cell_ops import SKIP
+from spaces.cell_pairs import state
 from spaces.fixed_cells import fixed_network, genotype_cost
 from spaces.genotype import Cell, Genotype
 from spaces.layers import generator
@@ -106,6 +107,16 @@ class NasNet(Sizes):
 
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return notation.drawings(self.genotype(encoding))
+
+    def decisions(self) -> tuple[Decision, ...]:
+        found: list[Decision] = []
+        for cell in ("normal", "reduction"):
+            for block in range(BLOCKS):
+                where, states = f"{cell} block {block}", tuple(map(state, range(2 + block)))
+                found += [Decision(f"{where}: {place} input", states) for place in ("first", "second")]
+                found += [Decision(f"{where}: {place} operation", OPS) for place in ("first", "second")]
+                found.append(Decision(f"{where}: combiner", tuple(COMBINERS)))
+        return tuple(found)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image, and parameters with affine normalisation, without an auxiliary head."""

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from spaces.abilities import Backbone, Drawable, Drawing, Neck
+from spaces.abilities import Backbone, Decision, Drawable, Drawing, Neck, decisions
 from spaces.base import Encodings, Space, fingerprint
 from spaces.exits import of_all_exits
 
@@ -89,6 +89,10 @@ class Product:
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         parts = zip((self.backbone, self.neck), self._parts(encoding), strict=True)
         return [drawing for part, row in parts if isinstance(part, Drawable) for drawing in part.drawings(row)]
+
+    def decisions(self) -> tuple[Decision, ...]:
+        parts = ("backbone", self.backbone), ("neck", self.neck)
+        return tuple(Decision(f"{part}: {each.name}", each.choices) for part, own in parts for each in decisions(own))
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Those of the whole network; those of the backbone (`backbone_macs`, `backbone_params`); and what the neck

@@ -22,11 +22,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from spaces.abilities import Drawing, Mixing
+from spaces.abilities import Decision, Drawing, Mixing
 from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.shared import is_mixture
+from spaces.shuffle_drawing import Stage, chained, halved
 from spaces.single_path import Around, Choice, directly
 
 KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
@@ -108,14 +109,21 @@ class ShuffleNet:
         strides = itertools.accumulate(self.strides, operator.mul, initial=self.stem_stride)
         return tuple(dict(zip(itertools.islice(strides, 1, None), self.widths, strict=True)).items())
 
+    def decisions(self) -> tuple[Decision, ...]:
+        places = [(stage, block) for stage, blocks in enumerate(self.blocks) for block in range(blocks)]
+        return tuple(Decision(f"stage {stage + 1}, block {block + 1}", OPS) for stage, block in places)
+
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
-        """A chain a stage."""
-        found, names = [], iter(OPS[choice] for choice in encoding)
-        for stage, (blocks, wide) in enumerate(zip(self.blocks, self.widths, strict=True)):
-            chain = tuple(itertools.islice(names, blocks))
-            edges = tuple((i, i + 1, "") for i in range(blocks - 1))
-            found.append(Drawing(f"stage {stage + 1}, {wide} channels", chain, edges))
-        return found
+        size, sizes = -(-self.image_size // self.stem_stride), []
+        for stride in self.strides:
+            size = -(-size // stride)
+            sizes.append(size)
+        words = [OPS[choice] for choice in encoding]
+        image = f"image {self.image_size} x {self.image_size} x {self.image_channels}"
+        stem = f"3x3, {self.stem_width}" + halved(self.stem_stride)
+        head = (f"1x1, {self.last_width}", "mean", f"classifier, {self.num_classes}") if self.num_classes else ()
+        stages = [Stage(*each) for each in zip(self.blocks, self.widths, self.strides, sizes, strict=True)]
+        return chained(words, stages, (image, stem), head)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
         """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""

@@ -36,10 +36,12 @@ every_drawing = pytest.mark.parametrize("graphs", DRAWINGS.values(), ids=DRAWING
 @every_drawing
 def test_a_drawing_has_every_node_edge_and_label(graphs):
     root = ET.fromstring(draw.svg(graphs))
-    texts = sorted(element.text or "" for element in root.iter() if element.tag.endswith("}text"))
+    texts = sorted("".join(element.itertext()) for element in root.iter() if element.tag.endswith("}text"))
     labels = [label for graph in graphs for *_, label in graph.edges if label]
     titles = [graph.title for graph in graphs if graph.title]
-    assert texts == sorted([name for graph in graphs for name in graph.nodes] + labels + titles)
+    notes = [note for graph in graphs for note in graph.notes]
+    names = [draw.SUBSCRIPT.sub(r"\1", name) for graph in graphs for name in graph.nodes]
+    assert texts == sorted(names + labels + titles + notes)
     lines = [element for element in root.iter() if element.tag.endswith("}path") and "marker-end" in element.attrib]
     assert len(lines) == sum(len(graph.edges) for graph in graphs)
 
@@ -75,7 +77,7 @@ def test_the_rows_of_a_pyramid_are_its_levels_and_its_columns_the_cells():
 def test_edges_lead_to_the_right(graphs):
     root = ET.fromstring(draw.svg(graphs))
     for element in root.iter():
-        if "marker-end" in element.attrib:
+        if "marker-end" in element.attrib and "d" in element.attrib:  # not what goes around to the next row
             numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", element.attrib["d"])]
             assert numbers[::2] == sorted(numbers[::2])
 
@@ -83,9 +85,29 @@ def test_edges_lead_to_the_right(graphs):
 @every_drawing
 def test_dot_has_as_many_nodes_and_edges(graphs):
     text = draw.dot(graphs)
-    assert text.count(" -> ") == sum(len(graph.edges) for graph in graphs)
+    assert text.count(" -> ") == sum(len(graph.edges) + graph.follows for graph in graphs)
     assert len(re.findall(r"^ +n\d+_\d+ \[", text, re.MULTILINE)) == sum(len(graph.nodes) for graph in graphs)
-    assert text.count("{") == text.count("}") if "c_{" not in text else True
+    assert text.count("{") == text.count("}") == 1 + len(graphs)
+
+
+def test_the_states_of_a_cell_have_their_numbers_below_the_line():
+    text = draw.svg(DRAWINGS["darts:DARTS_V2"])
+    assert 'c</tspan><tspan dy="4" font-size="75%">k-1</tspan>' in text
+    assert "{" not in text
+    assert "label=<c<SUB>k-2</SUB>>" in draw.dot(DRAWINGS["darts:DARTS_V2"])
+
+
+def test_the_stages_of_a_chain_go_from_the_image_to_the_head():
+    space = presets("shufflenet")["tiny"]
+    graphs = space.drawings(np.zeros(9, np.int32))
+    assert graphs[0].nodes[:2] == ("image 8 x 8 x 3", "3x3, 32")
+    assert graphs[-1].nodes[-1] == "classifier, 1000"
+    assert [graph.title for graph in graphs][1:] == [
+        "stage 2: 64 channels, 4 x 4 pixels",
+        "stage 3: 128 channels, 2 x 2 pixels",
+    ]
+    assert draw.svg(graphs).count("<polyline") == 2
+    assert "depthwise" in draw.svg(graphs)
 
 
 def test_quotes_are_escaped_in_dot():

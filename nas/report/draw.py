@@ -8,6 +8,7 @@ and lines go along their rows, beside the nodes.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -17,8 +18,12 @@ LETTER, LINE = 7.2, 30.0  # the width of a letter and the height of a place, in 
 GAP = 26.0  # between layers
 LANE = 17.0  # between lines that go along a row
 MARGIN = 16.0
+INSET = 20.0  # of graphs, beside which a line may come down from the one above
+NOTE = 18.0  # the height of a line below a graph
 TITLE = 26.0
 COLOURS = {"node": "#dbe9f6", "end": "#d5ecd4", "line": "#5b6770", "text": "#1c2329"}
+SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")  # c_{k-1} is a c with k-1 below it, as in TeX
+SMALL = ' font-size="75%"'
 FONT = 'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="12"'
 
 
@@ -36,29 +41,46 @@ class Place:
 
     @property
     def width(self) -> float:
-        return len(self.text) * LETTER + (20 if self.node else 8) if self.text else 0.0
+        return len(SUBSCRIPT.sub(r"\1", self.text)) * LETTER + (20 if self.node else 8) if self.text else 0.0
 
 
-def svg(graphs: Sequence[Drawing]) -> str:
-    """The graphs one below the other, as a file that browsers show."""
+def svg(graphs: Sequence[Drawing], name: str = "arrow", title: str = "") -> str:
+    """The graphs one below the other, as a file that browsers show. Of several in one page each needs a `name` of its
+    own; `title` is for those who do not see it."""
     parts, top, wide = [], MARGIN, 0.0
-    for graph in graphs:
+    inset = INSET if any(graph.follows for graph in graphs) else 0.0
+    before: Place | None = None  # the last node of the graph above
+    for graph, after in itertools.zip_longest(graphs, graphs[1:]):
         places, lines = _laid_out(graph) if graph.places is None else _in_places(graph, graph.places)
         low = min(place.y for place in places)
+        top += 2 * LANE if graph.follows and before else 0
         for place in places:
-            place.x, place.y = place.x + MARGIN, place.y - low + top + LINE / 2 + (TITLE if graph.title else 0)
+            place.x, place.y = place.x + MARGIN + inset, place.y - low + top + LINE / 2 + (TITLE if graph.title else 0)
+        last = places[len(graph.nodes) - 1]
+        last.end &= not (after and after.follows)
+        if graph.follows and before:
+            places[0].end = False
+            parts.append(_around(before, places[0], top - LANE, name))
         if graph.title:
-            parts.append(_text(MARGIN, top + 12, graph.title, anchor="start", weight="bold"))
-        parts += [_curve(line) for line in lines]
+            parts.append(_text(MARGIN + inset, top + 12, graph.title, anchor="start", weight="bold"))
+        parts += [_curve(line, name) for line in lines]
         parts += [_box(place) for place in places if place.text]
-        wide = max(wide, *(place.x + place.width / 2 for place in places), MARGIN + len(graph.title) * LETTER * 1.1)
+        wide = max(
+            wide, *(place.x + place.width / 2 for place in places), MARGIN + inset + len(graph.title) * LETTER * 1.1
+        )
         top = max(place.y for place in places) + LINE
-    size = f'width="{wide + MARGIN:.0f}" height="{top:.0f}" viewBox="0 0 {wide + MARGIN:.0f} {top:.0f}"'
+        for note in graph.notes:
+            parts.append(_text(MARGIN + inset, top + 8, note, anchor="start"))
+            wide, top = max(wide, MARGIN + inset + len(note) * LETTER), top + NOTE
+        before = last
+    width, height = wide + MARGIN + inset, top + (NOTE / 2 if graphs and graphs[-1].notes else 0)
+    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     arrow = (
-        '<marker id="arrow" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        f'<marker id="{name}" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0,0 L8,4 L0,8 z" fill="{COLOURS["line"]}"/></marker>'
     )
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<defs>{arrow}</defs>\n'
+    said = f"<title>{escape(title)}</title>\n" if title else ""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n{said}<defs>{arrow}</defs>\n'
     return head + '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts) + "\n</svg>\n"
 
 
@@ -68,12 +90,20 @@ def dot(graphs: Sequence[Drawing]) -> str:
     def quoted(text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
+    def label(text: str) -> str:
+        parts = SUBSCRIPT.split(text)
+        words = "".join(f"<SUB>{escape(part)}</SUB>" if i % 2 else escape(part) for i, part in enumerate(parts))
+        return f"<{words}>" if len(parts) > 1 else quoted(text)
+
     lines = ["digraph architecture {", "  rankdir=LR;", "  node [shape=box, style=rounded];"]
     for i, graph in enumerate(graphs):
-        lines += [f"  subgraph cluster_{i} {{", f"    label={quoted(graph.title)};"]
-        lines += [f"    n{i}_{j} [label={quoted(name)}];" for j, name in enumerate(graph.nodes)]
-        lines += [f"    n{i}_{a} -> n{i}_{b} [label={quoted(label)}];" for a, b, label in graph.edges]
+        title = quoted(chr(10).join((graph.title, *graph.notes))).replace(chr(10), "\\n")
+        lines += [f"  subgraph cluster_{i} {{", f"    label={title};"]
+        lines += [f"    n{i}_{j} [label={label(name)}];" for j, name in enumerate(graph.nodes)]
+        lines += [f"    n{i}_{a} -> n{i}_{b} [label={quoted(text)}];" for a, b, text in graph.edges]
         lines.append("  }")
+        if graph.follows and i:
+            lines.append(f"  n{i - 1}_{len(graphs[i - 1].nodes) - 1} -> n{i}_0 [constraint=false];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -167,7 +197,7 @@ def _spread(layers: list[list[Place]]) -> None:
                 place.y = y + shift
 
 
-def _curve(line: list[Place]) -> str:
+def _curve(line: list[Place], name: str) -> str:
     start, end = line[0], line[-1]
     points = [(start.x + start.width / 2, start.y)]
     points += [(place.x + side * place.width / 2, place.y) for place in line[1:-1] for side in (-1, 1)]
@@ -175,7 +205,15 @@ def _curve(line: list[Place]) -> str:
     text = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
     for (x, y), (u, v) in itertools.pairwise(points):
         text += f" C{(x + u) / 2:.1f},{y:.1f} {(x + u) / 2:.1f},{v:.1f} {u:.1f},{v:.1f}"
-    return f'<path d="{text}" fill="none" stroke="{COLOURS["line"]}" marker-end="url(#arrow)"/>'
+    return f'<path d="{text}" fill="none" stroke="{COLOURS["line"]}" marker-end="url(#{name})"/>'
+
+
+def _around(start: Place, end: Place, y: float, name: str) -> str:
+    """From the end of a graph to the beginning of the one below it, at this height between them."""
+    right, left = start.x + start.width / 2, end.x - end.width / 2
+    text = f"{right:.1f},{start.y:.1f} {right + INSET / 2:.1f},{start.y:.1f} {right + INSET / 2:.1f},{y:.1f} "
+    text += f"{left - INSET:.1f},{y:.1f} {left - INSET:.1f},{end.y:.1f} {left:.1f},{end.y:.1f}"
+    return f'<polyline points="{text}" fill="none" stroke="{COLOURS["line"]}" marker-end="url(#{name})"/>'
 
 
 def _box(place: Place) -> str:
@@ -188,4 +226,18 @@ def _box(place: Place) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str = "middle", weight: str = "normal") -> str:
     style = f'{FONT} text-anchor="{anchor}" font-weight="{weight}" fill="{COLOURS["text"]}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{lowered(text)}</text>'
+
+
+def lowered(text: str) -> str:
+    """Text for SVG, in which subscripts are below the line."""
+    if not SUBSCRIPT.search(text):
+        return escape(text)
+    found, low = "", False
+    for i, part in enumerate(SUBSCRIPT.split(text)):
+        if not part:
+            continue
+        shift = f' dy="{4 if i % 2 else -4}"' if low != bool(i % 2) else ""
+        found += f"<tspan{shift}{SMALL if i % 2 else ''}>{escape(part)}</tspan>"
+        low = bool(i % 2)
+    return found
