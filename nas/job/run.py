@@ -11,6 +11,7 @@ import nas
 from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import loop
+from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
 from nas.job import finals, plan, stages
@@ -157,6 +158,8 @@ def _begun(
                 "scores": scores,
                 "code": code,
                 "identity": uuid.uuid4().hex,
+                "images": _counts(subject),
+                "environment": environment(),
             },
             code_version=nas.__version__,
             seed=settings.seed,
@@ -177,6 +180,12 @@ def _begun(
         if begun.get(kind) != code[kind]:
             raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     return run
+
+
+def _counts(subject: Subject) -> dict[str, int] | None:
+    """How many images each part of the data has; None of a table."""
+    task = subject.task
+    return None if task is None else {"train": len(task.train), "valid": len(task.valid), "test": len(task.test)}
 
 
 def _data_before(subject: Subject) -> str | None:
