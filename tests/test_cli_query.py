@@ -13,6 +13,7 @@ import pytest
 
 from nas.commands.cli import main
 from nas.report import output
+from nas.store.lock import locked
 from nas.store.query import IDENTITY, METRICS, RUN_COLUMNS
 from nas.store.sql import NewTrial, Store
 
@@ -278,6 +279,51 @@ def test_a_volume_reaches_down_to_the_reference(capsys, detected, words, referen
     (row,) = json.loads(answer(capsys, "hypervolume", "boxes", *words, "--format", "json", "--store", detected))
     assert (row["objectives"], row["reference"], row["front"]) == ("ap,macs", reference, 3)
     assert row["hypervolume"] == pytest.approx(volume)
+    assert row["ideal"] == [0.312, 1e6]
+    assert row["share"] == pytest.approx(volume / ((0.312 - reference[0]) * (reference[1] - 1e6)))
+
+
+def test_a_volume_is_a_share_of_what_lies_between_ideal_and_reference(capsys, url):
+    header, row = answer(capsys, "hypervolume", RUN, "--store", url).splitlines()
+    assert header.split()[1:] == ["objectives", "ideal", "reference", "front", "share", "hypervolume"]
+    assert "30.00 %, 2.31M" in row
+    assert "50.00 %, 4.31M" in row
+    (found,) = json.loads(answer(capsys, "hypervolume", RUN, "--format", "json", "--store", url))
+    assert found["share"] == pytest.approx(0.25)
+
+
+def test_the_front_is_of_the_runs_own_objectives(capsys, tmp_path):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with Store(url, create=True) as store:
+        given = {"given": {"objectives": "error,params,minus_ap"}}
+        facts = {"space": "toy", "strategy": "nsga2", "task": "digits", "code_version": "0", "seed": 0}
+        run = store.add_run(name="three", config=given, **facts)
+        store.add_trials(run.id, [NewTrial(i, f"{i}af3", [i], "toy", "toy", 0, 0) for i in range(3)])
+        for i in range(3):
+            metrics = {"error": 0.1, "params": 5.0, "minus_ap": -0.1 * i, "macs": float(i)}
+            store.finish_trial(run.id, i, metrics=metrics, error=None, seconds=1)
+    rows = json.loads(answer(capsys, "pareto", "three", "--format", "json", "--store", url))
+    assert [row["trial"] for row in rows] == [2]
+    (row,) = json.loads(answer(capsys, "hypervolume", "three", "--format", "json", "--store", url))
+    assert row["objectives"] == "error,params,ap"
+    assert row["share"] == 0
+
+
+def test_runs_that_ended_and_left_nothing_are_counted_and_not_listed(capsys, tmp_path):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    facts = {"space": "toy", "strategy": "random", "task": "digits", "code_version": "0", "seed": 0, "config": {}}
+    with Store(url, create=True) as store:
+        runs = {name: store.add_run(name=name, **facts) for name in ("hollow", "with-trial", "with-file", "begun")}
+        store.add_trials(runs["with-trial"].id, [NewTrial(0, "0af3", [0], "toy", "toy", 0, 0)])
+        (store.folder(runs["with-file"]) / "supernet.safetensors").write_bytes(b"")
+        for name in ("hollow", "with-trial", "with-file"):
+            store.set_status(runs[name].id, "interrupted")
+        with locked(store.folder(runs["begun"]), "begun"):
+            text = answer(capsys, "runs", "--store", url)
+    assert [line.split()[0] for line in text.splitlines()[1:4]] == ["with-trial", "with-file", "begun"]
+    assert text.endswith("\n\n1 run that ended and left nothing is left out; --all lists all\n")
+    assert "hollow" in answer(capsys, "runs", "--all", "--store", url)
+    assert len(json.loads(answer(capsys, "runs", "--format", "json", "--store", url))) == 4
 
 
 # Mistakes.
@@ -288,7 +334,9 @@ def test_a_volume_reaches_down_to_the_reference(capsys, detected, words, referen
     [
         (
             [],
-            "one of runs, top, show, pareto, hypervolume, compare, table, predictors, retrain, predict, detect, "
+            "one of runs, top, show, pareto, hypervolume, report, plot, dashboard, "
+            "search, data, spaces, strategies, tasks, evaluators, "
+            "compare, table, predictors, retrain, predict, detect, "
             "rename, delete, "
             "export",
         ),

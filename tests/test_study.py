@@ -312,6 +312,10 @@ def test_compare_prints_tests_and_writes(file, tmp_path, capsys):
     assert len(seeds) == 80
     assert CELLS.parse(seeds[0]["description"]) is not None
     assert (out / "best_so_far.png").stat().st_size > 5000
+    about = json.loads((out / "comparison.json").read_text())
+    assert (about["judged"], about["seeds"]) == ("cifar10_test", 40)
+    assert cli.main(["plot", str(out), "--kind", "compare", "--out", str(out / "again.svg")]) == 0
+    assert "best there is" in (out / "again.svg").read_text()
     assert {row["strategy"] for row in csv.DictReader((out / "curves.csv").read_text().splitlines())} == {
         "random",
         "local-search",

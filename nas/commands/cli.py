@@ -6,11 +6,11 @@ import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import nas
 from nas import registry
-from nas.errors import Answered, Interrupted, RunError, UsageError, unknown, unwritable
+from nas.errors import Answered, Interrupted, RunError, UsageError, unknown
 from nas.metrics import outer
 from nas.plain import number, place, whole
 from nas.report import output
@@ -53,10 +53,14 @@ def _answer(argv: list[str]) -> str:
     if argv[0] in commands and argv[0] not in OWN:
         _check_flags(commands[argv[0]], argv[1:])
     if argv[0] == "show" and any(query.PUBLISHED.match(word) for word in argv[1:2]):
-        return _show_published(argv[1:])
+        from nas.commands.show import show_published
+
+        return show_published(parser.parse_args(argv), _width())
     if argv[0] in OWN:
         return pkgutil.resolve_name(OWN[argv[0]][1])(argv[1:])
     options = parser.parse_args(argv)
+    if argv[0] == "plot" and options.kind == "compare":
+        return _later("report:plot_comparison")(None, options)
 
     from nas.store.sql import Store
 
@@ -74,7 +78,10 @@ def _check_flags(command: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def _runs(store: "Store", options: argparse.Namespace) -> str:
-    return _rendered(store.runs(), query.RUN_COLUMNS, options)
+    rows = store.runs()
+    hollow = store.hollow_runs() if options.format == "table" and not options.all else set()
+    text = _rendered([row for row in rows if row["name"] not in hollow], query.RUN_COLUMNS, options)
+    return text + output.left_out(len(hollow))
 
 
 def _top(store: "Store", options: argparse.Namespace) -> str:
@@ -93,6 +100,10 @@ def _pareto(store: "Store", options: argparse.Namespace) -> str:
 def _hypervolume(store: "Store", options: argparse.Namespace) -> str:
     objectives = _names(options.objectives)
     row = store.hypervolume(options.run, objectives, _numbers("reference", options.reference))
+    if options.format == "table":
+        names = row["objectives"].split(",")
+        for point in ("ideal", "reference"):
+            row[point] = ", ".join(map(output.number, names, row[point]))
     return _rendered([row], row, options)
 
 
@@ -124,61 +135,15 @@ OWN: dict[str, tuple[str, str]] = {
 }
 
 
+def _later(name: str) -> Callable[..., str]:
+    """The function of this name, `module:function`, which is imported when it is called."""
+    return lambda store, options: pkgutil.resolve_name(f"nas.commands.{name}")(store, options)
+
+
 def _show(store: "Store", options: argparse.Namespace) -> str:
-    shown = store.show(options.architecture)
-    if options.svg or options.dot:
-        import numpy as np
+    from nas.commands.show import show
 
-        from nas.config import Config, build_space
-        from spaces.abilities import Drawable
-        from spaces.base import check_encoding
-
-        runs = sorted({score["run"] for score in shown["scores"]})
-        if not runs:
-            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
-        # A question runs no code that a store names.
-        known = build_space(store.run(runs[0]).given.get("space", Config.space), given=False)
-        space: Any = known
-        if not isinstance(space, Drawable):
-            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
-        try:
-            check_encoding(known, shown["encoding"])
-        except ValueError as error:
-            raise UsageError(f"architecture={options.architecture!r} cannot be drawn: {error}") from error
-        _draw(space.drawings(np.array(shown["encoding"])), options)
-    return output.render_architecture(shown, options.format, _width())
-
-
-def _show_published(argv: list[str]) -> str:
-    """`nas show SPACE:NAME`, which asks no store."""
-    parser, _ = _parsers()
-    options = parser.parse_args(["show", *argv])
-    from spaces import published
-
-    space, _, name = options.architecture.partition(":")
-    try:
-        found = published(space, name)
-    except KeyError as error:
-        raise unknown("architecture", options.architecture, error.args[0]) from None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    _draw(found.drawings, options)
-    rows = [{"network": text, **costs} for text, costs in found.costs.items()]
-    if options.format != "table":
-        return _rendered([{"description": found.description, **row} for row in rows], ("network",), options)
-    note = f"\n{found.note}\n" if found.note else ""
-    return found.description + "\n\n" + _rendered(rows, ("network", "params", "macs"), options) + note
-
-
-def _draw(graphs: list, options: argparse.Namespace) -> None:
-    from nas.report import draw
-
-    for path, write in ((options.svg, draw.svg), (options.dot, draw.dot)):
-        if path is not None:
-            try:
-                path.write_text(write(graphs))
-            except OSError as error:
-                raise unwritable(path, error) from error
+    return show(store, options, _width())
 
 
 def _rename(store: "Store", options: argparse.Namespace) -> str:
@@ -254,7 +219,8 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     run_help = "its name or the beginning of it, or latest"
     architecture_help = "its id, the beginning of it, or its description"
-    command("runs", _runs, "All runs: how far each is, and its best score.")
+    runs = command("runs", _runs, "All runs: how far each is, and its best score.")
+    runs.add_argument("--all", action="store_true", help="also, in a table, those that ended and left nothing")
 
     top = command(
         "top",
@@ -272,14 +238,34 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
     show.add_argument("--svg", metavar="FILE", type=place, help="draw it to a file")
     show.add_argument("--dot", metavar="FILE", type=place, help="write its graph in the language of Graphviz")
 
+    front_help = "(default: the run's own; where that is one, it and macs)"
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")
     pareto.add_argument("run", metavar="RUN", help=run_help)
-    pareto.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
+    pareto.add_argument("--objectives", metavar="METRIC,...", help=front_help)
 
     volume = command("hypervolume", _hypervolume, "How much of the space of objectives a run dominates.")
     volume.add_argument("run", metavar="RUN", help=run_help)
-    volume.add_argument("--objectives", metavar="METRIC,...", help="(default: the run's first objective and macs)")
+    volume.add_argument("--objectives", metavar="METRIC,...", help=front_help)
     volume.add_argument("--reference", metavar="NUMBER,...", help="the worst point (default: the worst of the run)")
+
+    report = command(
+        "report",
+        _later("report:report"),
+        "A run as one page of HTML, which needs no network: charts, drawings, numbers.",
+    )
+    report.add_argument("run", metavar="RUN", help=run_help)
+    report.add_argument("--out", metavar="FILE", type=place, required=True, help="the file to write")
+
+    plot = command("plot", _later("report:plot"), "A chart of a run, or of what nas compare --out wrote, as a file.")
+    plot.add_argument("run", metavar="RUN", help=f"{run_help}; for compare the folder that nas compare --out wrote")
+    kinds = "history, pareto, importance, parallel or compare"
+    plot.add_argument("--kind", metavar="KIND", default="history", help=f"{kinds} (default: %(default)s)")
+    plot.add_argument("--out", metavar="FILE", type=place, required=True, help="the file to write: .png, .svg or .pdf")
+
+    dashboard = command(
+        "dashboard", _later("dashboard:serve"), "All runs and their reports in a browser of this machine, live."
+    )
+    dashboard.add_argument("--port", metavar="N", type=whole, default=8000, help="(default: %(default)s; 0: any)")
 
     for name, (text, _) in OWN.items():
         commands.add_parser(name, help=text, add_help=False)

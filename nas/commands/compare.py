@@ -15,6 +15,7 @@ from nas.engine.proposals import refused
 from nas.errors import UsageError, unwritable
 from nas.plain import number, place, whole
 from nas.report import output
+from nas.report.comparison import Curve
 from nas.seeds import MOST
 from nas.store.query import Row
 from nas.tables import Table, table_of
@@ -232,8 +233,8 @@ def render(question: Question, rows: Sequence[Row]) -> str:
 
 
 def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[Path]:
-    """`summary.csv`, `seeds.csv` (what every seed found), `curves.csv` and the plot of these."""
-    from nas.report import plots
+    """`summary.csv`, `seeds.csv` (what every seed found), `curves.csv`, what these are of, and the plot of them."""
+    from nas.report import comparison, plots
 
     columns = question.columns
     judged = question.judged
@@ -243,7 +244,10 @@ def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[
         files.append(_csv(out / "seeds.csv", _seeds(question, answers, columns)))
         curves = {name: _curve(answer, columns[judged]) for name, answer in answers.items()}
         files.append(_csv(out / "curves.csv", [point for name in curves for point in _points(name, curves[name])]))
-        files.append(plots.best_so_far(out / "best_so_far.png", curves, f"{judged.replace('_', ' ')} accuracy, %"))
+        files.append(
+            comparison.write(out, judged, question.seeds, float(np.nanmax(columns[judged][_allowed(question)])))
+        )
+        files.append(plots.best_so_far(out / "best_so_far.png", comparison.read(str(out))))
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
     return files
@@ -259,9 +263,6 @@ def _seeds(question: Question, answers: Mapping[str, Answer], columns: Mapping[s
             row |= {"trials": int(answer.trials[seed]), "simulated_seconds": round(float(answer.spent[seed]), 1)}
             rows.append(row | {column: round(float(values[found]), 4) for column, values in columns.items()})
     return rows
-
-
-Curve = tuple[np.ndarray, np.ndarray, np.ndarray]  # seconds, mean, half of the 95 % confidence interval
 
 
 def _curve(answer: Answer, values: np.ndarray) -> Curve:

@@ -11,8 +11,10 @@ from nas.config.building import build_space as build_space
 from nas.config.building import build_strategy as build_strategy
 from nas.config.building import check_kept as check_kept
 from nas.config.building import default_of as default_of
+from nas.config.building import defaults as defaults
 from nas.config.building import fields_of as fields_of
 from nas.config.building import from_values as from_values
+from nas.config.building import named as named
 from nas.config.building import names as names
 from nas.config.building import same_part as same_part
 from nas.config.building import to_data as to_data

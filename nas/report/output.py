@@ -100,6 +100,12 @@ def render(
     return _table(rows, columns, width, droppable)
 
 
+def left_out(count: int) -> str:
+    """What is said below a table of runs of those that it does not have."""
+    runs = f"{count} run{'s' if count != 1 else ''} that ended and left nothing"
+    return f"\n{runs} {'are' if count != 1 else 'is'} left out; --all lists all\n" if count else ""
+
+
 def render_architecture(shown: Row, form: str, width: int | None = None) -> str:
     """One architecture and all its scores; as CSV, the scores."""
     if form == "json":

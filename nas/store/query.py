@@ -79,11 +79,16 @@ class Run:
     @property
     def objective(self) -> str:
         """The first of what it minimises, as it is kept."""
+        return self.objectives[0]
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """All that it minimises, as they are kept."""
         if self.strategy == RETRAIN:
-            return f"standalone_{self.metric}"
+            return (f"standalone_{self.metric}",)
         given = self.config.get("given")
         names = given.get("objectives", "error") if isinstance(given, dict) else "error"
-        return str(names).split(",")[0]
+        return tuple(str(names).split(","))
 
     @property
     def metric(self) -> str:
@@ -226,12 +231,13 @@ def _front(rows: list[Row], objectives: list[str]) -> list[Row]:
 
 
 def front_volume(run: str, rows: list[Row], objectives: list[str], reference: Sequence[float] | None) -> Row:
-    """How much of the space of objectives the front of a run dominates. A number of the reference belongs to the
-    spelling of its objective."""
+    """How much of the space of objectives the front of a run dominates: in the product of their units, and as a share
+    of the box between the reference and the ideal, the best of each objective in the run. A number of the reference
+    belongs to the spelling of its objective."""
     names = _as_kept("objectives", objectives, rows)
-    front = _front(rows, names)
+    front, known = _front(rows, names), _best_rows(rows, names)
+    ideal = [min((row[name] for row in known), default=0.0) for name in names]
     if reference is None:
-        known = _best_rows(rows, names)
         worst = [max((row[name] for row in known), default=0.0) for name in names]
     elif len(reference) != len(objectives):
         raise UsageError(f"reference={list(reference)} must have {len(objectives)} numbers, one an objective")
@@ -241,9 +247,11 @@ def front_volume(run: str, rows: list[Row], objectives: list[str], reference: Se
             for number, given, name in zip(reference, objectives, names, strict=True)
         ]
     volume = hypervolume([[row[name] for name in names] for row in front], worst)
+    box = math.prod(max(bad - good, 0.0) for bad, good in zip(worst, ideal, strict=True))
     said, bounds = zip(*map(seen, names, worst), strict=True)
-    facts = {"objectives": ",".join(said), "reference": list(bounds)}
-    return {"run": run, **facts, "front": len(front), "hypervolume": volume}
+    best = [value for _, value in map(seen, names, ideal)]
+    facts = {"objectives": ",".join(said), "ideal": best, "reference": list(bounds), "front": len(front)}
+    return {"run": run, **facts, "share": volume / box if box else 0.0, "hypervolume": volume}
 
 
 def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -> float:

@@ -26,6 +26,7 @@ from nas.errors import RunError, UsageError, unwritable
 from nas.metrics import outer, seen
 from nas.plain import shown
 from nas.store import query
+from nas.store.lock import NAME as LOCK
 from nas.store.lock import is_locked
 from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
 from nas.store.query import Artifact, Kind, NewTrial, Predictor, Row, Run, Status, Trial
@@ -399,16 +400,36 @@ class Store:
             found[run.id] = {"trials": trials.get(run.id, 0), "objective": objective, "best": value}
         return [{name: {**vars(run), **found[run.id]}[name] for name in query.RUN_COLUMNS} for run in runs]
 
+    def hollow_runs(self) -> set[str]:
+        """The names of runs that came to an end and left nothing: no trial, of whatever state, and no file."""
+        with self._transaction() as connection:
+            held = set(connection.scalars(sa.select(TRIAL.c.run_id).union(sa.select(ARTIFACT.c.run_id))))
+        dead = [run for run in map(self._alive, self.all_runs()) if run.status != "running" and run.id not in held]
+        return {run.name for run in dead if not self._files_of(run)}
+
+    def tally(self, run_id: int) -> dict[tuple[str, str], int]:
+        """How many trials of a run there are of each kind and state."""
+        counted = sa.select(TRIAL.c.kind, TRIAL.c.state, sa.func.count(TRIAL.c.id)).where(TRIAL.c.run_id == run_id)
+        with self._transaction() as connection:
+            rows = connection.execute(counted.group_by(TRIAL.c.kind, TRIAL.c.state))
+            return {(kind, state): count for kind, state, count in rows}
+
+    def _files_of(self, run: Run) -> list[str]:
+        with contextlib.suppress(UsageError, OSError):  # the folder may be nowhere
+            return [name for name in os.listdir(self.folder(run)) if name != LOCK]
+        return []
+
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
         return query.top(self._query_rows(run), self.run(run).objective if by is None else by, limit, where)
 
     def pareto(self, run: str, objectives: Iterable[str] | None = None) -> list[Row]:
-        """By default of the run's first objective and the multiply-adds."""
+        """By default of the run's own objectives: of one alone, and the multiply-adds."""
         return query.pareto(self._query_rows(run), self._objectives(run, objectives))
 
     def _objectives(self, run: str, given: Iterable[str] | None) -> list[str]:
-        return [outer(self.run(run).objective), "macs"] if given is None else list(given)
+        own = [outer(name) for name in self.run(run).objectives] if given is None else list(given)
+        return [*own, "macs"] if given is None and len(own) == 1 and own != ["macs"] else own
 
     def hypervolume(
         self, run: str, objectives: Iterable[str] | None = None, reference: Sequence[float] | None = None

@@ -1,0 +1,92 @@
+"""The command line that repeats a run, from what the store has of its configuration."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nas import config
+from nas.config import Config
+from nas.errors import UsageError
+from nas.metrics import outer
+from nas.report.command_lines import DEFAULT_STORE
+from nas.store.query import Run
+from spaces.abilities import Advised
+
+RECIPES = ("training", "final", "pretraining")
+ELSEWHERE = ("name", "store")  # a run of this name is there already
+
+
+def command(run: Run, store: str) -> str:
+    """What repeats a search: no flag for what is by default. Empty where the run is of an earlier version."""
+    words = list(flags(run))
+    if not words:
+        return ""
+    words += [] if store == DEFAULT_STORE else ["--store", store]
+    return " ".join(["nas search", *map(shlex.quote, words)])
+
+
+def flags(run: Run) -> Iterator[str]:
+    """Flags and their values."""
+    given = run.config.get("given")
+    known = {field.name for field in dataclasses.fields(Config)}
+    if not isinstance(given, dict) or set(given) - known:
+        return
+    parts = {part: config.named(given.get(part, getattr(Config, part)), part) for part in config.PARTS}
+    for part, (name, _) in parts.items():
+        yield from () if part == "evaluator" and name == Config.evaluator else (f"--{part}", name)
+    usual = _plain(config.fields_of(config.defaults(parts["strategy"][0])))
+    unusual = run.metric != "error" or _advises(parts["space"])
+    for name, value in given.items():
+        if name in ELSEWHERE:
+            continue
+        if name in parts:
+            yield from _fields(parts[name][1], _own(name, parts[name][0]), f"{name}.")
+        elif name == "objectives":
+            shown = ",".join(map(outer, str(value).split(",")))
+            yield from () if value == Config.objectives else ("--objectives", shown)
+        elif isinstance(value, Mapping):
+            if name != "pretraining" or given.get("pretrain"):
+                # Of such a kind of task or space other recipes are usual: every field is said.
+                yield from _fields(value, {} if unusual and name in RECIPES else usual.get(name, {}), f"{name}.")
+        else:
+            yield from _fields({name: value}, usual, "")
+
+
+def _own(part: str, name: str) -> Mapping[str, Any]:
+    """The fields of a part with their defaults; of one of the user's own, whose code is not run here, none."""
+    try:
+        return _plain(config.fields_of(config.default_of(part, name, given=False)))
+    except UsageError:
+        return {}
+
+
+def _advises(space: tuple[str, Mapping[str, Any]]) -> bool:
+    try:
+        return isinstance(config.build_space({**space[1], "name": space[0]}, given=False), Advised)
+    except UsageError:
+        return True
+
+
+def _fields(values: Mapping[str, Any], usual: Mapping[str, Any], before: str) -> Iterator[str]:
+    for name, value in values.items():
+        flag = f"--{before}{name}".replace("_", "-")
+        if isinstance(value, Mapping):
+            inner = usual.get(name)
+            yield from _fields(value, inner if isinstance(inner, Mapping) else {}, f"{before}{name}.")
+        elif value is None or (name in usual and usual[name] == value):
+            continue
+        elif isinstance(value, bool):
+            yield flag if value else f"--no-{flag[2:]}"
+        else:
+            yield from (flag, _text(value))
+
+
+def _text(value: Any) -> str:
+    return "(" + ",".join(map(_text, value)) + ")" if isinstance(value, list) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """As a store keeps it, tuples as lists."""
+    return json.loads(json.dumps(value))
