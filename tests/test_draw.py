@@ -6,12 +6,14 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from conftest import Toy
 
 from nas.commands.cli import main
+from nas.config import build_space
 from nas.report import draw
 from nas.store.sql import NewTrial, Store
 from spaces import SPACES, presets, published
-from spaces.abilities import Drawing
+from spaces.abilities import Drawing, decisions
 from spaces.base import architecture_id
 
 TWISTED = Drawing('<"twisted">', ("a", "b", "c & d", "e"), ((0, 1, "x<y"), (1, 2, ""), (0, 2, "z"), (0, 3, "w\\")))
@@ -88,6 +90,23 @@ def test_dot_has_as_many_nodes_and_edges(graphs):
     assert text.count(" -> ") == sum(len(graph.edges) + graph.follows for graph in graphs)
     assert len(re.findall(r"^ +n\d+_\d+ \[", text, re.MULTILINE)) == sum(len(graph.nodes) for graph in graphs)
     assert text.count("{") == text.count("}") == 1 + len(graphs)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_decision_and_choice_has_a_name(name):
+    for space in presets(name).values():
+        words = decisions(space)
+        assert [len(choices) for _, choices in words] == list(space.cardinalities)
+        assert len({name for name, _ in words}) == len(words)
+        assert all(len(set(choices)) == len(choices) for _, choices in words)
+
+
+def test_a_product_has_the_words_of_both_and_other_spaces_have_numbers():
+    space = build_space("shufflenet:small+nas-fpn:tiny")
+    words = decisions(space)
+    assert [len(choices) for _, choices in words] == list(space.cardinalities)
+    assert (words[0].name, words[20].name) == ("backbone: stage 1, block 1", "neck: cell 0: first input")
+    assert decisions(Toy())[1] == ("decision 1", ("0", "1", "2"))
 
 
 def test_the_states_of_a_cell_have_their_numbers_below_the_line():
