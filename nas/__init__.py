@@ -32,6 +32,11 @@ def search(*, resume: str | None = None, **options: Any) -> "Outcome":
     return search(from_values(options), resume)
 
 
+def __dir__() -> list[str]:
+    """With what is imported when it is first used."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name == "Store":
         from nas.store.sql import Store

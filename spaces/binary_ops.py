@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from spaces.dense import dense_conv, library_conv
 from spaces.depthwise import depthwise_conv
+from spaces.forms import for_cpu
 from spaces.layers import normal
 
 Estimator = Literal["clip", "polynomial"]
@@ -174,7 +175,7 @@ def conv_in_groups(x: Array, kernel: Kernel, strides: tuple[int, int], dilation:
     On a CPU groups of more than one channel are run as one dense convolution with zeros between groups, which is faster
     than the library's own as long as channels are few.
     """
-    if jax.default_backend() != "cpu":
+    if not for_cpu():
         return library_conv(x, kernel, strides, dilation, groups)
     inputs = x.shape[-1]
     if groups == inputs == kernel.shape[-1] and groups > 1 and kernel.shape[0] == kernel.shape[1]:

@@ -13,6 +13,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array
 
+from spaces.forms import is_plain
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
 from spaces.precision import widened
 
@@ -177,6 +178,8 @@ class Stand(nnx.Module, pytree=False):
 
 def max_pool(x: Array, k: int, stride: int = 1) -> Array:
     """The largest of each window, one axis after the other: the gradient that XLA has of windows is slow."""
+    if is_plain():
+        return nnx.max_pool(x, window_shape=(k, k), strides=(stride, stride), padding=_pads(k))
     for axis in (1, 2):
         parts = _shifts(x, k, stride, axis, -jnp.inf)
         x = parts[0]
@@ -197,12 +200,20 @@ def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
     """The mean of each window, of the pixels that lie in the image."""
 
     def total(x: Array) -> Array:
+        if is_plain():
+            pads = ((0, 0), *_pads(k), (0, 0))
+            return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, k, k, 1), (1, stride, stride, 1), pads)
         for axis in (1, 2):
             x = lax.optimization_barrier(sum(_shifts(x, k, stride, axis, 0.0)))
         return x
 
     exact = widened(x)
     return (total(exact) / total(jnp.ones((1, *x.shape[1:3], 1), exact.dtype))).astype(x.dtype)
+
+
+def _pads(k: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """As PyTorch pads a window: on both sides."""
+    return (k // 2, k // 2), (k // 2, k // 2)
 
 
 def _shifts(x: Array, k: int, stride: int, axis: int, fill: float) -> list[Array]:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from spaces.forms import for_cpu
+
 Images = Float[Array, "n _ _ _"]
 Kernel = Float[Array, "rows columns inputs outputs"]
 Pair = tuple[int, int]
@@ -21,7 +23,7 @@ FORM = ("NHWC", "HWIO", "NHWC")
 
 def dense_conv(images: Images, kernel: Kernel, strides: Pair = (1, 1), dilation: int = 1) -> Images:
     """Padded on all sides by half of what the kernel spans, whose rows and columns are odd in number."""
-    if jax.default_backend() == "cpu":
+    if for_cpu():
         return _conv(images, kernel, strides, dilation)
     return library_conv(images, kernel, strides, dilation)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from spaces.forms import for_cpu
 from spaces.precision import widened
 
 Images = Float[Array, "n _ _ channels"]  # height and width change with the stride
@@ -23,7 +24,7 @@ Kernel = Float[Array, "k k channels"]
 def depthwise_conv(images: Images, kernel: Kernel, stride: int = 1, dilation: int = 1) -> Images:
     """Each channel convolved with its own k x k kernel, k odd, padded on both sides by half of what it spans, as
     PyTorch code pads: k // 2 pixels times the dilation, which is the distance of the taps."""
-    if jax.default_backend() == "cpu":
+    if for_cpu():
         return _shifted(images, kernel, stride, dilation)
     return grouped_conv(images, kernel, stride, dilation)
 

@@ -192,7 +192,7 @@ def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
         return RUN
 
     exporter = types.SimpleNamespace(export=export)
-    monkeypatch.setitem(sys.modules, "nas.saved.networks", exporter)
+    monkeypatch.setitem(sys.modules, "nas.saved.exports", exporter)
     assert "2af3" in answer(capsys, "export", "2a", "--out", "there", "--store", url)
     words = ["--run", "latest", "--replace", "--packed", "--store", url]
     assert RUN in answer(capsys, "export", "2af3", "--out", "there", *words)

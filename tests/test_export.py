@@ -15,7 +15,7 @@ import nas
 from nas.errors import UsageError
 from nas.job import run as job
 from nas.report.progress import Silent
-from nas.saved import checkpoint, networks
+from nas.saved import checkpoint, exports, networks
 from nas.saved.networks import BATCH, DESCRIPTION, WEIGHTS
 from nas.saved.predictors import described
 from nas.store.sql import Store
@@ -265,7 +265,7 @@ def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_
     assert said[0] in again.lines
 
     with Store(data["store"]) as store:
-        networks.export(store, outcome.finals[0]["architecture"], tmp_path / "out")
+        exports.export(store, outcome.finals[0]["architecture"], tmp_path / "out")
     written = json.loads((tmp_path / "out" / DESCRIPTION).read_text())
     assert (written["classes"], written["resize"]) == (["cat", "dog"], "crop")
     model = nas.load(tmp_path / "out")
@@ -276,15 +276,15 @@ def test_a_job_says_that_it_resizes_and_its_network_knows_how_and_the_names(tmp_
     assert "prepare(photos)" in refusal(model.predict, np.zeros((1, 10, 14, 3), np.uint8))
 
     with Store(data["store"]) as store:
-        assert "holds a network already" in refusal(networks.export, store, written["architecture"], tmp_path / "out")
-        networks.export(store, written["architecture"], tmp_path / "out", store.run("mini"), replace=True)
+        assert "holds a network already" in refusal(exports.export, store, written["architecture"], tmp_path / "out")
+        exports.export(store, written["architecture"], tmp_path / "out", store.run("mini"), replace=True)
     # A store can be moved, and a copy does not look where it came from.
     moved = tmp_path / "moved"
     moved.mkdir()
     for path in (tmp_path / "nas.db", tmp_path / "nas.db.files"):
         path.rename(moved / path.name)
     with Store(f"sqlite:///{moved / 'nas.db'}") as store:
-        assert networks.export(store, written["architecture"], tmp_path / "again") == "mini"
+        assert exports.export(store, written["architecture"], tmp_path / "again") == "mini"
         (file,) = store.artifacts(kind="weights")
         assert file.path.startswith(str(moved))
 

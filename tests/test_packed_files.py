@@ -281,9 +281,35 @@ def test_images_have_a_line_each_with_their_class_and_its_probability(bits, imag
     assert ran(capsys, folder, "photos").splitlines()[1].startswith("photos/a.png")
 
 
+def test_the_most_probable_classes_of_an_image_have_a_line_each(bits, images, capsys):
+    model = nas.load(bits("bnas"))
+    words = [bits("bnas"), "digits.npz", "--top", "3"]
+    rows = json.loads(ran(capsys, *words, "--format", "json"))
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        (f"digits.npz[{i}]", k) for i in range(3) for k in (1, 2, 3)
+    ]
+    shares = np.asarray(jax.nn.softmax(model.predict(digits(3))))
+    best = np.argsort(-shares, 1)[:, :3]
+    assert [row["class"] for row in rows] == [model.classes[label] for label in best.ravel()]
+    np.testing.assert_allclose([row["probability"] for row in rows], np.sort(shares, 1)[:, :-4:-1].ravel(), rtol=1e-5)
+    table = list(csv.DictReader(io.StringIO(ran(capsys, *words, "--format", "csv"))))
+    assert [row["class"] for row in table] == [row["class"] for row in rows]
+    assert list(table[0]) == ["image", "rank", "class", "probability"]
+
+
+def test_a_loaded_network_says_what_it_is_in_a_line(bits):
+    said = repr(nas.load(bits("bnas")))
+    assert said.startswith("<network of binary, ")
+    assert "uint8 [n, 8, 8, 1] to 10 classes: 'digit 0, digit 1" in said
+    assert len(said.splitlines()) == 1
+    assert {"load", "Store", "search", "load_predictor"} <= set(dir(nas))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["FOLDER", "digits.npz", "--top", "11"], "top=11 must lie in 1..10, the number of classes"),
+        (["FOLDER", "digits.npz", "--top", "0"], "top=0 must lie in 1..10"),
         (["FOLDER", "absent.png"], "image='absent.png' cannot be read: No such file"),
         (["FOLDER", "photos/notes.txt"], "is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
         (["FOLDER", "empty"], "image='empty' is a folder without images"),

@@ -14,7 +14,7 @@ import nas
 from nas import config
 from nas.errors import UsageError
 from nas.job.subject import bind
-from nas.saved.networks import export
+from nas.saved.exports import export
 from nas.saved.predictors import described
 from nas.store.sql import Store
 from nas.tasks import Reading

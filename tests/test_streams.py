@@ -57,7 +57,7 @@ def test_no_two_addresses_have_the_same_numbers():
 FIXED = {
     "nas/evaluators/supernet.py": "a network whose weights are replaced",
     "nas/evaluators/train.py": "a network that is thrown away",
-    "nas/saved/networks.py": "a network whose weights are replaced",
+    "nas/saved/descriptions.py": "a network whose weights are replaced",
     "spaces/darts.py": "a network whose weights are replaced",
     "spaces/layers.py": "the generator of a key",
     "predictors/features.py": "what features are scaled by, which saved predictors rest on",

@@ -178,7 +178,7 @@ def _settled(store: "Store", name: str) -> Iterator[query.Run]:
 def _export(store: "Store", options: argparse.Namespace) -> str:
     architecture = store.show(options.architecture)["id"]
     run = None if options.run is None else store.run(options.run)
-    from nas.saved.networks import export  # after the question whether there is anything to export: it imports jax
+    from nas.saved.exports import export  # after the question whether there is anything to export: it imports jax
 
     its = export(store, architecture, options.out, run, replace=options.replace, packed=options.packed)
     row = {"architecture": architecture, "run": its, "out": str(options.out)}

@@ -1,4 +1,4 @@
-"""`nas predict`: the class of each image, and how probable it is, by a network that was trained."""
+"""`nas predict`: the most probable classes of each image, by a network that was trained."""
 
 import itertools
 import zipfile
@@ -12,7 +12,7 @@ import numpy as np
 from nas.commands import trained
 from nas.config import Parser
 from nas.errors import UsageError
-from nas.plain import check_archive, place
+from nas.plain import check_archive, place, whole
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks.folders import files, is_image
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.saved.networks import Exported
 
 COLUMNS = ("image", "class", "probability")
+RANKED = ("image", "rank", "class", "probability")  # of the most probable classes of an image, from 1
 AT_ONCE = 256  # images that are in memory as they are in their files
 UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -33,18 +34,28 @@ def main(argv: Sequence[str]) -> str:
         raise UsageError(f"architecture={options.architecture!r} is a detector: nas detect lists what it finds")
     if not network.classes:
         raise UsageError(f"architecture={options.architecture!r} gives numbers and knows no classes")
+    if not 1 <= options.top <= len(network.classes):
+        raise UsageError(f"top={options.top} must lie in 1..{len(network.classes)}, the number of classes")
     images = itertools.chain.from_iterable(_images(path, network) for path in options.images)
     rows: list[Row] = []
     while some := list(itertools.islice(images, AT_ONCE)):
         logits = network.predict(np.concatenate([square for _, square in some]))
-        rows += [_row(name, each, network.classes) for (name, _), each in zip(some, logits, strict=True)]
-    return output.render(rows, COLUMNS, options.format)
+        for (name, _), each in zip(some, logits, strict=True):
+            rows += _rows(name, each, network.classes, options.top)
+    if options.top == 1:
+        rows = [{column: row[column] for column in COLUMNS} for row in rows]
+    return output.render(rows, COLUMNS if options.top == 1 else RANKED, options.format)
 
 
-def _row(name: str, logits: np.ndarray, classes: Sequence[str]) -> Row:
+def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> list[Row]:
+    """The most probable classes; of equal ones the first."""
     shares = np.exp(logits.astype(np.float64) - logits.max())
-    label = int(logits.argmax())
-    return {"image": name, "class": classes[label], "probability": float(shares[label] / shares.sum())}
+    shares /= shares.sum()
+    best = np.argsort(-logits, kind="stable")[:top]
+    return [
+        dict(zip(RANKED, (name, rank, classes[label], float(shares[label])), strict=True))
+        for rank, label in enumerate(best, 1)
+    ]
 
 
 def _images(path: Path, network: "Exported") -> Iterator[tuple[str, np.ndarray]]:
@@ -103,5 +114,7 @@ def _parser() -> Parser:
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
     images_help = "an image of any size, a folder of them, or a .npz with images"
     parser.add_argument("images", metavar="IMAGES", type=place, nargs="+", help=images_help)
+    top_help = "so many classes of each image, a line each, with their rank (default: %(default)s)"
+    parser.add_argument("--top", metavar="K", type=whole, default=1, help=top_help)
     trained.add_options(parser)
     return parser

@@ -38,7 +38,8 @@ def network(options: argparse.Namespace) -> "Exported":
     with Store(options.store) as store, tempfile.TemporaryDirectory() as folder:
         architecture = store.show(options.architecture)["id"]
         run = None if options.run is None else store.run(options.run)
-        from nas.saved.networks import export, load
+        from nas.saved.exports import export
+        from nas.saved.networks import load
 
         export(store, architecture, Path(folder), run)
         return load(folder)

@@ -1,12 +1,9 @@
 """Networks as files: a JSON description and safetensors weights, which load without the search or its store."""
 
-import dataclasses
 import functools
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +12,17 @@ from flax import nnx
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from nas.config import build_space
-from nas.errors import UsageError, unwritable
-from nas.plain import from_json
-from nas.report import command_lines
+from nas.config import named
+from nas.errors import UsageError
+from nas.plain import shown
 from nas.saved import checkpoint
-from nas.saved.packed import packed_arrays, unpacked_arrays
-from nas.store.query import Run
-from nas.store.sql import Store
-from nas.tasks import Resize, kinds
+from nas.saved.descriptions import DESCRIPTION, MAX_DESCRIPTION_BYTES, WEIGHTS, built, described, input_of, kind_in
+from nas.tasks import Resize
 from nas.tasks.pixels import decode, in_colour
-from nas.training.net import Graph, Headed, Scaling, alone, batch_logits, flatten, head_costs, split, unflatten
-from spaces.abilities import map_kinds
-from spaces.base import Space, check_encoding, costs
+from nas.training.net import Graph, Headed, Scaling, batch_logits, split
+from spaces.base import Space
 
-DESCRIPTION, WEIGHTS = "architecture.json", "weights.safetensors"
 BATCH, PIXELS = 32, 2**19  # images in one call of the network, and of large ones their pixels: they bound its memory
-MAX_DESCRIPTION_BYTES = 2**24
-# What the numbers of a description may be, so that what cannot be a network is refused before it is built.
-MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
 MODES = {1: "L", 3: "RGB"}  # of photos, by the channels of a network
 
 
@@ -58,12 +47,20 @@ class Exported:
     def __init__(self, description: dict[str, Any], space: Space, network: nnx.Module):
         self.description, self.space, self.network = description, space, network
         self.scaling: Scaling = tuple(description["mean"]), tuple(description["std"])
-        self.kind = _kind(description, space)
+        self.kind = kind_in(description, space)
         self.classes = self.kind.named("classes", description.get("classes") or ())
         self.resize: Resize | None = description.get("resize")
         self.packed: bool = description.get("packed", False)
         self.exits: int = network.exits if isinstance(network, Headed) else 1
         self._left = functools.cache(self._left_at)
+
+    def __repr__(self) -> str:
+        """In one line, whatever the description says."""
+        size, channels, _ = input_of(self.space)
+        space = named(self.description["space"], "space")[0]
+        row = self.space.describe(np.asarray(self.description["encoding"]))
+        classes = f"{len(self.classes)} classes: {shown(', '.join(self.classes), 60)!r}" if self.classes else "a number"
+        return f"<network of {space}, {row}: uint8 [n, {size}, {size}, {channels}] to {classes}>"
 
     def _left_at(self, exit: int) -> tuple[Any, tuple[Graph, nnx.State, nnx.State]]:
         """The network that is left at an exit, and its structure, weights and statistics."""
@@ -123,13 +120,13 @@ class Exported:
             raise UsageError("photos must be a list: a single one is given as [photo]")
         if not isinstance(photos, Iterable):
             raise UsageError(f"photos={photos!r} must be a list of files, images or arrays")
-        channels = _input(self.space)[1]
+        channels = input_of(self.space)[1]
         if channels not in MODES:
             raise UsageError(f"photos: none has the {channels} channels of this network; give arrays to predict")
         return [opened(f"photos[{i}]", photo).convert(MODES[channels]) for i, photo in enumerate(photos)]
 
     def _squares(self, photos: Sequence[Image.Image]) -> np.ndarray:
-        size, channels, _ = _input(self.space)
+        size, channels, _ = input_of(self.space)
         rows = [self.kind.prepared(photo, size, self.resize).reshape(size, size, channels) for photo in photos]
         return np.stack(rows) if rows else np.empty((0, size, size, channels), np.uint8)
 
@@ -170,7 +167,7 @@ class Exported:
         return [each for each in objects if each.box[0] < each.box[2] and each.box[1] < each.box[3]]
 
     def _checked(self, images: Any) -> np.ndarray:
-        size, channels, _ = _input(self.space)
+        size, channels, _ = input_of(self.space)
         try:
             images = np.asarray(images)
             given = f"{images.dtype} {list(images.shape)}"
@@ -184,58 +181,12 @@ class Exported:
         return images
 
 
-def export(
-    store: Store,
-    architecture: str,
-    out: Path,
-    run: Run | None = None,
-    *,
-    replace: bool = False,
-    packed: bool = False,
-) -> str:
-    """Writes the newest stand-alone weights of an architecture, with its description, to a folder: of a run, or of any.
-    `packed` writes those of one bit as bits (see `nas.saved.packed`).
-
-    Returns the name of the run. Raises UsageError where there are none, where the folder holds another network already
-    and `replace` is not asked for, or where `packed` is and there is nothing to pack.
-    """
-    files = store.artifacts(None if run is None else run.id, architecture, "weights")
-    if not files:
-        there = "" if run is None else f" in run={run.name!r}"
-        tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
-        why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
-        words = f"retrain {architecture}{' --task TASK' if tables else ''}"
-        raise UsageError(
-            f"architecture={architecture!r} has not been trained by itself{there}: {why}; "
-            f"{command_lines.ask(words, store.url)} trains it"
-        )
-    if not replace and any((out / name).exists() for name in (DESCRIPTION, WEIGHTS)):
-        raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
-    newest = Path(files[-1].path)
-    _, description = checkpoint.read(newest)
-    if checkpoint.digest(newest) != files[-1].sha256:
-        raise UsageError(f"{newest} is not the file that the run wrote: its sha256 differs")
-    arrays = None
-    if packed:
-        arrays, description = _packed(f"architecture={architecture!r}", newest), {**description, "packed": True}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if arrays is None:
-            shutil.copyfile(newest, out / WEIGHTS)
-        else:
-            checkpoint.write(out / WEIGHTS, arrays, description)
-        (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    except OSError as error:
-        raise unwritable(f"out={str(out)!r}", error) from error
-    return next(known.name for known in store.all_runs() if known.id == files[-1].run_id)
-
-
 def load(folder: str | Path) -> Exported:
     """The network of an exported folder. Raises UsageError for one that is damaged, or not of this library."""
     folder = Path(folder)
     try:
         with open(folder / DESCRIPTION, "rb") as file:
-            description, space, encoding = _described(file.read(MAX_DESCRIPTION_BYTES + 1))
+            description, space, encoding = described(file.read(MAX_DESCRIPTION_BYTES + 1))
     except OSError as error:
         raise UsageError(f"{folder / DESCRIPTION} cannot be read: {error.strerror}") from error
     # A file may nest its lists too deeply, or name numbers that no machine has.
@@ -246,118 +197,8 @@ def load(folder: str | Path) -> Exported:
     for field in ("architecture", "space", "encoding", "mean", "std", "packed"):
         if not isinstance(note, dict) or note.get(field) != description.get(field):
             raise UsageError(f"{folder / WEIGHTS} are weights of another network than {folder / DESCRIPTION}: {field}")
-    network = _network(folder / DESCRIPTION, folder / WEIGHTS, description, space, encoding, arrays)
+    network = built(folder / DESCRIPTION, folder / WEIGHTS, description, space, encoding, arrays)
     return Exported(description, space, network)
-
-
-def _packed(field: str, weights: Path) -> dict[str, np.ndarray]:
-    """What a packed file holds in place of these weights."""
-    arrays, note = checkpoint.read(weights)
-    try:
-        network = _network(weights, weights, *_described(json.dumps(note).encode()), arrays)
-        return packed_arrays(network)
-    except ValueError as error:
-        raise UsageError(f"{field} cannot be packed: {error}") from error
-
-
-def _network(
-    described: Path,
-    weights: Path,
-    description: dict[str, Any],
-    space: Space,
-    encoding: list[int],
-    arrays: dict[str, np.ndarray],
-) -> nnx.Module:
-    """What a description describes, with these arrays as its weights and statistics. The files are those that an error
-    names."""
-    held = sum(array.size * (8 if array.dtype == np.uint8 else 1) for array in arrays.values())
-    kind = _kind(description, space)
-    params = costs(space, tuple(encoding))["params"]
-    if params <= 1.001 * held:  # costs are in single precision
-        try:  # only then is a body built, to see which head it has
-            of_head = head_costs(space, kind).get("params", (0,))
-            params += of_head[int(map_kinds(space, jnp.asarray([encoding], jnp.int32))[0])]
-        except ValueError as error:
-            raise UsageError(f"{described} does not describe an architecture: {error}") from error
-    if params > 1.001 * held:
-        needed = f"{described}, whose network has {params:.0f} parameters"
-        raise UsageError(f"{weights} does not fit {needed}: it holds {held} numbers")
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UsageError(f"{weights} holds NaN or infinity")
-    try:
-        network = alone(space, kind, np.asarray(encoding, np.int32), jax.random.key(0))
-    except ValueError as error:
-        raise UsageError(f"{described} does not describe an architecture: {error}") from error
-    try:
-        if description.get("packed"):
-            network, arrays = unpacked_arrays(network, arrays)
-        return _filled(network, arrays)
-    except ValueError as error:
-        raise UsageError(f"{weights} does not fit {described}: {error}") from error
-
-
-def _filled(network: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
-    definition, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
-    names = flatten(weights).keys()
-    weights = unflatten(weights, {name: value for name, value in arrays.items() if name in names})
-    statistics = unflatten(statistics, {name: value for name, value in arrays.items() if name not in names})
-    return nnx.merge(definition, weights, statistics)
-
-
-def _described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
-    """The description in a file, the space and the encoding that it names. Nothing is built."""
-    if len(data) > MAX_DESCRIPTION_BYTES:
-        raise ValueError(f"it is larger than {MAX_DESCRIPTION_BYTES} bytes")
-    description = from_json(data)
-    if not isinstance(description, dict):
-        raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")
-    if description["format"] != checkpoint.FORMAT:
-        raise ValueError(f"format={description['format']!r} is unknown to this version; allowed: {checkpoint.FORMAT}")
-    for number in _numbers(description["space"]):
-        if not -MAX_NUMBER <= number <= MAX_NUMBER:
-            raise ValueError(f"space has the number {number!r}; allowed: at most {MAX_NUMBER}")
-    space = build_space(description["space"], given=False)
-    fields = list(_fields(dataclasses.asdict(space)))  # pyright: ignore[reportArgumentType]
-    for name, value in fields:
-        depth = sum(value) if name == "blocks" else value
-        depth *= dict(fields).get("cells", 1) if name == "stacks" else 1
-        if name in ("blocks", "cells", "stacks") and depth > MAX_DEPTH:
-            raise ValueError(f"space.{name}={value!r} must be at most {MAX_DEPTH} in all")
-    _, channels, num_classes = _input(space)
-
-    encoding = description["encoding"]
-    check_encoding(space, encoding)
-    # Of pixels from 0 to 1, whose deviation is taken to be one grey level at least.
-    for field, low in (("mean", 0.0), ("std", 0.001)):
-        values = description[field]
-        numbers = isinstance(values, list) and all(type(one) in (int, float) for one in values)
-        if not numbers or len(values) != channels or not all(low <= one <= 1 for one in values):
-            raise ValueError(f"{field} must be a list of {channels} numbers in {low:g}..1, one for each channel")
-    kind = _kind(description, space)
-    if kind.outputs != num_classes:
-        raise ValueError(f"kind={description['kind']!r} has {kind.outputs} outputs, and the space {num_classes}")
-    if not num_classes and kind.head is None:
-        raise ValueError("kind must be one with a head, for a space without outputs")
-    if getattr(kind, "num_classes", 0) > MAX_NUMBER:
-        raise ValueError(f"kind has {kind.num_classes} classes; allowed: at most {MAX_NUMBER}")
-    if description.get("classes") is not None:
-        count = len(kind.named("classes", ()))
-        if not isinstance(description["classes"], list):
-            raise ValueError(f"classes must be a list of {count} names")
-        if not description["classes"] and count:
-            raise ValueError(f"classes=0 names must be {count}, one for each label")
-        kind.named("classes", description["classes"])
-    if type(description.get("packed", False)) is not bool:
-        raise ValueError(f"packed={description['packed']!r} must be true or false")
-    how = description.get("resize")
-    if how is not None and how not in get_args(Resize):
-        raise ValueError(f"resize={how!r} must be null or one of {', '.join(get_args(Resize))}")
-    return description, space, encoding
-
-
-def _kind(description: dict[str, Any], space: Space) -> Any:
-    """The kind of task that a network was trained for. Older exports do not say: they classify."""
-    return kinds.from_data(description.get("kind", {"name": "classification", "num_classes": _input(space)[2]}))
 
 
 def opened(field: str, photo: Any) -> Image.Image:
@@ -384,26 +225,3 @@ def _batch(size: int) -> int:
 def _is_photo(array: np.ndarray) -> bool:
     """Whether an array has the shape of one photo, grey or in colour."""
     return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-
-
-def _fields(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All fields, also of fields with fields of their own."""
-    for name, value in data.items():
-        if isinstance(value, dict):
-            yield from _fields(value)
-        else:
-            yield name, value
-
-
-def _numbers(value: Any) -> Iterator[float]:
-    """All numbers in plain data."""
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _numbers(one)
-    elif isinstance(value, int | float):
-        yield value
-
-
-def _input(space: Any) -> tuple[int, int, int]:
-    """What a network takes and gives: pixels of a side, channels, classes."""
-    return space.image_size, space.image_channels, space.num_classes

@@ -111,6 +111,14 @@ class Kind:
         """The outputs of an exported network for a batch, in the units of the labels."""
         ...
 
+    def traced(self, outputs: Any) -> Array:
+        """The same answers as a part of a program, which is written to a file."""
+        return outputs
+
+    def parts(self, outputs: Any) -> dict[str, Array]:
+        """By name, what answers are made of by programs whose formats cannot say it whole."""
+        return {"logits": self.traced(outputs)}
+
     def prepared(
         self, photo: Image.Image, size: int, resize: Resize | None
     ) -> UInt8[np.ndarray, "size size *channels"]:

@@ -158,9 +158,17 @@ class Detection(Kind):
 
     def found(self, outputs: Outputs, least: float = 0.05) -> Float[Array, "n most 6"]:
         """At the last exit: see `boxes.detections`."""
+        scores, boxes = self.parts(outputs).values()
+        return detections(scores, boxes, least=least)
+
+    def traced(self, outputs: Outputs) -> Float[Array, "n most 6"]:
+        return self.found(outputs)
+
+    def parts(self, outputs: Outputs) -> dict[str, Array]:
+        """At the last exit: `scores [n, anchors, classes]`, probabilities, and `boxes [n, anchors, 4]`, corners in
+        shares of the image's side. Boxes that overlap are not yet suppressed."""
         logits, codes, places = self._flat(_exits(outputs)[-1])
-        boxes = decode(codes, jnp.broadcast_to(places, codes.shape))
-        return detections(jax.nn.sigmoid(logits), boxes, least=least)
+        return {"scores": jax.nn.sigmoid(logits), "boxes": decode(codes, jnp.broadcast_to(places, codes.shape))}
 
     def metrics(self, judged: Sequence[Any], labels: np.ndarray) -> dict[str, float]:
         """Those of the last exit; where there are several, of each also the first ones, as `minus_ap_exit_1`."""

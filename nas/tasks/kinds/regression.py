@@ -92,6 +92,12 @@ class Regression(Kind):
     def answers(self, outputs: Any) -> np.ndarray:
         return np.asarray(outputs) * np.float32(self.scale) + np.float32(self.mean)
 
+    def traced(self, outputs: Any) -> Float[Array, "n 1"]:
+        return outputs * np.float32(self.scale) + np.float32(self.mean)
+
+    def parts(self, outputs: Any) -> dict[str, Array]:
+        return {"numbers": self.traced(outputs)}
+
 
 def _as_learned(labels: np.ndarray) -> np.ndarray:
     """In float32, in which infinity stands for what is too large."""

@@ -1,0 +1,108 @@
+"""A trained network as an ONNX file, by jax2onnx, tried with ONNX Runtime before it is written.
+
+Its input `images` is uint8 `[n, size, size, channels]`; scaling is inside. Its output is `logits`, or `numbers` where
+numbers were learned; of a detector `scores` and `boxes`, of which overlapping ones are not yet suppressed. The metadata
+have the names of the classes, what the images were, and how they became so.
+"""
+
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from nas.errors import UsageError
+from nas.saved.programs import Program, check_same, program, trial
+
+if TYPE_CHECKING:
+    from nas.saved.networks import Exported
+
+NAME = "model.onnx"
+INPUT = "images"
+
+
+def serialised(model: "Exported", metadata: Mapping[str, Any]) -> tuple[bytes, int | None]:
+    """The content of the file, and of how many images a batch is: None of any number.
+
+    Raises UsageError where jax2onnx is not installed or cannot write the network, or where the numbers of the file are
+    not those of the network.
+    """
+    made = program(model, lambda outputs: tuple(model.kind.parts(outputs).values()))
+    names = list(jax.eval_shape(lambda: model.kind.parts(_outputs(model))))
+    batch: int | None = None
+    try:
+        proto = _converted(made, names, "n")
+    except UsageError:
+        raise
+    except Exception:  # of the converter, whatever it is: it may know the operation for a fixed number alone
+        batch = 1
+        proto = _fixed(made, names)
+    _describe(proto, metadata)
+    data = proto.SerializeToString()
+    tried = trial(made.shape)
+    expected = jax.jit(made.function)(tried)
+    check_same("onnx", model, _run(data, tried, batch), expected)
+    return data, batch
+
+
+def _outputs(model: "Exported") -> Any:
+    """For the shapes alone."""
+    size, channels = model.space.image_size, model.space.image_channels  # pyright: ignore[reportAttributeAccessIssue]
+    network: Any = model.network
+    return network(jnp.zeros((1, size, size, channels)), train=False)
+
+
+def _fixed(made: Program, names: list[str]) -> Any:
+    try:
+        return _converted(made, names, 1)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(
+            f"format='onnx': jax2onnx cannot write this network ({reason}); allowed: jax, stablehlo"
+        ) from error
+
+
+def _converted(made: Program, names: list[str], batch: str | int) -> Any:
+    try:
+        from jax2onnx import to_onnx
+    except ImportError as error:
+        raise missing() from error
+    n = export.symbolic_shape(batch)[0] if isinstance(batch, str) else batch
+    images = jax.ShapeDtypeStruct((n, *made.shape), jnp.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)  # that shapes of inner values are not known, for each
+        try:
+            return to_onnx(made.plain, inputs=[images], input_names=[INPUT], output_names=names, model_name="network")
+        finally:
+            logging.disable(disabled)
+
+
+def missing() -> UsageError:
+    return UsageError(
+        "format='onnx' needs jax2onnx and onnxruntime, not both installed; pip install 'nas-engine[onnx]'"
+    )
+
+
+def _describe(proto: Any, metadata: Mapping[str, Any]) -> None:
+    """Texts as they are, all else as JSON."""
+    for name, value in metadata.items():
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value)
+
+
+def _run(data: bytes, images: np.ndarray, batch: int | None) -> list[np.ndarray]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing() from error
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    size = batch or len(images)
+    parts = [session.run(None, {INPUT: images[i : i + size]}) for i in range(0, len(images), size)]
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
