@@ -101,6 +101,16 @@ def read_yaml(path: str) -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in (data or {}).items()}
 
 
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True  # which are not read again
+
+
+def as_yaml(data: dict[str, Any]) -> str:
+    """Plain data as a file that `read_yaml` reads."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
 def shown(text: Any, most: int = 300) -> str:
     """A text, or what Python writes for a value, cut to what one line of an error may hold."""
     text = text if isinstance(text, str) else repr(text)

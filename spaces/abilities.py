@@ -102,6 +102,14 @@ def shares_weights(space: Space) -> bool:
 
 
 @runtime_checkable
+class Prunable(Protocol):
+    def pruned(self, supernet: Any, encoding: np.ndarray) -> Any:
+        """The network of one architecture, with the weights that it has in a supernet. It has the names that the
+        network of `build` has, but for scales and biases of normalisation, where the supernet has none."""
+        ...
+
+
+@runtime_checkable
 class Celled(Protocol):
     cells_train: bool  # True where `build` takes `auxiliary`, and its networks take `drop_path` in training
 

@@ -169,6 +169,9 @@ class BinaryWidth:
     def build(self, encoding: np.ndarray, key: jax.Array) -> Body:
         return self._network(tuple((width,) for width in self._taken(encoding)), key, affine=True)
 
+    def pruned(self, supernet: Body, encoding: np.ndarray) -> Body:
+        return prune(supernet, self.build(encoding, jax.random.key(0)))
+
     def _network(self, widths: Widths, key: jax.Array, affine: bool) -> Body:
         draw, channels = generator(key), self.image_channels
         if self.num_classes:

@@ -179,7 +179,9 @@ class Stand(nnx.Module, pytree=False):
 def max_pool(x: Array, k: int, stride: int = 1) -> Array:
     """The largest of each window, one axis after the other: the gradient that XLA has of windows is slow."""
     if is_plain():
-        return nnx.max_pool(x, window_shape=(k, k), strides=(stride, stride), padding=_pads(k))
+        # Converters know windows that lie within the image.
+        padded = jnp.pad(x, ((0, 0), *_pads(k), (0, 0)), constant_values=-jnp.inf)
+        return nnx.max_pool(padded, window_shape=(k, k), strides=(stride, stride), padding="VALID")
     for axis in (1, 2):
         parts = _shifts(x, k, stride, axis, -jnp.inf)
         x = parts[0]

@@ -158,6 +158,9 @@ class Darts(Sizes):
     def build(self, encoding: np.ndarray, key: jax.Array, *, auxiliary: bool = False) -> Body:
         return fixed_network(self.frame, self.genotype(encoding), generator(key), auxiliary)
 
+    def pruned(self, supernet: Body, encoding: np.ndarray) -> Body:
+        return prune(supernet, self, encoding)
+
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What every architecture pays, and what each operation of each edge adds."""
         kit = self.kit
@@ -227,8 +230,7 @@ class Mixed(nnx.Module):
 
 
 def prune(supernet: Body, space: Darts, encoding: np.ndarray) -> Body:
-    """The network of one architecture, with the weights it has in the supernet, whose normalisation must be affine;
-    the supernet is left as it is."""
+    """The network of one architecture, with the weights it has in the supernet; the supernet is left as it is."""
     network, genotype = nnx.clone(supernet), space.genotype(encoding)
     cells = [space.rows.wiring(half) for half in np.split(np.asarray(encoding), CELLS)]
     for shape, run in zip(space.frame.shapes(OUTPUTS), network.runs, strict=True):

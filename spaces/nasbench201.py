@@ -152,6 +152,9 @@ class NasBench201:
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         return prune(self.supernet(key, affine=True), encoding)
 
+    def pruned(self, supernet: "Body", encoding: np.ndarray) -> "Body":
+        return prune(supernet, encoding)
+
     def _stages(self) -> list[tuple[int, int]]:
         """The width and the pixels of a side of each stage."""
         return [(self.width * 2**stage, -(-self.image_size // 2**stage)) for stage in range(STAGES)]

@@ -161,6 +161,9 @@ class ShuffleNet:
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Body":
         return prune(self.supernet(key, affine=True), encoding)
 
+    def pruned(self, supernet: "Body", encoding: np.ndarray) -> "Body":
+        return prune(supernet, encoding)
+
     def _shapes(self, partial: int = 1) -> Iterator["Shape"]:
         width, size = self.stem_width, -(-self.image_size // self.stem_stride)
         for blocks, wide, first_stride in zip(self.blocks, self.widths, self.strides, strict=True):

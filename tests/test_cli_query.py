@@ -187,20 +187,20 @@ def test_a_table_fits_its_terminal_and_keeps_what_was_asked_for(url, width):
 def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
     calls = []
 
-    def export(store, *rest, replace, packed):
-        calls.append((store.url, *rest, replace, packed))
+    def export(store, *rest, replace, packed, form):
+        calls.append((store.url, *rest, replace, packed, form))
         return RUN
 
     exporter = types.SimpleNamespace(export=export)
     monkeypatch.setitem(sys.modules, "nas.saved.exports", exporter)
     assert "2af3" in answer(capsys, "export", "2a", "--out", "there", "--store", url)
-    words = ["--run", "latest", "--replace", "--packed", "--store", url]
+    words = ["--run", "latest", "--replace", "--packed", "--format", "jax", "--store", url]
     assert RUN in answer(capsys, "export", "2af3", "--out", "there", *words)
     with Store(url) as store:
         run = store.run(RUN)
     (_, first, *rest), (_, _, *again) = calls
-    assert rest == [Path("there"), None, False, False]
-    assert again == [Path("there"), run, True, True]
+    assert rest == [Path("there"), None, False, False, "jax"]
+    assert again == [Path("there"), run, True, True, "jax"]
     assert first == "2af3"
 
 

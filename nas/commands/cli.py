@@ -130,8 +130,10 @@ OWN: dict[str, tuple[str, str]] = {
     "table": ("Tables of measurements: read published ones, build your own.", "nas.commands.tables:main"),
     "predictors": ("What was learned from runs: fit, measure, score, hand on.", "nas.commands.predictors:main"),
     "retrain": ("Train an architecture from scratch, in a network of any size.", "nas.commands.retrain:main"),
+    "export": ("Write the network of an architecture to a directory.", "nas.commands.export:main"),
     "predict": ("The classes of images, by a network that was trained.", "nas.commands.predict:main"),
     "detect": ("Find objects in photos, by a detector that was trained.", "nas.commands.detect:main"),
+    "evaluate": ("How good a trained network is on data that have answers.", "nas.commands.evaluate:main"),
 }
 
 
@@ -173,16 +175,6 @@ def _settled(store: "Store", name: str) -> Iterator[query.Run]:
         raise UsageError(f"run={run.name!r} may be running on another machine: {folder} is not on this one")
     with locked(folder, run.name) if folder.exists() else contextlib.nullcontext():
         yield store.run(name)
-
-
-def _export(store: "Store", options: argparse.Namespace) -> str:
-    architecture = store.show(options.architecture)["id"]
-    run = None if options.run is None else store.run(options.run)
-    from nas.saved.exports import export  # after the question whether there is anything to export: it imports jax
-
-    its = export(store, architecture, options.out, run, replace=options.replace, packed=options.packed)
-    row = {"architecture": architecture, "run": its, "out": str(options.out)}
-    return _rendered([row], row, options)
 
 
 def _rendered(
@@ -276,12 +268,4 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
 
     delete = command("delete", _delete, "Delete a run with its trials and files, for good.")
     delete.add_argument("run", metavar="RUN", help="its whole name")
-
-    export = command("export", _export, "Write the network of an architecture to a directory.")
-    export.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help)
-    export.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
-    export.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
-    export.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
-    packed_help = "write weights of one bit as bits, with which the network then computes"
-    export.add_argument("--packed", action="store_true", help=packed_help)
     return parser, commands.choices

@@ -65,9 +65,7 @@ class SupernetEvaluator:
 
     @cached_property
     def _calibration(self) -> jax.Array:
-        size = len(self.task.train.labels)
-        chosen = generator(0, CALIBRATION).permutation(size)[: self.calibration_images]
-        return everywhere(self.task.train.images[np.sort(chosen)])
+        return calibration(self.task, self.calibration_images)
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The metric of the task on the validation split, and the costs. Neither budget nor seed matters."""
@@ -78,3 +76,9 @@ class SupernetEvaluator:
         statistics = calibrate(graph, weights, statistics, self._calibration, self.task, path, **how)
         metrics = measure(graph, weights, statistics, self.task.valid, self.task, path, **how)
         return Evaluation({**metrics, **costs(self.space, encoding)}, objective=self.task.kind.metric)
+
+
+def calibration(task: Task, count: int) -> jax.Array:
+    """Images of the training split, the same for every candidate, on which statistics are measured."""
+    chosen = generator(0, CALIBRATION).permutation(len(task.train.labels))[:count]
+    return everywhere(task.train.images[np.sort(chosen)])

@@ -10,9 +10,10 @@ from nas.engine import loop
 from nas.errors import RunError
 from nas.evaluators.base import Job, Report
 from nas.job.context import Ongoing
+from nas.job.subject import Subject
 from nas.saved import checkpoint
 from nas.saved.predictors import described
-from nas.store.query import Row, Trial
+from nas.store.query import Row, Run, Trial
 from nas.streams import BASELINE, stream
 from nas.tasks import kinds
 from spaces.base import architecture_id, costs, identify
@@ -22,6 +23,7 @@ from strategies.visited import also, nothing
 
 Encoding = tuple[int, ...]
 DRAWN = 16  # random architectures for each that is trained
+PARTS = ("train", "valid", "test")  # of a task
 
 
 def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
@@ -96,7 +98,8 @@ def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
         metrics = told_apart(report.evaluation.metrics, job.subject.metric)
         if report.evaluation.arrays:
             path = folder / f"{architecture}.safetensors"
-            checkpoint.write(path, report.evaluation.arrays, _description(job, encoding, metrics))
+            told = description(job.run, job.subject, encoding, metrics, job.settings.seed)
+            checkpoint.write(path, report.evaluation.arrays, told)
             job.keep("weights", path, architecture)
     else:
         job.reporter.say(f"The training of {architecture} failed: {report.error}")
@@ -113,22 +116,23 @@ def told_apart(metrics: Mapping[str, float], metric: str) -> dict[str, float]:
     return {f"standalone_{name}" if name in measured else name: value for name, value in metrics.items()}
 
 
-def _description(job: Ongoing, encoding: Encoding, metrics: dict[str, float]) -> dict[str, Any]:
+def description(run: Run, subject: Subject, encoding: Encoding, metrics: dict[str, float], seed: int) -> dict[str, Any]:
     """Enough to build the network again and to feed it, without the search or its store."""
-    task, row = job.subject.images, np.asarray(encoding)
+    task, space, row = subject.images, subject.space, np.asarray(encoding)
     return {
         "format": checkpoint.FORMAT,
-        "architecture": architecture_id(job.space, row),
-        "space": described(job.run.space, job.space),
+        "architecture": architecture_id(space, row),
+        "space": described(run.space, space),
         "encoding": list(encoding),
-        "description": job.space.describe(row),
-        "task": job.run.task,
+        "description": space.describe(row),
+        "task": run.task,
+        "images": {part: len(getattr(task, part)) for part in PARTS},
         "mean": list(task.mean),
         "std": list(task.std),
         "kind": kinds.described(task.kind),
         "classes": list(task.classes),
         "resize": task.resize,
         "metrics": metrics,
-        "run": job.run.name,
-        "seed": job.settings.seed,
+        "run": run.name,
+        "seed": seed,
     }

@@ -1,6 +1,6 @@
 """Plots as files. The only module that imports matplotlib."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nas.report.learned import MOST_BARS, measured_importance
 BEST, REST = "#c2570c", "#8fa9c8"
 PLATE = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}  # behind small letters
 MOST_LINES = 1000  # of parallel coordinates
+MOST_LETTERS, MOST_NUMBERED = 30, 40  # of the name of a class, and classes of which numbers are written
 
 
 def font() -> Path:
@@ -186,4 +187,27 @@ def _named(axes: Any, x: str, y: str, of: Facts) -> None:
 
 def _saved(figure: Any, path: Path) -> Path:
     figure.savefig(path, dpi=150)
+    return path
+
+
+def confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> Path:
+    """How many images of the class of a row were taken for that of a column, dark where they are most of the row."""
+    from matplotlib.figure import Figure
+
+    n = len(names)
+    side = min(4 + 0.35 * n, 24)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A dollar begins a formula.
+    labels = [str(name)[:MOST_LETTERS].replace("$", r"\$") for name in names]
+    axes.set_xticks(range(n), labels, rotation=90)
+    axes.set_yticks(range(n), labels)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    for row, column in np.argwhere(counts) if n <= MOST_NUMBERED else ():
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    figure.savefig(path, dpi=100)
     return path

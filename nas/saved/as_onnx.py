@@ -68,10 +68,6 @@ def _fixed(made: Program, names: list[str]) -> Any:
 
 
 def _converted(made: Program, names: list[str], batch: str | int) -> Any:
-    try:
-        from jax2onnx import to_onnx
-    except ImportError as error:
-        raise missing() from error
     n = export.symbolic_shape(batch)[0] if isinstance(batch, str) else batch
     images = jax.ShapeDtypeStruct((n, *made.shape), jnp.uint8)
     with warnings.catch_warnings():
@@ -79,7 +75,11 @@ def _converted(made: Program, names: list[str], batch: str | int) -> Any:
         disabled = logging.root.manager.disable
         logging.disable(logging.WARNING)  # that shapes of inner values are not known, for each
         try:
+            from jax2onnx import to_onnx
+
             return to_onnx(made.plain, inputs=[images], input_names=[INPUT], output_names=names, model_name="network")
+        except ImportError as error:
+            raise missing() from error
         finally:
             logging.disable(disabled)
 
@@ -99,7 +99,9 @@ def _describe(proto: Any, metadata: Mapping[str, Any]) -> None:
 
 def _run(data: bytes, images: np.ndarray, batch: int | None) -> list[np.ndarray]:
     try:
-        import onnxruntime
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import onnxruntime
     except ImportError as error:
         raise missing() from error
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])

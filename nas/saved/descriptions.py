@@ -122,12 +122,12 @@ def _filled(network: nnx.Module, arrays: dict[str, np.ndarray]) -> nnx.Module:
     return nnx.merge(definition, weights, statistics)
 
 
-def packed(field: str, weights: Path) -> dict[str, np.ndarray]:
-    """What a packed file holds in place of these weights."""
-    arrays, note = checkpoint.read(weights)
+def packed_arrays_of(
+    field: str, weights: Path, description: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a packed file holds in place of these arrays, which are those of the weights file."""
     try:
-        network = built(weights, weights, *described(json.dumps(note).encode()), arrays)
-        return packed_arrays(network)
+        return packed_arrays(built(weights, weights, *described(json.dumps(description).encode()), arrays))
     except ValueError as error:
         raise UsageError(f"{field} cannot be packed: {error}") from error
 

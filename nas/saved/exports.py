@@ -1,16 +1,48 @@
-"""What is written of a trained network, for other programs and for people."""
+"""What is written of a trained network: a folder for this library or for other programs, with a card for people."""
 
+import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nas.errors import UsageError, unwritable
-from nas.report import command_lines
-from nas.saved import checkpoint
-from nas.saved.descriptions import DESCRIPTION, WEIGHTS
-from nas.saved.descriptions import packed as packed_weights
+import numpy as np
+
+from nas.config import named
+from nas.errors import UsageError, unknown, unwritable
+from nas.report import command_lines, draw
+from nas.saved import as_onnx, as_stablehlo, card, checkpoint
+from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described, packed_arrays_of
 from nas.store.query import Run
 from nas.store.sql import Store
+from spaces.abilities import Drawable
+
+if TYPE_CHECKING:
+    from nas.saved.networks import Exported
+
+FILES = {"jax": WEIGHTS, "onnx": as_onnx.NAME, "stablehlo": as_stablehlo.NAME}  # by format, beside the description
+DRAWING = "architecture.svg"
+WRITTEN = (DESCRIPTION, *FILES.values(), card.NAME, card.CONFIG, DRAWING)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The weights of an architecture, and what describes them."""
+
+    field: str  # how errors call the architecture
+    description: dict[str, Any]
+    run: Run  # whose weights they are
+    file: Path | None = None  # that holds the arrays as they are to be written, or
+    arrays: Mapping[str, np.ndarray] | None = None  # the arrays
+
+    def read(self) -> dict[str, np.ndarray]:
+        return dict(self.arrays) if self.arrays is not None else checkpoint.read(self.named)[0]
+
+    @property
+    def named(self) -> Path:
+        """The file that errors name."""
+        return self.file or Path(str(self.description["run"]))
 
 
 def export(
@@ -21,39 +53,124 @@ def export(
     *,
     replace: bool = False,
     packed: bool = False,
+    form: str = "jax",
 ) -> str:
-    """Writes the newest stand-alone weights of an architecture, with its description, to a folder: of a run, or of any.
-    `packed` writes those of one bit as bits (see `nas.saved.packed`).
+    """Writes the newest stand-alone weights of an architecture to a folder: of a run, or of any. See `write`.
 
-    Returns the name of the run. Raises UsageError where there are none, where the folder holds another network already
-    and `replace` is not asked for, or where `packed` is and there is nothing to pack.
+    Returns the name of the run. Raises UsageError where there are none.
     """
+    check(out, replace=replace, packed=packed, form=form)
+    source = trained_alone(store, architecture, run)
+    if source is None:
+        raise untrained(store, architecture, run)
+    write(store, source, out, packed=packed, form=form)
+    return source.run.name
+
+
+def trained_alone(store: Store, architecture: str, run: Run | None = None) -> Source | None:
+    """The newest weights of an architecture that was trained by itself, in a run or in any; None without such."""
     files = store.artifacts(None if run is None else run.id, architecture, "weights")
     if not files:
-        there = "" if run is None else f" in run={run.name!r}"
-        tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
-        why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
-        words = f"retrain {architecture}{' --task TASK' if tables else ''}"
-        raise UsageError(
-            f"architecture={architecture!r} has not been trained by itself{there}: {why}; "
-            f"{command_lines.ask(words, store.url)} trains it"
-        )
-    if not replace and any((out / name).exists() for name in (DESCRIPTION, WEIGHTS)):
-        raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
+        return None
     newest = Path(files[-1].path)
     _, description = checkpoint.read(newest)
     if checkpoint.digest(newest) != files[-1].sha256:
         raise UsageError(f"{newest} is not the file that the run wrote: its sha256 differs")
-    arrays = None
+    whose = next(known for known in store.all_runs() if known.id == files[-1].run_id)
+    return Source(f"architecture={architecture!r}", description, whose, newest)
+
+
+def untrained(store: Store, architecture: str, run: Run | None, hint: str = "") -> UsageError:
+    """The error for an architecture without weights of its own."""
+    there = "" if run is None else f" in run={run.name!r}"
+    tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
+    why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
+    words = f"retrain {architecture}{' --task TASK' if tables else ''}"
+    trains = f"{command_lines.ask(words, store.url)} trains it"
+    return UsageError(f"architecture={architecture!r} has not been trained by itself{there}: {why}; {trains}{hint}")
+
+
+def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
+    """Raises UsageError for what cannot be written so, or where a network is already."""
+    if form not in FILES:
+        raise unknown("format", form, FILES)
+    if packed and form != "jax":
+        raise UsageError(f"packed=True is for --format jax: {form} has no words of bits; leave one of the two out")
+    there = [name for name in WRITTEN if (out / name).exists()]
+    if there and not replace:
+        what = "a network" if {DESCRIPTION, *FILES.values()} & set(there) else there[0]
+        raise UsageError(f"out={str(out)!r} holds {what} already: choose another folder, or --replace it")
+
+
+def write(store: Store, source: Source, out: Path, *, packed: bool = False, form: str = "jax") -> None:
+    """The folder: description, weights or program, card and drawing. What is there of another network is replaced.
+
+    `packed` writes weights of one bit as bits (see `nas.saved.packed`). Raises UsageError where there is nothing to
+    pack, or where a program cannot be written, or does not compute what the network does.
+    """
+    description = {**source.description, "file": FILES[form]}
+    space = _space(source, needed=form != "jax")
+    if space is not None:
+        size, channels = space.image_size, space.image_channels
+        description["input"] = {"size": size, "channels": channels, "type": "uint8", "layout": "NHWC"}
+    content: bytes | None = None
+    arrays = source.arrays
     if packed:
-        arrays, description = packed_weights(f"architecture={architecture!r}", newest), {**description, "packed": True}
+        arrays = packed_arrays_of(source.field, source.named, source.description, source.read())
+        description["packed"] = True
+    elif form == "onnx":
+        content, batch = as_onnx.serialised(_model(source), _metadata(description))
+        description["batch"] = batch
+    elif form == "stablehlo":
+        content, platforms = as_stablehlo.serialised(_model(source))
+        description["platforms"] = platforms
+    drawing = _drawing(space, description)
+    texts = card.files(store, source.run, description, DRAWING if drawing else None)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if arrays is None:
-            shutil.copyfile(newest, out / WEIGHTS)
+        for name in WRITTEN:
+            (out / name).unlink(missing_ok=True)
+        if content is not None:
+            (out / FILES[form]).write_bytes(content)
+        elif arrays is not None:
+            checkpoint.write(out / WEIGHTS, dict(arrays), description)
         else:
-            checkpoint.write(out / WEIGHTS, arrays, description)
-        (out / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+            assert source.file is not None
+            shutil.copyfile(source.file, out / WEIGHTS)
+        if drawing:
+            texts[DRAWING] = drawing
+        texts[DESCRIPTION] = json.dumps(description, indent=2) + "\n"
+        for name, text in texts.items():
+            (out / name).write_text(text)
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
-    return next(known.name for known in store.all_runs() if known.id == files[-1].run_id)
+
+
+def _space(source: Source, *, needed: bool) -> Any:
+    """The space that the description names; None where it is code that this process was not told to run."""
+    try:
+        return described(json.dumps(source.description).encode())[1]
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError):
+        if needed:
+            raise
+        return None
+
+
+def _model(source: Source) -> "Exported":
+    from nas.saved.networks import Exported
+
+    description, space, encoding = described(json.dumps(source.description).encode())
+    return Exported(description, space, built(source.named, source.named, description, space, encoding, source.read()))
+
+
+def _metadata(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program that runs the file wants to know, and no more."""
+    fields = ("architecture", "description", "classes", "input", "mean", "std", "resize", "kind")
+    space = named(description["space"], "space")[0]
+    return {"space": space, **{name: description[name] for name in fields if name in description}}
+
+
+def _drawing(space: Any, description: Mapping[str, Any]) -> str | None:
+    if not isinstance(space, Drawable):
+        return None
+    return draw.svg(space.drawings(np.asarray(description["encoding"])))

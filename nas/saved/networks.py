@@ -193,6 +193,9 @@ def load(folder: str | Path) -> Exported:
     except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
+    if description.get("file", WEIGHTS) != WEIGHTS:
+        other = shown(str(description["file"]), 60)
+        raise UsageError(f"{folder} holds {other!r}, for other programs: what nas export --format jax writes is loaded")
     arrays, note = checkpoint.read(folder / WEIGHTS)
     for field in ("architecture", "space", "encoding", "mean", "std", "packed"):
         if not isinstance(note, dict) or note.get(field) != description.get(field):
