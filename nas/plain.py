@@ -102,6 +102,8 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers  # what it reads as a text stays plain, all else is quoted
+
     def ignore_aliases(self, data: Any) -> bool:
         return True  # which are not read again
 

@@ -117,7 +117,8 @@ def _of_classes(found: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     every = np.arange(len(names))
-    shares: Any = precision_recall_fscore_support(labels, found, labels=every, zero_division=0)
+    none: Any = 0  # where there are no images of a class, or none is taken for it
+    shares: Any = precision_recall_fscore_support(labels, found, labels=every, zero_division=none)
     rows = [
         {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "count": int(n)}
         for name, p, r, f, n in zip(names, *shares, strict=True)

@@ -120,7 +120,7 @@ def _pruned(file: Path, subject: Subject, row: np.ndarray, arrays: dict[str, np.
     found = flatten(split(Headed(body, whole.head) if isinstance(whole, Headed) else body)[1])
     built = alone(space, kind, row, jax.random.key(0))
     definition, own, statistics = nnx.split(built, nnx.Param, nnx.BatchStat)
-    named = {name: found.get(name, _neutral(name, array)) for name, array in flatten(own).items()}
+    named = {name: found[name] if name in found else _neutral(name, array) for name, array in flatten(own).items()}
     return nnx.merge(definition, unflatten(own, named), statistics)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from nas.config import Config, named
 from nas.metrics import outer, seen
 from nas.plain import as_yaml, shown
-from nas.report import command_lines, output
+from nas.report import output
 from nas.store.query import Run
 from nas.store.sql import Store
 
 NAME, CONFIG = "README.md", "run.yaml"
-MARKUP = re.compile(r"([\\`*_{}\[\]()#!|~$@]|:(?=//)|\bwww(?=\.))")
+MARKUP = re.compile(r"([\\`*_{}\[\]#!|~$@]|:(?=//)|\bwww(?=\.))")
 MOST_CLASSES = 50  # that are listed
 FEWEST = ("macs", "params")  # costs, which come first
 
@@ -76,7 +76,7 @@ def files(store: Store, run: Run, description: Mapping[str, Any], drawing: str |
         _data(description),
         _metrics(store, run, description),
         _costs(description),
-        _origin(store, run, description, given is not None),
+        _origin(run, description, given is not None),
         _use(description),
     ]
     found = {NAME: "\n".join(parts)}
@@ -180,7 +180,7 @@ def _costs(description: Mapping[str, Any]) -> str:
     return "\n".join(lines if names else [*lines, "None was counted."]) + "\n"
 
 
-def _origin(store: Store, run: Run, description: Mapping[str, Any], configured: bool) -> str:
+def _origin(run: Run, description: Mapping[str, Any], configured: bool) -> str:
     lines = [
         "## Where it comes from\n",
         f"- run: {text(run.name)}, strategy {text(run.strategy)}, begun {text(run.started)}",
@@ -191,7 +191,7 @@ def _origin(store: Store, run: Run, description: Mapping[str, Any], configured: 
         return "\n".join([*lines, "- its configuration is not in the store"]) + "\n"
     commands = (
         f"python run_search.py --config {CONFIG}",
-        command_lines.ask(f"show {shlex.quote(_line(description.get('architecture', '')))}", store.url),
+        f"nas show {shlex.quote(_line(description.get('architecture', '')))}",
     )
     lines.append("\nThe first command does the same again, the second asks the store what it knows:\n")
     return "\n".join([*lines, _block("", commands)])
