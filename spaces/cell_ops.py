@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from spaces.forms import is_plain
-from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, largest
 from spaces.precision import widened
 
 
@@ -179,9 +179,7 @@ class Stand(nnx.Module, pytree=False):
 def max_pool(x: Array, k: int, stride: int = 1) -> Array:
     """The largest of each window, one axis after the other: the gradient that XLA has of windows is slow."""
     if is_plain():
-        # Converters know windows that lie within the image.
-        padded = jnp.pad(x, ((0, 0), *_pads(k), (0, 0)), constant_values=-jnp.inf)
-        return nnx.max_pool(padded, window_shape=(k, k), strides=(stride, stride), padding="VALID")
+        return largest(x, k, stride, (k // 2, k // 2))
     for axis in (1, 2):
         parts = _shifts(x, k, stride, axis, -jnp.inf)
         x = parts[0]
@@ -203,7 +201,7 @@ def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
 
     def total(x: Array) -> Array:
         if is_plain():
-            pads = ((0, 0), *_pads(k), (0, 0))
+            pads = ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0))
             return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, (1, k, k, 1), (1, stride, stride, 1), pads)
         for axis in (1, 2):
             x = lax.optimization_barrier(sum(_shifts(x, k, stride, axis, 0.0)))
@@ -211,11 +209,6 @@ def mean_pool(x: Array, k: int, stride: int = 1) -> Array:
 
     exact = widened(x)
     return (total(exact) / total(jnp.ones((1, *x.shape[1:3], 1), exact.dtype))).astype(x.dtype)
-
-
-def _pads(k: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """As PyTorch pads a window: on both sides."""
-    return (k // 2, k // 2), (k // 2, k // 2)
 
 
 def _shifts(x: Array, k: int, stride: int, axis: int, fill: float) -> list[Array]:

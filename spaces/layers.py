@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from spaces.dense import dense_conv
 from spaces.depthwise import depthwise_conv
+from spaces.forms import is_plain
 from spaces.precision import widened
 
 EPSILON = 1e-5
@@ -94,6 +95,15 @@ def stages(maps: Sequence[Array]) -> tuple[Array, ...]:
 def shuffled(x: Array, groups: int) -> Array:
     """Channels dealt out anew, so that each group of the next convolution has some of every group of this one."""
     return jnp.swapaxes(x.reshape(*x.shape[:-1], groups, -1), -1, -2).reshape(x.shape)
+
+
+def largest(x: Float[Array, "n _ _ c"], k: int, stride: int, pads: tuple[int, int]) -> Float[Array, "n _ _ c"]:
+    """The largest of each window of k x k pixels, with so many before and behind, which are never the largest."""
+    around = ((0, 0), pads, pads, (0, 0))
+    if is_plain():  # converters know windows that lie within the image
+        padded = jnp.pad(x, around, constant_values=-jnp.inf)
+        return nnx.max_pool(padded, window_shape=(k, k), strides=(stride, stride), padding="VALID")
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, k, k, 1), (1, stride, stride, 1), around)
 
 
 class BatchNorm(nnx.Module, pytree=False):

@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array
 
 from spaces.abilities import Drawing, Published
-from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise
+from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, largest
 from spaces.pyramid_path import finer
 
 LEVELS: tuple[int, ...] = (3, 4, 5, 6, 7)
@@ -115,7 +114,7 @@ class BiFPN(nnx.Module):
 def _beside(x: Array, source: int, target: int) -> Array:
     """A map at a level that is at most one away, pooled over 3 x 3 pixels."""
     if target > source:
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+        return largest(x, 3, 2, (x.shape[1] % 2, 1))  # as many pixels as there are halves of the side
     return finer(x, 2) if target < source else x
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
-from spaces.layers import BatchNorm, Conv
+from spaces.layers import BatchNorm, Conv, largest
 
 BLOCKS = {"resnet-10": (1, 1, 1, 1), "resnet-18": (2, 2, 2, 2), "resnet-50": (3, 4, 6, 3)}
 BLOCKS["resnet-10-thin"] = BLOCKS["resnet-10"]  # a sixteenth of its multiply-adds, for small images on a CPU
@@ -121,8 +119,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: Float[Array, "n height width channels"], train: bool) -> tuple[Array, ...]:
         x = jax.nn.relu(self.stem(images, train))
-        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+        x = largest(x, 3, 2, (1, 1))
         maps = []
         for block in self.blocks:
             x = block(x, train)

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,16 @@ from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_
 
 import nas
 from nas import config
-from nas.commands import cli
+from nas.commands import cli, evaluate
 from nas.commands import search as launch
 from nas.errors import UsageError
 from nas.plain import as_yaml, read_yaml
 from nas.saved import card
 from nas.store.sql import Store
+from nas.tasks.base import Split
+from nas.tasks.detection import CLASS, COLUMNS, SIDE
+from nas.tasks.kinds.detection import Detection
+from nas.tasks.kinds.regression import Regression
 
 NAMES = ["left <b>", "![x](http://a.b)", "`rm`|", "right"]
 TINY = ["--space", "shufflenet:tiny", "--space.blocks", "(1,1)", "--space.widths", "(8,16)", "--space.strides", "(1,2)"]
@@ -231,6 +237,26 @@ def test_a_confusion_is_drawn(best, inside, capsys):
 )
 def test_what_cannot_be_judged_is_refused_in_one_line(best, capsys, words, said):
     assert said in refused(capsys, "evaluate", "good/", "--task", *words)
+
+
+def test_objects_are_judged_by_the_names_of_their_classes():
+    labels = np.zeros((2, 1, COLUMNS), np.float32)
+    labels[:, 0, :4], labels[..., CLASS], labels[..., SIDE] = (0.1, 0.1, 0.6, 0.5), [[0], [1]], 100
+    found = np.full((2, 3, 6), -1, np.float32)
+    found[:, 0, :4], found[:, 0, 4], found[:, 0, 5] = labels[:, 0, :4], 0.9, [1, 0]  # numbered otherwise
+    network: Any = types.SimpleNamespace(kind=Detection(2), predict=lambda images: found)
+    data = Split(np.zeros((2, 8, 8, 3), np.uint8), labels)
+    assert evaluate.quality(network, data, np.array([1, 0])).whole["ap"] == pytest.approx(1)
+    assert evaluate.quality(network, data, np.array([0, 1])).whole["ap"] == 0
+
+
+def test_numbers_are_judged_in_the_unit_of_the_labels():
+    network: Any = types.SimpleNamespace(
+        kind=Regression(0, 1), classes=(), predict=lambda images: np.array([[1], [2], [5]], np.float32)
+    )
+    data = Split(np.zeros((3, 8, 8, 3), np.uint8), np.array([1, 2, 3], np.float32))
+    found = evaluate.quality(network, data, np.array([]))
+    assert found.whole == {"rmse": pytest.approx((4 / 3) ** 0.5), "mae": pytest.approx(2 / 3), "r2": pytest.approx(-1)}
 
 
 # Without this library

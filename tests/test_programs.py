@@ -72,6 +72,7 @@ def test_stablehlo_gives_the_numbers_of_the_network(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # jaxtyping knows no number of images that is not known
 def test_stablehlo_of_a_detector_gives_objects():
     model = made(*DETECTOR)
     again = jax.export.deserialize(bytearray(as_stablehlo.serialised(model)[0]))
@@ -107,6 +108,7 @@ def test_onnx_runtime_gives_the_numbers_of_the_network(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_onnx_of_a_detector_gives_scores_and_boxes():
     pytest.importorskip("jax2onnx")
     model = made(*DETECTOR)

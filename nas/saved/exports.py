@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas import registry
 from nas.config import named
 from nas.errors import UsageError, unknown, unwritable
 from nas.report import command_lines, draw
@@ -150,7 +151,7 @@ def _space(source: Source, *, needed: bool) -> Any:
     """The space that the description names; None where it is code that this process was not told to run."""
     try:
         return described(json.dumps(source.description).encode())[1]
-    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError):
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError, AttributeError):
         if needed:
             raise
         return None
@@ -173,4 +174,5 @@ def _metadata(description: Mapping[str, Any]) -> dict[str, Any]:
 def _drawing(space: Any, description: Mapping[str, Any]) -> str | None:
     if not isinstance(space, Drawable):
         return None
-    return draw.svg(space.drawings(np.asarray(description["encoding"])))
+    with registry.guarded(f"space={type(space).__name__!r}: drawings"):  # it may be the user's own
+        return draw.svg(space.drawings(np.asarray(description["encoding"])))
