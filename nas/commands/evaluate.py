@@ -175,7 +175,7 @@ def _known_part(name: str) -> str:
 def _parser() -> Parser:
     parser = Parser(prog="nas evaluate", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
-    task_help = "the data, as for run_search.py: folder:DIR, npz:FILE, digits, voc:DIR, ..."
+    task_help = "the data, as for nas search: folder:DIR, npz:FILE, digits, voc:DIR, ..."
     parser.add_argument("--task", metavar="TASK", required=True, help=task_help)
     parser.add_argument("--data-dir", metavar="DIR", help="the folder of the data, where the task needs one")
     part_help = "the part of the data (default: %(default)s)"

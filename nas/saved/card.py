@@ -190,7 +190,7 @@ def _origin(run: Run, description: Mapping[str, Any], configured: bool) -> str:
     if not configured:
         return "\n".join([*lines, "- its configuration is not in the store"]) + "\n"
     commands = (
-        f"python run_search.py --config {CONFIG}",
+        f"nas search --config {CONFIG}",
         f"nas show {shlex.quote(_line(description.get('architecture', '')))}",
     )
     lines.append("\nThe first command does the same again, the second asks the store what it knows:\n")
