@@ -332,14 +332,7 @@ def test_runs_that_ended_and_left_nothing_are_counted_and_not_listed(capsys, tmp
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (
-            [],
-            "one of runs, top, show, pareto, hypervolume, report, plot, dashboard, "
-            "search, data, spaces, strategies, tasks, evaluators, "
-            "compare, table, predictors, retrain, predict, detect, "
-            "rename, delete, "
-            "export",
-        ),
+        ([], "one of runs, top, show, pareto, hypervolume, report, plot, dashboard, search, "),
         (["tpo"], "did you mean 'top'?"),
         (["--store", "x", "runs"], "--store must follow a command"),
         (["top"], "required: RUN"),

@@ -15,7 +15,7 @@ import nas
 from nas.errors import UsageError
 from nas.job import run as job
 from nas.report.progress import Silent
-from nas.saved import checkpoint, exports, networks
+from nas.saved import checkpoint, descriptions, exports, networks
 from nas.saved.networks import BATCH, DESCRIPTION, WEIGHTS
 from nas.saved.predictors import described
 from nas.store.sql import Store
@@ -225,7 +225,7 @@ def test_what_is_no_description_is_refused(write, data):
 
 def test_a_description_is_read_no_further_than_one_can_be_long(write, monkeypatch):
     folder = write()
-    monkeypatch.setattr(networks, "MAX_DESCRIPTION_BYTES", 100, raising=False)
+    monkeypatch.setattr(descriptions, "MAX_DESCRIPTION_BYTES", 100)
     assert "it is larger than 100 bytes" in refusal(nas.load, folder)
 
 

@@ -58,6 +58,8 @@ FIXED = {
     "nas/evaluators/supernet.py": "a network whose weights are replaced",
     "nas/evaluators/train.py": "a network that is thrown away",
     "nas/saved/descriptions.py": "a network whose weights are replaced",
+    "nas/job/shared.py": "a network whose weights are replaced",
+    "spaces/binary_width.py": "a network whose weights are replaced",
     "spaces/darts.py": "a network whose weights are replaced",
     "spaces/layers.py": "the generator of a key",
     "predictors/features.py": "what features are scaled by, which saved predictors rest on",

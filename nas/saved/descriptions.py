@@ -27,6 +27,19 @@ MAX_DESCRIPTION_BYTES = 2**24
 MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
 
 
+def described_in(path: Path) -> tuple[dict[str, Any], Space, list[int]]:
+    """See `described`. Raises UsageError for a file that describes no architecture."""
+    try:
+        with open(path, "rb") as file:
+            return described(file.read(MAX_DESCRIPTION_BYTES + 1))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    # A file may nest its lists too deeply, or name numbers that no machine has.
+    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise UsageError(f"{path} does not describe an architecture: {said}") from error
+
+
 def described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     """The description in a file, the space and the encoding that it names. Nothing is built."""
     if len(data) > MAX_DESCRIPTION_BYTES:

@@ -126,7 +126,11 @@ def write(store: Store, source: Source, out: Path, *, packed: bool = False, form
         content, platforms = as_stablehlo.serialised(_model(source))
         description["platforms"] = platforms
     drawing = _drawing(space, description)
-    texts = card.files(store, source.run, description, DRAWING if drawing else None)
+    try:
+        texts = card.files(store, source.run, description, DRAWING if drawing else None)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # it is not as this library writes one
+        said = " ".join(str(error).split())
+        raise UsageError(f"{source.field}: what describes it in {source.named} is damaged: {said}") from error
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name in WRITTEN:

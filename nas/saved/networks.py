@@ -16,7 +16,7 @@ from nas.config import named
 from nas.errors import UsageError
 from nas.plain import shown
 from nas.saved import checkpoint
-from nas.saved.descriptions import DESCRIPTION, MAX_DESCRIPTION_BYTES, WEIGHTS, built, described, input_of, kind_in
+from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described_in, input_of, kind_in
 from nas.tasks import Resize
 from nas.tasks.pixels import decode, in_colour
 from nas.training.net import Graph, Headed, Scaling, batch_logits, split
@@ -184,15 +184,7 @@ class Exported:
 def load(folder: str | Path) -> Exported:
     """The network of an exported folder. Raises UsageError for one that is damaged, or not of this library."""
     folder = Path(folder)
-    try:
-        with open(folder / DESCRIPTION, "rb") as file:
-            description, space, encoding = described(file.read(MAX_DESCRIPTION_BYTES + 1))
-    except OSError as error:
-        raise UsageError(f"{folder / DESCRIPTION} cannot be read: {error.strerror}") from error
-    # A file may nest its lists too deeply, or name numbers that no machine has.
-    except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise UsageError(f"{folder / DESCRIPTION} does not describe an architecture: {said}") from error
+    description, space, encoding = described_in(folder / DESCRIPTION)
     if description.get("file", WEIGHTS) != WEIGHTS:
         other = shown(str(description["file"]), 60)
         raise UsageError(f"{folder} holds {other!r}, for other programs: what nas export --format jax writes is loaded")
