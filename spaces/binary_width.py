@@ -20,7 +20,7 @@ from spaces.abilities import Decision, Drawing, Published
 from spaces.base import Encodings
 from spaces.binary_backbones import BLOCKS, VGG_LAYERS, Body, Form, Layer, Network, form, residual
 from spaces.binary_costs import Counts
-from spaces.layers import generator
+from spaces.layers import BatchNorm, generator
 from spaces.sliced import Widths
 
 BACKBONES = ("resnet-18", "vgg-small")
@@ -170,7 +170,11 @@ class BinaryWidth:
         return self._network(tuple((width,) for width in self._taken(encoding)), key, affine=True)
 
     def pruned(self, supernet: Body, encoding: np.ndarray) -> Body:
-        return prune(supernet, self.build(encoding, jax.random.key(0)))
+        network = self.build(encoding, jax.random.key(0))
+        for _, norm in nnx.iter_modules(network):
+            if isinstance(norm, BatchNorm) and norm.bias is not None:
+                norm.bias[...] = jnp.zeros_like(norm.bias[...])  # as without one, which a supernet may have
+        return prune(supernet, network)
 
     def _network(self, widths: Widths, key: jax.Array, affine: bool) -> Body:
         draw, channels = generator(key), self.image_channels

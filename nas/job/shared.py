@@ -117,9 +117,13 @@ def _pruned(file: Path, subject: Subject, row: np.ndarray, arrays: dict[str, np.
     except ValueError as error:
         raise UsageError(f"{file} does not fit the space of its run: {error}") from error
     body = space.pruned(whole.body if isinstance(whole, Headed) else whole, row)
-    found = flatten(split(Headed(body, whole.head) if isinstance(whole, Headed) else body)[1])
+    _, weights, moments = split(Headed(body, whole.head) if isinstance(whole, Headed) else body)
+    found = flatten(weights)
     built = alone(space, kind, row, jax.random.key(0))
     definition, own, statistics = nnx.split(built, nnx.Param, nnx.BatchStat)
+    if flatten(moments).keys() != flatten(statistics).keys():
+        said = "normalises what its network alone does not, as pools of cells: --evaluator.affine searches without that"
+        raise UsageError(f"encoding={row.tolist()} cannot be taken out of the shared weights, which {said}")
     named = {name: found[name] if name in found else _neutral(name, array) for name, array in flatten(own).items()}
     return nnx.merge(definition, unflatten(own, named), statistics)
 
