@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from spaces import binary_costs
-from spaces.abilities import Decision, Drawing, Published
+from spaces.abilities import Drawing, Published
 from spaces.base import Encodings
 from spaces.binary_backbones import BLOCKS, VGG_LAYERS, Body, Form, Layer, Network, form, residual
 from spaces.binary_costs import Counts
@@ -108,15 +108,6 @@ class BinaryWidth:
             raise ValueError(f"{text!r} has the ratio {odd[0]}, which is not one of {ratios}")
         return np.array([known_ratios[float(word)] for word in words], np.int32)
 
-    def decisions(self) -> tuple[Decision, ...]:
-        stages = len(self.widths)
-        named = [f"layer {i + 1}" for i in range(stages)]
-        if self.backbone == "resnet-18":
-            inside = [(stage, block) for stage, n in enumerate(BLOCKS[self.backbone]) for block in range(n)]
-            named = [f"stage {i + 1}: width" for i in range(stages)]
-            named += [f"stage {stage + 1}, block {block + 1}: inside" for stage, block in inside]
-        return tuple(Decision(name, tuple(map(str, widths))) for name, widths in zip(named, self.choices, strict=True))
-
     def drawings(self, encoding: np.ndarray) -> list[Drawing]:
         return drawings(self.form, self._taken(encoding))
 
@@ -173,7 +164,7 @@ class BinaryWidth:
         network = self.build(encoding, jax.random.key(0))
         for _, norm in nnx.iter_modules(network):
             if isinstance(norm, BatchNorm) and norm.bias is not None:
-                norm.bias[...] = jnp.zeros_like(norm.bias[...])  # as without one, which a supernet may have
+                norm.bias.set_value(np.zeros_like(norm.bias.get_value()))  # as without one, which a supernet may have
         return prune(supernet, network)
 
     def _network(self, widths: Widths, key: jax.Array, affine: bool) -> Body:
