@@ -12,6 +12,7 @@ from nas import registry
 from nas.errors import UsageError
 from nas.metrics import seen
 from nas.tasks.base import Task
+from nas.training.distillation import Teacher
 from nas.training.pretraining import Pretraining
 from nas.training.recipe import Recipe
 from spaces.abilities import shares_weights
@@ -68,6 +69,7 @@ class Context(NamedTuple):
     shared_weights: Callable[[bool], dict[str, np.ndarray]]  # of the supernet, affine or not; trained if need be
     predictor: Callable[[str], tuple[Any, str]]  # a saved predictor by name, and the sha256 of its arrays
     pretraining: Pretraining | None = None  # of bodies, before they are a detector's
+    teacher: Teacher | None = None  # from whom those learn that are trained by `final`
     progress: Path | None = None  # the folder in which unfinished trainings are kept
     note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
 

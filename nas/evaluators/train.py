@@ -15,6 +15,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
+from nas.training.distillation import Teacher
 from nas.training.net import alone, calibrate, flatten, images_at_once, measure, split, supernet, unflatten
 from nas.training.pretraining import Pretraining
 from nas.training.recipe import Recipe
@@ -33,7 +34,7 @@ class Scratch(Scoring):
     def prepare(self, context: Context) -> "TrainEvaluator":
         # Networks of a supernet have no auxiliary head.
         pruned = not shares_weights(context.space) or context.final.auxiliary > 0
-        return TrainEvaluator(context.space, context.images, context.final, pruned=pruned)
+        return TrainEvaluator(context.space, context.images, context.final, pruned=pruned, teacher=context.teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Final(Scoring):
 
     def prepare(self, context: Context) -> "TrainEvaluator":
         kept = {"folder": str(context.progress), "note": context.note, "pretraining": context.pretraining}
+        kept["teacher"] = context.teacher
         return TrainEvaluator(context.space, context.images, context.final, pruned=True, tests=True, **kept)
 
 
@@ -64,6 +66,7 @@ class TrainEvaluator:
     folder: str | None = None  # where the progress of a training is kept
     note: dict[str, Any] = dataclasses.field(default_factory=dict)  # beside it: what it is the progress of
     pretraining: Pretraining | None = None  # of the network that is built alone
+    teacher: Teacher | None = None  # whom the recipe names
 
     def __call__(
         self,
@@ -100,6 +103,7 @@ class TrainEvaluator:
             path=path,
             saved=saved,
             note=self.note,
+            teacher=self.teacher,
             on_step=on_step,
         )
         if recipe.auxiliary:

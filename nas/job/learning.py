@@ -8,6 +8,7 @@ from nas import config, registry
 from nas.config import Config
 from nas.errors import UsageError
 from nas.evaluators.predicted import Predicted
+from nas.job.teacher import whole_name
 from nas.saved import predictor_jobs
 from nas.saved.predictors import check_space
 from nas.store.sql import Store
@@ -63,8 +64,8 @@ def _is_saved(kind: str | None) -> bool:
 
 
 def with_whole_names(settings: Config) -> Config:
-    """With saved predictors by their whole names, of which the user may give the beginning: others may begin like that
-    when the run is gone on with. Whoever opens them says what is wrong with names that are none."""
+    """With saved predictors and the teacher by their whole names, of which the user may give the beginning: others may
+    begin like that when the run is gone on with. Whoever opens predictors says what is wrong with names of none."""
 
     def whole(name: str) -> str:
         with contextlib.suppress(UsageError), Store(settings.store) as store:
@@ -78,6 +79,8 @@ def with_whole_names(settings: Config) -> Config:
         changes["prescreen"] = whole(str(settings.prescreen))
     if settings.warm_start is not None:
         changes["warm_start"] = whole(settings.warm_start)
+    if (teacher := settings.final.teacher) is not None:
+        changes["final"] = dataclasses.replace(settings.final, teacher=whole_name(teacher, settings.store))
     return dataclasses.replace(settings, **changes)
 
 

@@ -11,7 +11,7 @@ from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
 from nas.tasks.kinds.classification import Classification
 from nas.training.pretraining import Pretraining, with_channels
-from nas.training.recipe import FINAL_ONLY
+from nas.training.recipe import misplaced
 from nas.training.sgd import augmentation
 from spaces.base import Space
 from spaces.product import Product
@@ -25,9 +25,8 @@ def check_pretraining(settings: Config) -> None:
         if settings.pretrain_image_size is not None:
             raise UsageError(f"pretrain_image_size={settings.pretrain_image_size} is of no use without --pretrain TASK")
         return
-    for field in FINAL_ONLY:
-        if getattr(settings.pretraining, field):
-            raise UsageError(f"pretraining.{field}={getattr(settings.pretraining, field)} must be 0: it is for final")
+    if (said := misplaced(settings.pretraining)) is not None:
+        raise UsageError(f"pretraining.{said}")
     if settings.task.startswith("table:"):
         raise UsageError(f"pretrain={name!r}: on task={settings.task!r}, a table, nothing is trained")
     if settings.architecture is None and isinstance(settings.strategy, GradientStrategy):

@@ -47,7 +47,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     registry.check_done()
     reporter = reporter or Silent()
     url = data.get("store", Config.store)
-    given = data
+    given, taught = data, None
     if resume is not None:
         with Store(url) as store:
             run = store.run(resume)
@@ -62,6 +62,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         if odd:
             allowed = ", ".join(config.RESUMABLE)
             raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
+        taught = run.config.get("teacher")
         resume = run.name  # the latest may be another one in a moment
         given = {**stored, **changed, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
@@ -72,7 +73,7 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     check_own(given, settings)
     if resume is None:
         config.check_kept(settings, given)
-    subject = load_subject(settings, config.names(given)["space"])
+    subject = load_subject(settings, config.names(given)["space"], taught)
     with _usage():
         settings = with_objectives(with_recipes(settings, given, subject), given, subject)
     if settings.time is not None and resume is None:
@@ -155,6 +156,7 @@ def _begun(
                 "space": fingerprint(subject.named),
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
+                "teacher": None if subject.teacher is None else subject.teacher.digest,
                 "scores": scores,
                 "code": code,
                 "identity": uuid.uuid4().hex,

@@ -24,6 +24,7 @@ from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
 from nas.evaluators.train import check as check_recipe
 from nas.job.pretraining import check_pretraining, pretraining_of
+from nas.job.teacher import teacher_of
 from nas.metrics import inner, outer
 from nas.report import command_lines
 from nas.saved.predictor_jobs import opened
@@ -33,9 +34,10 @@ from nas.tables import Table, table_of
 from nas.tasks import check_skips, load
 from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
+from nas.training.distillation import Teacher
 from nas.training.net import head_costs
 from nas.training.pretraining import Pretraining
-from nas.training.recipe import FINAL_ONLY
+from nas.training.recipe import misplaced
 from nas.training.sgd import augmentation
 from spaces import callbacks
 from spaces.abilities import Advised
@@ -60,6 +62,7 @@ class Subject:
     final: Scoring  # of what is trained and tested after the search
     metric: str  # what the task has minimised, such as error
     pretraining: Pretraining | None = None  # of the bodies of detectors
+    teacher: Teacher | None = None  # of what is trained by the recipe `final`
     measured: Limits = ()  # what keeps a search to the rows of a table that were measured
 
     @property
@@ -68,7 +71,8 @@ class Subject:
         return self.task
 
 
-def load_subject(settings: Config, space_name: str) -> Subject:
+def load_subject(settings: Config, space_name: str, taught: str | None = None) -> Subject:
+    """`taught` is the digest of the teacher with which a run began that goes on. Raises UsageError."""
     check_pretraining(settings)
     table = table_of(settings.task, space_name, settings.space)
     if table is not None:
@@ -76,13 +80,14 @@ def load_subject(settings: Config, space_name: str) -> Subject:
     task = load_task(settings)
     space = _priced(settings, _ended(bind(settings.space, task), task))
     check_recipe(space, settings.final)
-    for field in FINAL_ONLY:
-        if getattr(settings.training, field):
-            raise UsageError(f"training.{field}={getattr(settings.training, field)} must be 0: it is for final")
+    if (said := misplaced(settings.training)) is not None:
+        raise UsageError(f"training.{said}")
     scores = scoring(settings.evaluator)
     _check_apart(settings, space, scores.metrics(task.kind.metric))
     how = scores, Final(), task.kind.metric
-    return Subject(space, space, task, task.fingerprint(), *how, pretraining_of(settings, space, task))
+    before = pretraining_of(settings, space, task)
+    teacher = teacher_of(settings, task, taught)
+    return Subject(space, space, task, task.fingerprint(), *how, pretraining=before, teacher=teacher)
 
 
 def _check_apart(settings: Config, space: Space, metrics: Sequence[str]) -> None:
@@ -102,6 +107,8 @@ def _on_table(settings: Config, table: Table) -> Subject:
     check_skips(settings.task, settings.skip_invalid)
     if settings.cost is not None:
         raise UsageError(f"cost={settings.cost!r} {said}")
+    if settings.final.teacher is not None:
+        raise UsageError(f"final.teacher={settings.final.teacher!r} {said}")
     if settings.evaluator != Supernet():  # the default
         raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} {said}")
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
@@ -223,6 +230,7 @@ def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
         settings.training,
         settings.final,
         pretraining=subject.pretraining,
+        teacher=subject.teacher,
         **{"shared_weights": _no_weights, "predictor": predictor, **more},
     )
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 Optimiser = Literal["sgd", "adamw", "rmsprop"]
-FINAL_ONLY = ("drop_path", "auxiliary", "real_weights")  # what no training of shared weights has
+FINAL_ONLY = ("drop_path", "auxiliary", "real_weights", "teacher")  # what no training of shared weights has
 MOST = {"steps": 10**8, "batch_size": 10**5}  # memory is taken for all of them
 
 
@@ -58,6 +58,13 @@ class Recipe:
     """In cells: the probability with which operations are left out, which rises from 0 over the steps."""
     auxiliary: float = 0.0
     """In cells: weight of the loss of a second classifier, after the second reduction, that is trained alongside."""
+    teacher: str | None = None
+    """A trained network whose answers are learned too (distillation): its architecture's id in the store, or a folder
+    that nas export wrote. For the final training alone."""
+    teacher_weight: float = 0.5
+    """The share of the loss that is the distance from the teacher's answers."""
+    temperature: float = 4.0
+    """What the logits of both are divided by in that distance, which is multiplied by its square."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of activations; weights, statistics and optimiser stay in float32."""
     checkpoint_seconds: float = 30.0
@@ -80,6 +87,12 @@ class Recipe:
         for name in ("warmup", "momentum", "ema", "label_smoothing", "drop_path", "jitter", "real_weights"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1)")
+        if self.teacher == "":
+            raise ValueError("teacher='' must be the id of an architecture, or a folder that nas export wrote")
+        if not 0 <= self.teacher_weight <= 1:
+            raise ValueError(f"teacher_weight={self.teacher_weight} must lie in 0..1")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be above 0, and finite")
         if self.optimiser not in get_args(Optimiser):
             raise ValueError(f"optimiser={self.optimiser!r} must be {', '.join(get_args(Optimiser))}")
         if self.nesterov and self.optimiser != "sgd":
@@ -87,6 +100,14 @@ class Recipe:
         for name in ("crop", "cutout", "mixup", "auxiliary"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+
+
+def misplaced(recipe: Recipe) -> str | None:
+    """What a recipe of shared weights has that is for the final training alone, with what is allowed."""
+    for name in FINAL_ONLY:
+        if value := getattr(recipe, name):
+            return f"{name}={value!r} must {'not be set' if isinstance(value, str) else 'be 0'}: it is for final"
+    return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from nas.devices import divided, everywhere
 from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
+from nas.training.distillation import Lesson, Teacher, answers, mixed
 from nas.training.driver import checkpoints, drive
 from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32, with_real_weights
 from nas.training.optimiser import Average, optimiser
@@ -32,7 +33,7 @@ from spaces.shared import decay_mask, put, select
 
 # What a step does not depend on, as `Program` has it.
 AT_ANY_PACE: dict[str, Any] = {"steps": 1, "learning_rate": 0.0, "min_learning_rate": 0.0, "schedule": "constant"}
-AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0, "real_weights": 0.0}
+AT_ANY_PACE |= {"warmup": 0.0, "checkpoint_seconds": 0.0, "real_weights": 0.0, "teacher": None}
 
 
 @struct.dataclass
@@ -55,6 +56,7 @@ class Program:
     kind: Any  # of the task: see `nas.tasks.kinds`
     scaling: Scaling
     shared: bool  # whether the weights hold all choices, of which each step trains those on its path
+    lesson: Lesson | None = None  # where there is a teacher
 
     def __post_init__(self):
         at_any_pace = dataclasses.replace(self.recipe, **AT_ANY_PACE)
@@ -77,14 +79,25 @@ def at_rest(learner: Any, values: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(
-    program: Program, state: TrainState, statistics, data, indices: Int[Array, "n"], path, rate, key, step, drop=0.0
+    program: Program,
+    state: TrainState,
+    statistics,
+    data,
+    indices: Int[Array, "n"],
+    path,
+    rate,
+    key,
+    step,
+    drop=0.0,
+    held=(),
 ) -> tuple[TrainState, Array]:
     """One step of the optimiser. With shared weights, whatever is off the path keeps its bits.
 
-    `rate` is the learning rate and `drop` the probability with which operations of cells are left out.
+    `rate` is the learning rate and `drop` the probability with which operations of cells are left out; `held` are the
+    weights and statistics of a teacher.
     """
     chosen = select(state, path) if program.shared else state
-    loss = loss_of(program, statistics, data, indices, key, step, drop)
+    loss = loss_of(program, statistics, data, indices, key, step, drop, held)
     value, gradient = jax.value_and_grad(loss)(chosen.weights, path)
     new = descend(program, chosen, gradient, path, rate)
     return (put(state, new, path) if program.shared else new), value
@@ -94,29 +107,42 @@ def augmentation(recipe: Recipe) -> Augment:
     return Augment(**{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Augment)})
 
 
-def loss_of(program: Program, statistics, data, indices, key, step, drop=0.0) -> Callable[[nnx.State, Any], Array]:
+def loss_of(
+    program: Program, statistics, data, indices, key, step, drop=0.0, held=()
+) -> Callable[[nnx.State, Any], Array]:
     """The loss of a step's images, augmented, as a function of the weights and the path."""
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
     images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
     targets = program.kind.targets(data[1][indices], recipe.label_smoothing)
     images, targets = program.kind.augmented(augmentation(recipe), images, targets, key_augment)
+    measured = _measured(program, images, targets, held)
     images = images.astype(PRECISIONS[recipe.precision])
 
     def loss(weights, path) -> Array:
         logits, _ = forward(program.graph, weights, statistics, images, path, train=True, key=key_dropout)
-        return program.kind.loss(logits, targets)
+        return measured(logits)
 
     def loss_in_cells(weights, path) -> Array:
         network: Any = nnx.merge(program.graph.definition, weights, statistics, copy=True)
         dropped = {"drop_path": drop} if recipe.drop_path else {}
         outputs = in_float32(network(images, path, train=True, key=key_dropout, **dropped))
         if not recipe.auxiliary:
-            return program.kind.loss(outputs, targets)
-        first, second = (program.kind.loss(each, targets) for each in outputs)
-        return first + recipe.auxiliary * second
+            return measured(outputs)
+        first, second = outputs  # of which the teacher has the first
+        return measured(first) + recipe.auxiliary * program.kind.loss(second, targets)
 
     return loss_in_cells if recipe.drop_path or recipe.auxiliary else loss
+
+
+def _measured(program: Program, images: Array, targets: Array, held: Any) -> Callable[[Any], Array]:
+    """The loss of outputs for these images, in float32: with a teacher that of its answers too."""
+    kind, lesson = program.kind, program.lesson
+    if lesson is None:
+        return lambda outputs: kind.loss(outputs, targets)
+    taught = answers(lesson, held, images, program.scaling, PRECISIONS[program.recipe.precision])
+    imitated = functools.partial(kind.imitated, taught=taught, temperature=lesson.temperature)
+    return lambda outputs: mixed(lesson, kind.loss(outputs, targets), imitated(outputs))
 
 
 def descend(program: Program, state: TrainState, gradient: nnx.State, path, rate) -> TrainState:
@@ -144,6 +170,7 @@ def fit(
     saved: Path | None = None,
     note: dict | None = None,
     purpose: int | None = None,
+    teacher: Teacher | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
     """The trained weights; with `ema`, their average.
@@ -151,15 +178,21 @@ def fit(
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
     that file, with `note`; a file that is there is gone on from, if its note is the same. `purpose` is the address of
-    its random numbers, see `nas.streams`. `on_step` hears the loss now and then.
+    its random numbers, see `nas.streams`. `teacher` is the network that the recipe names. `on_step` hears the loss now
+    and then.
     """
     data = task.train if data is None else data
-    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None)
+    assert (teacher is None) == (recipe.teacher is None)
+    lesson, held, of_whom = None, (), {}
+    if teacher is not None:
+        lesson, held = teacher.lesson(recipe.teacher_weight, recipe.temperature), teacher.held
+        of_whom = {"teacher": teacher.digest}
+    program = Program(graph, recipe, task.kind, (task.mean, task.std), shared=paths is not None, lesson=lesson)
     first, real_steps = program, round(recipe.real_weights * recipe.steps)
     if real_steps:
         first = dataclasses.replace(program, graph=with_real_weights(graph, weights, statistics))
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
-    kept = checkpoints(saved, note, recipe, task, seed, paths=digest)
+    kept = checkpoints(saved, note, recipe, task, seed, paths=digest, **of_whom)
     state, start = kept.begin(program.begin(weights))
     arrays, statistics = data.on_device, everywhere(statistics)
     if purpose is None:
@@ -169,7 +202,7 @@ def fit(
     def take(state: TrainState, step: int) -> tuple[TrainState, Array]:
         where = path if paths is None else paths[step]
         indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
-        pace = rates[step], key, step, drops[step]
+        pace = rates[step], key, step, drops[step], held
         return train_step(first if step < real_steps else program, state, statistics, arrays, indices, where, *pace)
 
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"

@@ -29,6 +29,7 @@ class Kind:
     allowed: ClassVar[str]  # the labels that it takes, in words
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # its defaults, where they are not those of all kinds
     finds: ClassVar[bool] = False  # objects in images: then it has `found`, and answers are boxes
+    imitates: ClassVar[bool] = False  # whether networks can learn from a teacher: then it has `imitated`
     # What ends a network: called with the shapes `(height, width, channels)` of the maps of its stages, the finest
     # first, and a generator, it gives a module that is called with these maps and `train`. None where the classifier
     # of the space ends it; else `outputs` is 0, and spaces have none.
@@ -89,6 +90,11 @@ class Kind:
 
     def loss(self, outputs: Any, targets: Array) -> Float[Array, ""]:
         """In single precision, the mean over the batch."""
+        ...
+
+    def imitated(self, outputs: Any, taught: Any, temperature: float) -> Float[Array, ""]:
+        """How far outputs are from those of a teacher for the same images, the mean over the batch: see
+        `nas.training.distillation`."""
         ...
 
     def judged(self, outputs: Any, labels: Any, counted: Any) -> Any:

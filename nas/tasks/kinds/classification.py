@@ -18,6 +18,7 @@ class Classification(Kind):
     num_classes: int
 
     metric: ClassVar[str] = "error"
+    imitates: ClassVar[bool] = True
     allowed: ClassVar[str] = "integers [n]"
     head: ClassVar[None] = None
 
@@ -61,6 +62,11 @@ class Classification(Kind):
 
     def loss(self, outputs: Float[Array, "n classes"], targets: Float[Array, "n classes"]) -> Float[Array, ""]:
         return cross_entropy(outputs, targets)
+
+    def imitated(
+        self, outputs: Float[Array, "n classes"], taught: Float[Array, "n classes"], temperature: float
+    ) -> Float[Array, ""]:
+        return divergence(outputs, taught, temperature)
 
     def misses(self, outputs: Float[Array, "n classes"], labels: Array) -> Float[Array, "n"]:
         return (outputs.argmax(1) != labels).astype(jnp.float32)
@@ -109,3 +115,11 @@ def smooth(labels: Float[Array, "n k"], amount: float) -> Float[Array, "n k"]:
 def cross_entropy(logits: Float[Array, "n k"], labels: Float[Array, "n k"]) -> Float[Array, ""]:
     """The mean over the batch, in single precision whatever the logits are."""
     return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=1))
+
+
+def divergence(logits: Float[Array, "n k"], taught: Float[Array, "n k"], temperature: float) -> Float[Array, ""]:
+    """T^2 KL(softmax(taught / T) || softmax(logits / T)), the mean over the batch, in single precision: its gradient by
+    the logits is about as large at every temperature T (Hinton et al., 2015. https://arxiv.org/abs/1503.02531)."""
+    softened = (jax.nn.log_softmax(each.astype(jnp.float32) / temperature) for each in (logits, taught))
+    student, teacher = softened
+    return temperature**2 * jnp.mean(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=1))

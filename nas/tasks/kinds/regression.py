@@ -26,6 +26,7 @@ class Regression(Kind):
     scale: float
 
     metric: ClassVar[str] = "rmse"
+    imitates: ClassVar[bool] = True
     allowed: ClassVar[str] = "floats [n]"
     head: ClassVar[None] = None
 
@@ -82,6 +83,13 @@ class Regression(Kind):
 
     def loss(self, outputs: Float[Array, "n 1"], targets: Float[Array, "n 1"]) -> Float[Array, ""]:
         return jnp.mean((outputs.astype(jnp.float32) - targets) ** 2)
+
+    def imitated(
+        self, outputs: Float[Array, "n 1"], taught: Float[Array, "n 1"], temperature: float
+    ) -> Float[Array, ""]:
+        """The mean squared error to the teacher's numbers, which have no temperature."""
+        del temperature
+        return self.loss(outputs, taught)
 
     def misses(self, outputs: Float[Array, "n 1"], labels: Array) -> Float[Array, "n"]:
         return (outputs[:, 0] * self.scale + self.mean - labels) ** 2
