@@ -5,17 +5,19 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.config import Config
 from nas.errors import UsageError
 from nas.saved import checkpoint
-from nas.saved.networks import WEIGHTS, Exported, export, load
 from nas.store.sql import Store
 from nas.tasks import kinds
 from nas.tasks.base import Task
 from nas.training.distillation import Teacher
 from nas.training.net import flatten, split
+
+if TYPE_CHECKING:
+    from nas.saved.networks import Exported
 
 
 def is_folder(name: str) -> bool:
@@ -41,6 +43,8 @@ def teacher_of(settings: Config, task: Task, digest: str | None) -> Teacher | No
         return None
     if not task.kind.imitates:
         raise UsageError(f"final.teacher={name!r} is for classes and numbers: task={settings.task!r} has objects")
+    from nas.saved.networks import WEIGHTS, load
+
     with _named(name), tempfile.TemporaryDirectory() as scratch:
         folder = Path(name) if is_folder(name) else Path(scratch)
         if not is_folder(name):
@@ -58,6 +62,8 @@ def teacher_of(settings: Config, task: Task, digest: str | None) -> Teacher | No
 
 def _fetch(url: str, architecture: str, digest: str | None, folder: Path) -> None:
     """The newest weights of an architecture, or those of this digest where there are such."""
+    from nas.saved.networks import export
+
     with Store(url) as store:
         runs = {run.id: run for run in store.all_runs()}
         files = store.artifacts(None, architecture, "weights")
@@ -65,7 +71,7 @@ def _fetch(url: str, architecture: str, digest: str | None, folder: Path) -> Non
         export(store, architecture, folder, same[-1] if same else None)
 
 
-def _check(teacher: Exported, task: Task) -> None:
+def _check(teacher: "Exported", task: Task) -> None:
     """Raises UsageError for a teacher whose images or answers are not those of the task."""
     space = teacher.space
     given = {name: getattr(space, name) for name in ("image_size", "image_channels")}
