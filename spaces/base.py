@@ -224,11 +224,21 @@ LEAST = 1e-30  # of what costs are divided by: a limit may be 0
 
 def smallest(space: Space, limits: Limits) -> np.ndarray:
     """The encoding whose largest ratio of cost to limit is least; by coordinate descent where the space is too large
-    to look at all of it, which is exact for additive costs."""
+    to look at all of it, which is exact for additive costs. A cost that is the largest of several parts does not fall
+    while one of them is changed and another is as large: so there is a second descent, from the best of the rows that
+    make the same choice everywhere."""
     rows = every(space)
     if rows is not None:
         return rows[int(_nearest(space, limits, jnp.asarray(rows)))]
-    row, found = np.zeros(len(space.cardinalities), np.int32), np.zeros(0)
+    most = np.asarray(space.cardinalities, np.int32)
+    alike = np.minimum(np.arange(most.max(), dtype=np.int32)[:, None], most[None] - 1)
+    best = alike[int(_nearest(space, limits, jnp.asarray(alike)))]
+    ends = np.stack([_descended(space, limits, row) for row in (alike[0], best)])
+    return ends[int(_nearest(space, limits, jnp.asarray(ends)))]
+
+
+def _descended(space: Space, limits: Limits, row: np.ndarray) -> np.ndarray:
+    found = np.zeros(0)
     while not np.array_equal(row, found):
         found, row = row, np.asarray(_nearest_beside(space, limits, jnp.asarray(row)))
     return row

@@ -12,8 +12,8 @@ import itertools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from spaces import memory
 from spaces.abilities import Decision, Drawing, Mixing
 from spaces.base import Encodings, additive_costs
 from spaces.layers import BatchNorm, Conv, Depthwise, Pointwise, generator, stages
 from spaces.precision import widened
 from spaces.shared import is_mixture
+from spaces.shuffle_blocks import KERNELS, Layer, Shape
 from spaces.shuffle_drawing import Stage, chained, halved
 from spaces.single_path import Around, Choice, directly
 
-KERNELS = (3, 5, 7)  # choices 0, 1, 2: shuffle blocks of these kernel sizes
-XCEPTION = 3
 OPS = (*(f"k{k}" for k in KERNELS), "xception")
 CHOICES = len(OPS)
 WORD = re.compile(r"-?[0-9]{1,9}")  # of a description
@@ -126,8 +126,10 @@ class ShuffleNet:
         return chained(words, stages, (image, stem), head)
 
     def cost(self, encodings: Encodings) -> dict[str, Float[Array, "n"]]:
-        """Multiply-adds of one image, and parameters with affine normalisation and a classifier without bias."""
-        return additive_costs(*self._costs(), encodings)
+        """Multiply-adds of one image, parameters with affine normalisation and a classifier without bias, and of whole
+        networks the memory that they take in int8: see `spaces.memory`."""
+        own = additive_costs(*self._costs(), encodings)
+        return own | ({"peak_activation_bytes": memory.peak(self, encodings)} if self.num_classes else {})
 
     def mixing(self) -> Mixing:
         """An edge a block, an operation a choice, as in FBNet (Wu et al., 2019, https://arxiv.org/abs/1812.03443) and
@@ -151,7 +153,7 @@ class ShuffleNet:
             raise ValueError(f"partial={partial} must divide half of all widths={self.widths}")
         draw = generator(key)
         blocks, decision = [], 0
-        for shape, group in itertools.groupby(self._shapes(partial)):
+        for shape, group in itertools.groupby(self.shapes(partial)):
             count = len(list(group))
             branches = [[Branch(shape.layers(c), draw, affine) for c in range(CHOICES)] for _ in range(count)]
             blocks.append(Choice(range(decision, decision + count), branches, shape.around))
@@ -164,7 +166,7 @@ class ShuffleNet:
     def pruned(self, supernet: "Body", encoding: np.ndarray) -> "Body":
         return prune(supernet, encoding)
 
-    def _shapes(self, partial: int = 1) -> Iterator["Shape"]:
+    def shapes(self, partial: int = 1) -> Iterator[Shape]:
         width, size = self.stem_width, -(-self.image_size // self.stem_stride)
         for blocks, wide, first_stride in zip(self.blocks, self.widths, self.strides, strict=True):
             for stride in (first_stride,) + (1,) * (blocks - 1):
@@ -173,66 +175,24 @@ class ShuffleNet:
 
     def _costs(self) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """What every architecture pays, and what each (decision, choice) adds."""
-        rows = [[shape.cost(choice) for choice in range(CHOICES)] for shape in self._shapes()]
+        rows = [[shape.cost(choice) for choice in range(CHOICES)] for shape in self.shapes()]
         macs_and_params = np.moveaxis(np.array(rows, np.int64), 2, 0)
         table = {"macs": macs_and_params[0], "params": macs_and_params[1]}
         stem = 9 * self.image_channels * self.stem_width
         last = self.widths[-1] * self.last_width if self.num_classes else 0
         head = self.last_width * self.num_classes
         norms = 2 * (self.stem_width + (self.last_width if self.num_classes else 0))
-        sizes = [shape.size for shape in self._shapes()]
-        end = -(-sizes[-1] // (self.strides[-1] if self.blocks[-1] == 1 else 1))
-        macs = stem * sizes[0] ** 2 + last * end**2 + head
-        return {"macs": macs, "params": stem + last + head + norms}, table
-
-
-class Layer(NamedTuple):
-    """A convolution and its normalisation: pointwise (followed by ReLU) where k is 1, else depthwise (not)."""
-
-    k: int
-    width_in: int
-    width_out: int
-    stride: int = 1
-
-
-class Shape(NamedTuple):
-    """What the choices of one block have in common."""
-
-    width_in: int
-    width_out: int
-    stride: int
-    size: int  # pixels of a side, before the block
-    parts: int = 2  # a block of stride 1 transforms one channel in so many
+        macs = stem * next(self.shapes()).size ** 2 + last * self.end**2 + head
+        fixed = {"macs": macs, "params": stem + last + head + norms}
+        if self.num_classes:
+            fixed["weights_bytes"], table["weights_bytes"] = memory.weights(self)
+        return fixed, table
 
     @property
-    def around(self) -> Around:
-        return directly if self.stride > 1 else Through(self.parts)
-
-    def layers(self, choice: int) -> tuple[list[Layer], list[Layer]]:
-        """The main branch and, where the resolution changes, the projection branch."""
-        wide = self.width_in if self.stride > 1 else self.width_in // self.parts
-        mid, out = (self.width_out // 2, self.width_out - wide) if self.stride > 1 else (wide, wide)
-        if choice == XCEPTION:
-            k = 3
-            main = [Layer(3, wide, wide, self.stride), Layer(1, wide, mid), Layer(3, mid, mid)]
-            main += [Layer(1, mid, mid), Layer(3, mid, mid), Layer(1, mid, out)]
-        else:
-            k = KERNELS[choice]
-            main = [Layer(1, wide, mid), Layer(k, mid, mid, self.stride), Layer(1, mid, out)]
-        projection = [Layer(k, wide, wide, self.stride), Layer(1, wide, wide)] if self.stride > 1 else []
-        return main, projection
-
-    def cost(self, choice: int) -> tuple[int, int]:
-        """Multiply-adds and parameters."""
-        macs = params = 0
-        for layers in self.layers(choice):
-            size = self.size
-            for layer in layers:
-                size = -(-size // layer.stride)
-                weights = layer.width_in * (layer.width_out if layer.k == 1 else layer.k**2)
-                macs += weights * size**2
-                params += weights + 2 * layer.width_out
-        return macs, params
+    def end(self) -> int:
+        """Pixels of a side, after the blocks."""
+        *_, last = self.shapes()
+        return -(-last.size // last.stride)
 
 
 class Branch(nnx.Module):
@@ -262,19 +222,6 @@ class ConvNorm(nnx.Module):
     def __call__(self, x: Array, train: bool) -> Array:
         y = self.norm(self.conv(x), train)
         return jax.nn.relu(y) if self.pointwise else y
-
-
-@dataclasses.dataclass(frozen=True)
-class Through:
-    """A block of stride 1: of so many channels in a row the last goes through the branch, the others pass by. Of two,
-    the even channels pass by and the odd ones go through."""
-
-    parts: int
-
-    def __call__(self, x: Array, branch: Callable[[Array], Array]) -> Array:
-        groups = x.reshape(*x.shape[:-1], -1, self.parts)
-        passing = [groups[..., i] for i in range(self.parts - 1)]
-        return jnp.concatenate([*passing, branch(groups[..., -1])], axis=-1)
 
 
 class Block(nnx.Module):

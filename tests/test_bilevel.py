@@ -43,8 +43,8 @@ from spaces.darts import _in_part as in_part
 from spaces.nasbench201 import PRESETS as NASBENCH201
 from spaces.nasbench201 import NasBench201
 from spaces.shared import OneHot
+from spaces.shuffle_blocks import Through
 from spaces.shufflenet import PRESETS as SHUFFLENET
-from spaces.shufflenet import Through
 from strategies import GRADIENT_STRATEGIES, RECIPES, STRATEGIES, strategy_class
 from strategies.base import GradientStrategy
 from strategies.differentiable import Differentiable, Logits, fair_darts, gumbel_darts

@@ -54,7 +54,7 @@ def test_an_evaluation_depends_on_the_encoding_alone(evaluator):
 
 def test_a_score_is_a_share_and_comes_with_the_costs(evaluator):
     metrics = evaluator((0, 1, 2, 3), 0, 0).metrics
-    assert metrics.keys() == {"error", "macs", "params"}
+    assert metrics.keys() == {"error", "macs", "params", "weights_bytes", "peak_activation_bytes"}
     assert 0 <= metrics["error"] <= 1
     assert (metrics["error"] * len(evaluator.task.valid)).is_integer()
     assert metrics["params"] == MINI.cost(jnp.array([[0, 1, 2, 3]], jnp.int32))["params"][0]
