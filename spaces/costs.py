@@ -8,7 +8,7 @@ that can be traced by JAX runs within its programs; any other is called from the
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,16 @@ from spaces.abilities import Mixable, map_kinds
 from spaces.base import Encodings
 from spaces.exits import of_all_exits
 
+
+@runtime_checkable
+class Summed(Protocol):
+    """A cost whose numbers are sums over the edges of mixtures, which gradient strategies then weigh too."""
+
+    def mixed(self, space: Any) -> dict[str, tuple[float, np.ndarray]]:
+        """By name what all architectures pay, and what operations add: see `spaces.abilities.Mixing`."""
+        ...
+
+
 LONGEST = 100  # letters of a name
 Cost = Callable[[Any, Any], Any]
 
@@ -28,7 +38,7 @@ def with_cost(space: Any, cost: Cost) -> Any:
 
     It is the same space otherwise, of a class that inherits from its own. Raises ValueError for what is no cost.
     """
-    return _kind(type(space), cost)(**_fields(space))
+    return _kind(type(space), cost, isinstance(space, Mixable) and isinstance(cost, Summed))(**_fields(space))
 
 
 def with_head(space: Any, head: Mapping[str, tuple[int, ...]]) -> Any:
@@ -79,7 +89,7 @@ def _fields(space: Any) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=64)  # equal spaces are of one class
-def _kind(kind: type, cost: Cost) -> type:
+def _kind(kind: type, cost: Any, mixes: bool) -> type:
     def more(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
         own, added = kind.cost(self, encodings), _costs(self, cost, encodings)  # pyright: ignore
         for name in added:
@@ -87,11 +97,16 @@ def _kind(kind: type, cost: Cost) -> type:
                 raise ValueError(f"cost {name!r} is one of the space already; give it another name")
         return {**own, **added}
 
+    def mixing(self: Any) -> Any:
+        own = kind.mixing(self)  # pyright: ignore
+        return own._replace(costs={**own.costs, **cost.mixed(self)})
+
     def reduced(self: Any) -> tuple:
         """For another process, which has no such class yet."""
         return with_cost, (kind(**_fields(self)), cost)
 
-    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **_names(kind)})
+    mixed = {"mixing": mixing} if mixes else {}
+    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **mixed, **_names(kind)})
 
 
 def _costs(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:

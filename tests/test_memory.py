@@ -83,9 +83,11 @@ def test_memory_is_that_of_the_built_network(space, key):
 
 
 def test_published_size_by_hand():
-    """The first block of DetNAS-300M at 224 pixels halves 112 x 112 maps of 16 channels. A kernel of 3 widens them to 32
-    before, which with what is read and the halved ones is the most. Xception halves them first; its last layer, from 32
-    to 48 channels, needs most."""
+    """The first block of DetNAS-300M at 224 pixels halves 112 x 112 maps of 16 channels.
+
+    A kernel of 3 widens them to 32 before, which with what is read and the halved ones is the most. Xception halves
+    them first; its last layer, from 32 to 48 channels, needs most.
+    """
     space = PRESETS["small"]
     rows = np.zeros((2, 20), np.int32)
     rows[1] = 3

@@ -240,9 +240,14 @@ def to_data(config: Config, given: Data) -> Data:
         data["pretrain"] = lasting_task(config.pretrain)
     if config.cost is not None:
         data["cost"] = registry.lasting(config.cost)
-    if config.data_dir is not None:
-        data["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
+    for name in ("data_dir", "latency"):
+        if data[name] is not None:
+            data[name] = _absolute(data[name])
     return data
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def check_kept(config: Config, given: Data) -> None:
@@ -269,6 +274,8 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
     if part == "cost":
         return isinstance(given, str) and registry.lasting(given) == stored.get("cost")
+    if part == "latency":
+        return isinstance(given, str) and _absolute(given) == stored.get("latency")
     if part == "pretrain":
         return isinstance(given, str) and stored.get("pretrain") in (given, lasting_task(given))
     if part not in (*PARTS, "task"):

@@ -75,6 +75,8 @@ class Config:
     cost: str | None = None
     """A cost of your own, for limits and objectives: FILE.py:FUNCTION or MODULE:FUNCTION, called with the space and
     encodings."""
+    latency: str | None = None
+    """A table that `nas latency measure` wrote of this space: latency_ms is then a cost, for limits and objectives."""
     trials: int = 200
     """Architectures to evaluate."""
     epochs: int = 50

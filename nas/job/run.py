@@ -156,6 +156,7 @@ def _begun(
                 "space": fingerprint(subject.named),
                 "architectures": described(config.names(given)["space"], subject.named),
                 "start": learning.digest,
+                "latency": subject.timed,
                 "teacher": None if subject.teacher is None else subject.teacher.digest,
                 "scores": scores,
                 "code": code,
@@ -175,6 +176,8 @@ def _begun(
         raise UsageError(f"space={run.space!r} has other architectures than when {run.name} began")
     if run.config.get("task") != subject.fingerprint:
         raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
+    if run.config.get("latency") != subject.timed:
+        raise UsageError(f"latency={settings.latency!r} holds other times than when {run.name} began")
     if run.config.get("pretrain") != _data_before(subject):
         raise UsageError(f"pretrain={settings.pretrain!r} has other images or labels than when {run.name} began")
     begun = run.config.get("code", code)  # which earlier versions did not note

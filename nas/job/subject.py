@@ -6,7 +6,7 @@ All that can be wrong with it is said before anything is stored.
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from nas.job.pretraining import check_pretraining, pretraining_of
 from nas.job.teacher import teacher_of
 from nas.metrics import inner, outer
 from nas.report import command_lines
+from nas.saved import latencies
 from nas.saved.predictor_jobs import opened
 from nas.store.query import IDENTITY
 from nas.streams import SAMPLE, stream
@@ -63,6 +64,7 @@ class Subject:
     metric: str  # what the task has minimised, such as error
     pretraining: Pretraining | None = None  # of the bodies of detectors
     teacher: Teacher | None = None  # of what is trained by the recipe `final`
+    timed: str | None = None  # the digest of the table of latencies
     measured: Limits = ()  # what keeps a search to the rows of a table that were measured
 
     @property
@@ -78,7 +80,8 @@ def load_subject(settings: Config, space_name: str, taught: str | None = None) -
     if table is not None:
         return _on_table(settings, table)
     task = load_task(settings)
-    space = _priced(settings, _ended(bind(settings.space, task), task))
+    space, timed = _timed(settings, _ended(bind(settings.space, task), task))
+    space = _priced(settings, space)
     check_recipe(space, settings.final)
     if (said := misplaced(settings.training)) is not None:
         raise UsageError(f"training.{said}")
@@ -87,7 +90,7 @@ def load_subject(settings: Config, space_name: str, taught: str | None = None) -
     how = scores, Final(), task.kind.metric
     before = pretraining_of(settings, space, task)
     teacher = teacher_of(settings, task, taught)
-    return Subject(space, space, task, task.fingerprint(), *how, pretraining=before, teacher=teacher)
+    return Subject(space, space, task, task.fingerprint(), *how, pretraining=before, teacher=teacher, timed=timed)
 
 
 def _check_apart(settings: Config, space: Space, metrics: Sequence[str]) -> None:
@@ -107,6 +110,8 @@ def _on_table(settings: Config, table: Table) -> Subject:
     check_skips(settings.task, settings.skip_invalid)
     if settings.cost is not None:
         raise UsageError(f"cost={settings.cost!r} {said}")
+    if settings.latency is not None:
+        raise UsageError(f"latency={settings.latency!r} {said}")
     if settings.final.teacher is not None:
         raise UsageError(f"final.teacher={settings.final.teacher!r} {said}")
     if settings.evaluator != Supernet():  # the default
@@ -139,12 +144,17 @@ def bind(space: Any, task: Task) -> Space:
     """The space with the input and output of the task, as far as it has fields for them. Raises UsageError for a task
     that is none for the space."""
     shape = {name: getattr(task, name) for name in ("image_size", "image_channels", "num_classes")}
-    own = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
-    parts = {name: bind(part, task) for name, part in own.items()} if isinstance(space, Product) else {}
     try:
-        return dataclasses.replace(space, **parts, **{name: size for name, size in shape.items() if name in own})
+        return with_shape(space, shape)
     except ValueError as error:
         raise UsageError(f"task={task.name!r} is none for this space: {error}") from error
+
+
+def with_shape(space: Any, shape: Mapping[str, int]) -> Any:
+    """The space, and of a product each part, with these fields as far as it has them. Raises ValueError."""
+    own = {field.name: getattr(space, field.name) for field in dataclasses.fields(space) if field.init}
+    parts = {name: with_shape(part, shape) for name, part in own.items()} if isinstance(space, Product) else {}
+    return dataclasses.replace(space, **parts, **{name: size for name, size in shape.items() if name in own})
 
 
 def _ended(space: Any, task: Task) -> Space:
@@ -153,6 +163,14 @@ def _ended(space: Any, task: Task) -> Space:
         return space  # of no networks: a user's own code evaluates it
     head = head_costs(space, task.kind)
     return with_head(space, head) if head else space
+
+
+def _timed(settings: Config, space: Space) -> tuple[Space, str | None]:
+    """The space with the latency of a device as a cost, and the digest of its table. Raises UsageError."""
+    if settings.latency is None:
+        return space, None
+    latency, digest = latencies.read(settings.latency, space)
+    return with_cost(space, latency), digest
 
 
 def _priced(settings: Config, space: Space) -> Space:

@@ -17,7 +17,7 @@ from nas.store.query import Row
 FORMATS = ("table", "json", "csv")
 SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
 FILES = ("run", "kind", "path", "sha256")
-COUNTS = ("macs", "params", "flops", "bops", "ops", "bits")
+COUNTS = ("macs", "params", "flops", "bops", "ops", "bits", "bytes")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = (
@@ -220,6 +220,8 @@ def number(name: str, value: Any) -> str:
             if value >= size:
                 return f"{value / size:.2f}{unit}"
         return f"{value:.0f}"
+    if name.endswith("_ms") and abs(value) < 10:
+        return f"{value:.3g}"
     if name.endswith("seconds") or name.endswith("_ms"):
         return f"{value:.1f}"
     return str(value) if isinstance(value, int) else f"{value:.4g}"

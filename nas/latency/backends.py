@@ -1,0 +1,48 @@
+"""What runs a network on a device: a file of the network, or the program that XLA makes of it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nas.errors import UsageError, unknown
+from nas.latency.timing import Program
+
+DEVICES = ("cpu", "gpu")
+
+
+def device(name: str) -> Any:
+    """The first device of this machine of that name. Raises UsageError where there is none."""
+    if name not in DEVICES:
+        raise unknown("device", name, DEVICES)
+    try:
+        return jax.devices(name)[0]
+    except RuntimeError as error:
+        raise UsageError(f"device={name!r} is not on this machine, or JAX has no plugin for it; cpu is") from error
+
+
+def by_jax(network: nnx.Module, images: np.ndarray, where: Any) -> Program:
+    """Compiled alone, as an exported network is. Its weights are arguments: nothing is computed before."""
+    definition, state = nnx.split(network)
+    state, images = jax.device_put((state, images), where)
+    program = jax.jit(functools.partial(_forward, definition)).lower(state, images).compile()
+    return lambda: jax.block_until_ready(program(state, images))
+
+
+def _forward(definition: nnx.GraphDef, state: Any, images: Any) -> Any:
+    network: Any = nnx.merge(definition, state)
+    return network(images, (), train=False)
+
+
+# Another one is a line: it gets a network, images as they are in float32, and the device.
+BACKENDS: dict[str, Callable[[nnx.Module, np.ndarray, Any], Program]] = {"jax": by_jax}
+
+
+def backend(name: str) -> Callable[[nnx.Module, np.ndarray, Any], Program]:
+    """Raises UsageError for one that is not known."""
+    if name not in BACKENDS:
+        raise unknown("backend", name, BACKENDS)
+    return BACKENDS[name]
