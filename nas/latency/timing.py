@@ -2,7 +2,8 @@
 
 Programs take turns: a round calls each of them a few times, in an order of its own, and keeps the least. Of all rounds
 it is the median. So what slows the machine down for a while slows all programs alike. With one thread of a CPU it is
-the time in which the core was at work for them: another program on the same core adds none. Elsewhere it is the clock's.
+the time in which the core was at work for them, to which another program on the same core adds nothing. Elsewhere it is
+the clock's.
 """
 
 import time
