@@ -275,6 +275,7 @@ def measured_here(tmp_path, *words: str) -> int:
         (["--batch", "x"], "argument --batch: 'x' must be a valid integer"),
         (["--spice.cells", "2"], "flag='--spice.cells'"),
         (["--trials", "5"], "trials='5' cannot be set: the networks are those of a space alone"),
+        (["--resume", "x"], "resume='x' is for run_search.py"),
         (["--backend", "onnx"], "backend='onnx' is not one of jax"),
         (["--threads", "100000"], "threads=100000 must lie in 1.."),
         (["--device", "gpu", "--threads", "1"], "threads=1 cannot be set: it is for --device cpu, on Linux"),

@@ -28,7 +28,9 @@ def main(argv: Sequence[str]) -> str:
 def _measure(options: argparse.Namespace, rest: Sequence[str]) -> str:
     check_target(f"out={str(options.out)!r}", options.out)  # not only after the minutes that measuring takes
     _keep_to(options.device, options.threads)
-    data, _ = config.parse(rest, space=options.space)
+    data, resume = config.parse(rest, space=options.space)
+    if resume is not None:
+        raise UsageError(f"resume={resume!r} is for run_search.py: a measurement begins anew")
     if odd := sorted(data.keys() - {"space"}):
         raise UsageError(f"{odd[0]}={data[odd[0]]!r} cannot be set: the networks are those of a space alone")
 
@@ -66,7 +68,12 @@ def _sized(space: Any, options: argparse.Namespace, with_shape: Any) -> Any:
 
 
 def _keep_to(device: str, threads: int | None) -> None:
-    """Gives this process so many cores, before JAX asks how many there are. Raises UsageError where it cannot be."""
+    """Gives this process the device and so many cores, before JAX asks what there is: layers have a form for CPUs.
+    Raises UsageError where it cannot be."""
+    if device == "cpu":
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
     if threads is None:
         return
     if not hasattr(os, "sched_setaffinity") or device != "cpu":
