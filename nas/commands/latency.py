@@ -119,7 +119,7 @@ def _parser() -> config.Parser:
     added.add_argument("--networks", metavar="N", type=whole, default=60, help=fit)
     added.add_argument("--checked", metavar="N", type=whole, default=30, help="others to check (default: %(default)s)")
     repeats = "how often all are timed, in turns (default: %(default)s)"
-    added.add_argument("--repeats", metavar="N", type=whole, default=20, help=repeats)
+    added.add_argument("--repeats", metavar="N", type=whole, default=50, help=repeats)
     added.add_argument("--seed", metavar="N", type=whole, default=0, help="of the networks (default: %(default)s)")
     added.add_argument("--out", metavar="FILE", type=place, required=True, help="the table to write, a JSON")
     form = "|".join(output.FORMATS)

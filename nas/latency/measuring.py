@@ -38,7 +38,7 @@ class Plan:
     threads: int | None = None  # those that the process has been given, None for all
     networks: int = 60  # to fit on
     checked: int = 30  # others, to check against
-    repeats: int = 20  # rounds
+    repeats: int = 50  # rounds
     seed: int = 0
 
     def __post_init__(self):
