@@ -129,10 +129,10 @@ OWN: dict[str, tuple[str, str]] = {
     "compare": ("Strategies side by side on a table, over many seeds.", "nas.commands.compare:main"),
     "table": ("Tables of measurements: read published ones, build your own.", "nas.commands.tables:main"),
     "predictors": ("What was learned from runs: fit, measure, score, hand on.", "nas.commands.predictors:main"),
+    "latency": ("What networks take on this machine, as a cost of searches.", "nas.commands.latency:main"),
     "retrain": ("Train an architecture from scratch, in a network of any size.", "nas.commands.retrain:main"),
     "export": ("Write the network of an architecture to a directory.", "nas.commands.export:main"),
     "predict": ("The classes of images, by a network that was trained.", "nas.commands.predict:main"),
-    "latency": ("What networks take on this machine, as a cost of searches.", "nas.commands.latency:main"),
     "detect": ("Find objects in photos, by a detector that was trained.", "nas.commands.detect:main"),
     "evaluate": ("How good a trained network is on data that have answers.", "nas.commands.evaluate:main"),
 }
