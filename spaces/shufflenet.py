@@ -30,7 +30,7 @@ from spaces.precision import widened
 from spaces.shared import is_mixture
 from spaces.shuffle_blocks import KERNELS, Layer, Shape
 from spaces.shuffle_drawing import Stage, chained, halved
-from spaces.single_path import Around, Choice, directly
+from spaces.single_path import Around, Choice
 
 OPS = (*(f"k{k}" for k in KERNELS), "xception")
 CHOICES = len(OPS)

@@ -111,7 +111,7 @@ def test_plans_that_are_none_are_refused(fields, said):
 
 def test_what_no_machine_has_is_refused():
     assert refusal(backends.device, "tpu").startswith("device='tpu' is not one of cpu, gpu")
-    assert refusal(backends.backend, "jex") == "backend='jex' is not one of jax; did you mean 'jax'?"
+    assert refusal(backends.backend, "jex") == ("backend='jex' is not one of jax, onnxruntime; did you mean 'jax'?")
 
 
 # The measurement
@@ -276,7 +276,7 @@ def measured_here(tmp_path, *words: str) -> int:
         (["--spice.cells", "2"], "flag='--spice.cells'"),
         (["--trials", "5"], "trials='5' cannot be set: the networks are those of a space alone"),
         (["--resume", "x"], "resume='x' is for run_search.py"),
-        (["--backend", "onnx"], "backend='onnx' is not one of jax"),
+        (["--backend", "onxx"], "backend='onxx' is not one of jax, onnxruntime"),
         (["--threads", "100000"], "threads=100000 must lie in 1.."),
         (["--device", "gpu", "--threads", "1"], "threads=1 cannot be set: it is for --device cpu, on Linux"),
         (["--classes", "-1"], "classes=-1 must be at least 0"),
@@ -318,3 +318,14 @@ def test_a_search_is_limited_by_what_was_measured_and_goes_on_by_the_same_alone(
     (tmp_path / "my.json").write_text(json.dumps(data | {"fixed_ms": 0.5}))
     assert launch.main(["--resume", "it", *at]) == 2
     assert "holds other times than when it began" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_both_backends_run_the_network():
+    """What ONNX Runtime is timed with gives the answers of the network that JAX is timed with."""
+    pytest.importorskip("onnxruntime")
+    network = MINI.build(np.zeros(len(MINI.cardinalities), np.int32), jax.random.key(0))
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    run = backends.by_onnxruntime(network, images, jax.devices("cpu")[0])
+    expected = backends.by_jax(network, images, jax.devices("cpu")[0])()
+    np.testing.assert_allclose(np.asarray(run())[0], np.asarray(expected), rtol=1e-4)

@@ -113,7 +113,7 @@ def _parser() -> config.Parser:
     added.add_argument("--batch", metavar="N", type=whole, default=1, help="images at once (default: %(default)s)")
     threads = "cores of a CPU that it uses (default: all); of one, what counts is the time in which it is at work"
     added.add_argument("--threads", metavar="N", type=whole, help=threads)
-    backend = "what runs networks: jax (default: %(default)s)"
+    backend = "what runs networks: jax, or onnxruntime, with the file that nas export writes (default: %(default)s)"
     added.add_argument("--backend", metavar="NAME", default="jax", help=backend)
     fit = "to fit on, each of which is compiled (default: %(default)s)"
     added.add_argument("--networks", metavar="N", type=whole, default=60, help=fit)

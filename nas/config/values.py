@@ -196,7 +196,7 @@ BOUND = ("image_size", "image_channels", "num_classes", "num_objectives", "map_w
 # In which order the help shows the other fields, and under which headings.
 GROUPS = {
     "what is searched": ("space", "strategy", "task", "evaluator", "trials", "epochs", "time", "seed", "name"),
-    "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost"),
+    "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost", "latency"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),
     "where it runs": ("store", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),

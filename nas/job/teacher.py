@@ -62,7 +62,7 @@ def teacher_of(settings: Config, task: Task, digest: str | None) -> Teacher | No
 
 def _fetch(url: str, architecture: str, digest: str | None, folder: Path) -> None:
     """The newest weights of an architecture, or those of this digest where there are such."""
-    from nas.saved.networks import export
+    from nas.saved.exports import export
 
     with Store(url) as store:
         runs = {run.id: run for run in store.all_runs()}

@@ -1,6 +1,7 @@
 """What runs a network on a device: a file of the network, or the program that XLA makes of it."""
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from flax import nnx
 
 from nas.errors import UsageError, unknown
 from nas.latency.timing import Program
+from spaces.forms import plain
 
 DEVICES = ("cpu", "gpu")
 
@@ -37,8 +39,25 @@ def _forward(definition: nnx.GraphDef, state: Any, images: Any) -> Any:
     return network(images, (), train=False)
 
 
+def by_onnxruntime(network: nnx.Module, images: np.ndarray, where: Any) -> Program:
+    """As `nas export --format onnx` writes it, on as many cores as this process may use."""
+    from nas.saved.as_onnx import INPUT, converted, session
+
+    if where.platform != "cpu":
+        raise UsageError(f"backend='onnxruntime' is for device='cpu', not {where.platform!r}")
+    definition, state = nnx.split(network)
+    shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    with plain():
+        model = converted(functools.partial(_forward, definition, state), shape, ["outputs"])
+    runs = session(model.SerializeToString(), len(os.sched_getaffinity(0)))
+    return lambda: runs.run(None, {INPUT: images})
+
+
 # Another one is a line: it gets a network, images as they are in float32, and the device.
-BACKENDS: dict[str, Callable[[nnx.Module, np.ndarray, Any], Program]] = {"jax": by_jax}
+BACKENDS: dict[str, Callable[[nnx.Module, np.ndarray, Any], Program]] = {
+    "jax": by_jax,
+    "onnxruntime": by_onnxruntime,
+}
 
 
 def backend(name: str) -> Callable[[nnx.Module, np.ndarray, Any], Program]:

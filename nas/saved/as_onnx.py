@@ -8,7 +8,7 @@ have the names of the classes, what the images were, and how they became so.
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -69,7 +69,13 @@ def _fixed(made: Program, names: list[str]) -> Any:
 
 def _converted(made: Program, names: list[str], batch: str | int) -> Any:
     n = export.symbolic_shape(batch)[0] if isinstance(batch, str) else batch
-    images = jax.ShapeDtypeStruct((n, *made.shape), jnp.uint8)
+    return converted(made.plain, jax.ShapeDtypeStruct((n, *made.shape), jnp.uint8), names)
+
+
+def converted(function: Callable[[Any], Any], images: jax.ShapeDtypeStruct, names: list[str]) -> Any:
+    """A function of images as an ONNX model, whose outputs have these names. What jax2onnx raises is not caught.
+
+    Raises UsageError where it is not installed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         disabled = logging.root.manager.disable
@@ -77,7 +83,7 @@ def _converted(made: Program, names: list[str], batch: str | int) -> Any:
         try:
             from jax2onnx import to_onnx
 
-            return to_onnx(made.plain, inputs=[images], input_names=[INPUT], output_names=names, model_name="network")
+            return to_onnx(function, inputs=[images], input_names=[INPUT], output_names=names, model_name="network")
         except ImportError as error:
             raise missing() from error
         finally:
@@ -97,14 +103,21 @@ def _describe(proto: Any, metadata: Mapping[str, Any]) -> None:
         entry.key, entry.value = name, value if isinstance(value, str) else json.dumps(value)
 
 
-def _run(data: bytes, images: np.ndarray, batch: int | None) -> list[np.ndarray]:
+def session(data: bytes, threads: int | None = None) -> Any:
+    """What runs a model on the CPU. Raises UsageError where ONNX Runtime is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import onnxruntime
     except ImportError as error:
         raise missing() from error
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    size = batch or len(images)
-    parts = [session.run(None, {INPUT: images[i : i + size]}) for i in range(0, len(images), size)]
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _run(data: bytes, images: np.ndarray, batch: int | None) -> list[np.ndarray]:
+    runs, size = session(data), batch or len(images)
+    parts = [runs.run(None, {INPUT: images[i : i + size]}) for i in range(0, len(images), size)]
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
