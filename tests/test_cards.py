@@ -171,10 +171,18 @@ def test_a_run_without_shared_weights_says_so(inside, capsys):
             code_version="0",
             seed=0,
         )
+        assert "has trained nothing by itself yet" in refused(capsys, "export", "--run", run.name, "--out", "none")
         assert "is none of run=" in refused(capsys, "export", known, "--shared", "--run", run.name, "--out", "none")
         trial = store.trials(store.run("it").id)[0]
         store.delete(run)
     assert trial.architecture
+
+
+def test_without_a_name_it_is_what_the_run_found(inside, capsys):
+    told(capsys, "export", "--run", "it", "--out", "found", "--replace")
+    with Store() as store:
+        first = store.trials(store.run("it").id, "final")[0]
+    assert json.loads((inside / "found" / "architecture.json").read_text())["architecture"] == first.architecture
 
 
 # How good a network is

@@ -56,7 +56,7 @@ def helps():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_flag_in_a_command_is_one_of_that_command(page, helps, capsys):
     for words in commands(page):
-        several = words[0] in ("table", "predictors", "data") and not words[1].startswith("-")
+        several = words[0] in ("table", "predictors", "data", "latency") and not words[1].startswith("-")
         names = [word for word in words[: 1 + several] if not word.startswith("-")]
         allowed = helps(capsys, *names, "--help") if names else {"--version"}
         if names[:1] in (["search"], ["retrain"]):
@@ -107,7 +107,7 @@ def test_the_commands_of_a_tutorial_run_as_they_stand(page, tmp_path):
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for kind, block in FENCE.findall(page.read_text()):
-        if kind == "sh":
-            line = ["bash", "-euo", "pipefail", "-c", block]
+        if kind in ("sh", "python"):
+            line = ["bash", "-euo", "pipefail", "-c", block] if kind == "sh" else [sys.executable, "-c", block]
             done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from nas.commands import trained
 from nas.config import Parser
-from nas.errors import unknown
+from nas.errors import UsageError, unknown
 from nas.plain import place
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
+from nas.store.query import Run
 from nas.store.sql import Store
 
 FORMATS = ("jax", "onnx", "stablehlo")
@@ -27,8 +28,12 @@ EPILOG = (
 def main(argv: Sequence[str]) -> str:
     options = _parser().parse_args(argv)
     with Store(options.store) as store:
-        architecture = store.show(options.architecture)["id"]
         run = None if options.run is None else store.run(options.run)
+        if options.architecture is None:
+            run = run or store.run("latest")
+            architecture = found_by(store, run)
+        else:
+            architecture = store.show(options.architecture)["id"]
         how = {"replace": options.replace, "packed": options.packed, "form": options.format}
         if options.shared:
             from nas.job.shared import export_shared
@@ -42,6 +47,15 @@ def main(argv: Sequence[str]) -> str:
     return output.render([{**row, "out": str(options.out)}], (*row, "out"), "table")
 
 
+def found_by(store: Store, run: Run) -> str:
+    """The architecture that a run found, or was given, and trained. Raises UsageError where there is none."""
+    finals = store.trials(run.id, "final")
+    if not finals:
+        said = "has trained nothing by itself yet: name an architecture of it, with --shared for shared weights"
+        raise UsageError(f"run={run.name!r} {said}")
+    return finals[0].architecture
+
+
 def known_file_format(name: str) -> str:
     """Raises UsageError for what is none."""
     if name not in FORMATS:
@@ -52,11 +66,11 @@ def known_file_format(name: str) -> str:
 def _parser() -> Parser:
     parser = Parser(prog="nas export", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     names = trained.NAMES.rpartition(", or ")[0].replace("the beginning of it, its", "the beginning of it, or its")
-    parser.add_argument("architecture", metavar="ARCHITECTURE", help=names)
+    parser.add_argument("architecture", metavar="ARCHITECTURE", nargs="?", help=f"{names} (default: what RUN found)")
     parser.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
     form_help = "of the file (default: %(default)s, the weights, for this library)"
     parser.add_argument("--format", type=known_file_format, default="jax", metavar="|".join(FORMATS), help=form_help)
-    parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
+    parser.add_argument("--run", metavar="RUN", help="whose weights (default: the run that trained it last)")
     parser.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
     packed_help = "write weights of one bit as bits, with which the network then computes"
     parser.add_argument("--packed", action="store_true", help=packed_help)

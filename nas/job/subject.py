@@ -26,6 +26,7 @@ from nas.evaluators.train import check as check_recipe
 from nas.job.pretraining import check_pretraining, pretraining_of
 from nas.job.teacher import teacher_of
 from nas.metrics import inner, outer
+from nas.plain import shown
 from nas.report import command_lines
 from nas.saved import latencies
 from nas.saved.predictor_jobs import opened
@@ -184,7 +185,7 @@ def _priced(settings: Config, space: Space) -> Space:
         callbacks.check()
     for name, values in found.items():
         if not np.isfinite(values).all():
-            raise UsageError(f"cost={settings.cost!r}: {name}={np.asarray(values).tolist()} must be finite numbers")
+            raise UsageError(f"cost={settings.cost!r}: {name}={shown(values.tolist())} must be finite numbers")
     return priced
 
 
