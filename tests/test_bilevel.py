@@ -442,6 +442,9 @@ def test_expected_costs_are_those_of_sampled_paths(key):
     rows = np.asarray(every(CHAIN))
     chances = np.prod(np.asarray(weights)[np.arange(4), rows], axis=1)
     for name, values in CHAIN.cost(jnp.asarray(rows)).items():
+        if name == "peak_activation_bytes":  # a maximum, which is no sum over blocks
+            assert name not in mixing.costs
+            continue
         assert float(mixing.expected(weights)[name]) == pytest.approx(float((chances * values).sum()), rel=1e-5)
         hot = jnp.eye(4)[rows[99]]
         assert float(mixing.expected(hot)[name]) == pytest.approx(float(values[99]), rel=1e-6)

@@ -467,7 +467,9 @@ def test_a_lasting_name_finds_every_path_from_any_folder(tmp_path, monkeypatch):
 def test_options_that_would_do_nothing_are_refused():
     assert "image_size=200 must be a multiple of 128" in refusal(load, "scenes", image_size=200)
     assert "resize='pad' must be crop, its default, for task='scenes'" in refusal(load, "scenes", resize="pad")
-    assert "skip_invalid=True is not used by task='digits'; allowed: voc" in refusal(load, "digits", skip_invalid=True)
+    assert "skip_invalid=True is not used by task='digits'; allowed: folder, voc" in refusal(
+        load, "digits", skip_invalid=True
+    )
     assert "data_dir='x' is not used by task='scenes'" in refusal(load, "scenes", data_dir="x")
 
 

@@ -139,7 +139,7 @@ def test_photos_are_prepared_as_the_images_of_training_were(write, tmp_path, how
         (np.zeros((20, 14, 3), np.uint8), "photos must be a list: a single one is given as [photo]"),
         (Image.new("L", (9, 9)), "photos must be a list: a single one is given as [photo]"),
         (3, "photos=3 must be a list of files, images or arrays"),
-        ([Image.new("I;16", (9, 9), 30000)], "photos[0] has mode I;16; allowed: 1, L, LA, P, RGB, RGBA, CMYK"),
+        ([Image.new("F", (9, 9), 0.5)], "photos[0] has mode F; allowed: 1, L, LA, P, RGB, RGBA, CMYK"),
         (["absent.png"], "photos[0]='absent.png' cannot be read: No such file or directory"),
         (["/dev/null"], "photos[0]='/dev/null' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
         ([np.zeros((9, 9), np.float32)], "photos[0]=float32 [9, 9] must be a file, an image or uint8"),

@@ -57,6 +57,10 @@ def test_no_two_addresses_have_the_same_numbers():
 FIXED = {
     "nas/evaluators/supernet.py": "a network whose weights are replaced",
     "nas/evaluators/train.py": "a network that is thrown away",
+    "nas/training/distillation.py": "a network whose weights are replaced",
+    "nas/latency/measuring.py": "networks that are timed, of a seed of their own",
+    "nas/report/importance.py": "what a forest is fitted to and tried on, for a report",
+    "nas/report/plots.py": "how far lines of a plot lie apart",
     "nas/saved/descriptions.py": "a network whose weights are replaced",
     "nas/job/shared.py": "a network whose weights are replaced",
     "spaces/binary_width.py": "a network whose weights are replaced",

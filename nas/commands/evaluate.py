@@ -1,6 +1,6 @@
 """`nas evaluate`: how good a trained network is on data that have answers.
 
-Of classes: accuracy, and of each class precision, recall and F1; of numbers rmse; of objects average precision. Images
+Of classes: accuracy, and of each class precision, recall and F1; of numbers the errors; of objects average precision. Images
 are prepared as those of the network's training were.
 """
 
@@ -93,7 +93,7 @@ def quality(network: "Exported", data: "Split", places: np.ndarray) -> Quality:
     if network.kind.finds:
         return _of_objects(network.kind, answers, data.labels, places)
     if not network.classes:
-        return _of_numbers(answers[:, 0], data.labels)
+        return _of_numbers(network.kind.metric, answers[:, 0], data.labels)
     return _of_classes(answers.argmax(1), places[data.labels], network.classes)
 
 
@@ -105,11 +105,11 @@ def _of_objects(kind: Any, found: np.ndarray, labels: np.ndarray, places: np.nda
     return Quality(outward(kind.metrics([([found], np.ones(len(found), bool))], labels)))
 
 
-def _of_numbers(found: np.ndarray, labels: np.ndarray) -> Quality:
+def _of_numbers(metric: str, found: np.ndarray, labels: np.ndarray) -> Quality:
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     pair = labels.astype(np.float64), found.astype(np.float64)
-    whole: Row = {"rmse": float(root_mean_squared_error(*pair)), "mae": float(mean_absolute_error(*pair))}
+    whole: Row = {metric: float(root_mean_squared_error(*pair)), "mae": float(mean_absolute_error(*pair))}
     return Quality({**whole, "r2": float(r2_score(*pair)) if len(labels) > 1 else None})
 
 
