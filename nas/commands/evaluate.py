@@ -1,7 +1,7 @@
 """`nas evaluate`: how good a trained network is on data that have answers.
 
-Of classes: accuracy, and of each class precision, recall and F1; of numbers the errors; of objects average precision. Images
-are prepared as those of the network's training were.
+Of classes: accuracy, and of each class precision, recall and F1; of numbers the errors; of objects average precision.
+Images are prepared as those of the network's training were.
 """
 
 import dataclasses
