@@ -129,7 +129,8 @@ def _final(settings: Config, subject: Subject) -> Pace:
     def took(steps: int) -> float:
         began = time.monotonic()
         recipe = dataclasses.replace(settings.final, steps=steps)
-        TrainEvaluator(subject.space, subject.images, recipe, pruned=True)(row, 0, settings.seed)
+        train = TrainEvaluator(subject.space, subject.images, recipe, pruned=True, teacher=subject.teacher)
+        train(row, 0, settings.seed)
         return time.monotonic() - began
 
     # Calibration and validation are no steps: two lengths tell them apart.
