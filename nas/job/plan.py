@@ -49,14 +49,14 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter)
     for count, (stage, measure) in enumerate(MEASURES.items(), 1):
         paces[stage] = measure(settings, subject)
         reporter.show("Measuring this machine", count, 3, "")
-    trained = settings.finalists + settings.baselines
+    trained = settings.finalists + settings.baselines if settings.finalists else 0  # of nothing there are no baselines
     times = {"training": 1, "trials": 1, "final": trained}
     fixed = {stage: _given(given, stage) for stage in SHARES}
     spent = sum(paces[stage].first * times[stage] for stage in SHARES) + (START if settings.workers else 0)
     spent += sum(paces[stage].each * times[stage] * count for stage, count in fixed.items() if count is not None)
     room = KEPT * seconds - spent
     free = [stage for stage, count in fixed.items() if count is None and times[stage]]
-    counts = {stage: count for stage, count in fixed.items() if count is not None}
+    counts = {stage: _default(settings, stage) if count is None else count for stage, count in fixed.items()}
     for stage in free:
         share = SHARES[stage] / sum(SHARES[each] for each in free)
         fits = int(room * share / (paces[stage].each * times[stage]))
