@@ -15,7 +15,8 @@ from nas.store.query import Run
 from spaces.abilities import Advised
 
 RECIPES = ("training", "final", "pretraining")
-ELSEWHERE = ("name", "store")  # a run of this name is there already
+# A run of this name is there already; and what was planned for a time is said, not to be planned anew elsewhere.
+ELSEWHERE = ("name", "store", "time")
 
 
 def command(run: Run, store: str) -> str:
