@@ -65,8 +65,8 @@ def _told(found: "Survey") -> str:
     if task.note:
         lines.append(("note", shown(task.note, 1000)))
     text = "".join(f"{name:14}  {value}\n" for name, value in lines)
-    named = found.labels["train"]
-    rows = [{"label": name, **{part: found.labels[part].get(name) for part in parts}} for name in named]
+    labels = found.labels
+    rows = [{"label": name, **{part: labels[part].get(name) for part in parts}} for name in labels["train"]]
     text += "\n" + output.render(rows, ("label", *parts), "table")
     return text + "\n" + "\n".join(_to_mend(found)) + "\n"
 
