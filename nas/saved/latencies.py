@@ -25,7 +25,7 @@ SHAPE = ("image_size", "image_channels", "num_classes")
 
 def identified(name: str, space: Any) -> dict[str, Any]:
     """Which networks a table is of."""
-    return {"name": name, "fingerprint": fingerprint(space), **{field: getattr(space, field) for field in SHAPE}}
+    return {"name": name, "fingerprint": fingerprint(space), **{field: getattr(space, field, None) for field in SHAPE}}
 
 
 def write(path: Path, name: str, space: Space, latency: Latency, card: dict[str, Any]) -> None:
