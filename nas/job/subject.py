@@ -5,6 +5,7 @@ All that can be wrong with it is said before anything is stored.
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -170,7 +171,7 @@ def _timed(settings: Config, space: Space) -> tuple[Space, str | None]:
     """The space with the latency of a device as a cost, and the digest of its table. Raises UsageError."""
     if settings.latency is None:
         return space, None
-    latency, digest = latencies.read(settings.latency, space)
+    latency, digest = latencies.read(os.path.expanduser(settings.latency), space)
     return with_cost(space, latency), digest
 
 
