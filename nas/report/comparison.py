@@ -49,6 +49,23 @@ def read(folder: str) -> Comparison:
     """Raises UsageError where the folder is none that `nas compare --out` wrote."""
     about = _about(Path(folder) / ABOUT, folder)
     rows = csv.DictReader(_text(Path(folder) / CURVES, folder).splitlines())
+    try:
+        points = _points(rows, folder)
+    except csv.Error as error:
+        raise UsageError(f"run={folder!r}: {CURVES} is not CSV that nas compare wrote: {error}") from error
+    curves: dict[str, Curve] = {}
+    for name, each in points.items():
+        seconds, mean, half = np.array(each).T
+        curves[name] = (seconds, mean, half)
+    judged = str(about.get("judged", "accuracy"))[:100]
+    seeds, most = about.get("seeds"), about.get("most")
+    what = f"{judged.replace('_', ' ')} accuracy of what was found so far"
+    title = titled("Strategies side by side", seeds if type(seeds) is int else None)
+    bound = float(most) if isinstance(most, int | float) and abs(most) <= 100 else None
+    return Comparison(curves, f"{what}, %", title, bound)
+
+
+def _points(rows: "csv.DictReader[str]", folder: str) -> dict[str, list[tuple[float, ...]]]:
     if tuple(rows.fieldnames or ()) != COLUMNS:
         raise UsageError(f"run={folder!r}: {CURVES} must have the columns {', '.join(COLUMNS)}")
     points: dict[str, list[tuple[float, ...]]] = {}
@@ -62,15 +79,7 @@ def read(folder: str) -> Comparison:
         points.setdefault(row["strategy"], []).append(values)
     if not points:
         raise UsageError(f"run={folder!r}: {CURVES} has no curves")
-    curves: dict[str, Curve] = {}
-    for name, each in points.items():
-        seconds, mean, half = np.array(each).T
-        curves[name] = (seconds, mean, half)
-    judged = str(about.get("judged", "accuracy"))[:100]
-    seeds, most = about.get("seeds"), about.get("most")
-    what = f"{judged.replace('_', ' ')} accuracy of what was found so far"
-    title = titled("Strategies side by side", seeds if type(seeds) is int else None)
-    return Comparison(curves, f"{what}, %", title, float(most) if isinstance(most, int | float) else None)
+    return points
 
 
 def _about(path: Path, folder: str) -> Mapping[str, object]:
