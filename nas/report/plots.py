@@ -164,6 +164,7 @@ def _figure(size: tuple[float, float]) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
+    matplotlib.rcParams["text.parse_math"] = False  # and a dollar in it begins no formula
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.grid(alpha=0.3)
@@ -192,16 +193,13 @@ def _saved(figure: Any, path: Path) -> Path:
 
 def confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> Path:
     """How many images of the class of a row were taken for that of a column, dark where they are most of the row."""
-    from matplotlib.figure import Figure
-
     n = len(names)
     side = min(4 + 0.35 * n, 24)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _figure((side, side))
+    axes.grid(visible=False)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    # A dollar begins a formula.
-    labels = [str(name)[:MOST_LETTERS].replace("$", r"\$") for name in names]
+    labels = [str(name)[:MOST_LETTERS] for name in names]
     axes.set_xticks(range(n), labels, rotation=90)
     axes.set_yticks(range(n), labels)
     axes.set_xlabel("taken for")
