@@ -77,7 +77,7 @@ class Pages:
             run = next((run for run in store.all_runs() if run.name == name), None)
             if run is None:
                 return None
-            news = (store.run(name).status, store.tally(run.id))
+            news = (run.id, store.run(name).status, store.tally(run.id))
             if name not in self._kept or self._kept[name][0] != news:
                 from nas.commands.looks import looked_at  # it imports jax
 
