@@ -79,6 +79,7 @@ def measured(space: Any, plan: Plan, reporter: Reporter) -> Measured:
     times = timed(programs, plan.repeats, plan.clock, draw, shown)
     found = np.asarray(places(space, jnp.asarray(rows)))
     count = len(rows) * plan.networks // (plan.networks + plan.checked)
+    count = min(max(count, FEWEST), len(rows) - FEWEST)
     latency = fitted(found[:count], times.medians[:count], sizes(space), nothing(space))
     told = np.asarray(latency(space, jnp.asarray(rows[count:]))[NAME], np.float64)
     checked = agreement(told, times.medians[count:])
