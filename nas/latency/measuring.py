@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import nas
 from nas.errors import UsageError
 from nas.interrupts import check
 from nas.latency.backends import backend, device
@@ -110,7 +111,8 @@ def _machine(where: Any, plan: Plan) -> dict[str, Any]:
         "clock": plan.clock,
         "versions": {
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "nas-engine")},
+            **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib")},
+            "nas-engine": nas.__version__,
         },
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
