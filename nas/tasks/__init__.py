@@ -28,7 +28,8 @@ class Reading:
     invalid: Invalid = dataclasses.field(init=False)  # what was left out
 
     def __post_init__(self):
-        object.__setattr__(self, "invalid", Invalid(self.skip_invalid))
+        can_skip = self.name.partition(":")[0] in SKIPPING
+        object.__setattr__(self, "invalid", Invalid(self.skip_invalid, can_skip))
 
 
 def _digits(asked: Reading) -> "Raw":

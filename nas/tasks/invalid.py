@@ -18,8 +18,8 @@ class _Refused(UsageError):
 class Invalid:
     """What was left out as invalid, unless that is not to be done and the first is an error."""
 
-    def __init__(self, skip: bool):
-        self._skip, self._counts = skip, Counter[str]()
+    def __init__(self, skip: bool, can_skip: bool = True):
+        self._skip, self._can_skip, self._counts = skip, can_skip, Counter[str]()
         self.errors: list[str] = []  # why each was left out; no more than the first thousand
 
     @contextlib.contextmanager
@@ -31,7 +31,8 @@ class Invalid:
             raise
         except UsageError as error:
             if not self._skip:
-                raise _Refused(f"{error}; --skip-invalid leaves out such {what}s") from error
+                hint = f"; --skip-invalid leaves out such {what}s" if self._can_skip else ""
+                raise _Refused(f"{error}{hint}") from error
             if len(self.errors) < MOST_KEPT:
                 self.errors.append(str(error))
             self._counts[what] += 1
