@@ -1,5 +1,6 @@
 """The network of an architecture that was not trained alone, with the weights that its run's architectures shared."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def _source(store: Store, run: Run, trial: Trial) -> exports.Source:
     file = _file(store, run)
     given = {**run.given, "store": store.url}
     settings = config.build(given)
+    settings = dataclasses.replace(settings, final=dataclasses.replace(settings.final, teacher=None))  # not of these
     subject = load_subject(settings, config.names(given)["space"])
     settings = with_recipes(settings, given, subject)
     for name, found, what in (
