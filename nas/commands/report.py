@@ -19,10 +19,10 @@ def report(store: Store, options: argparse.Namespace) -> str:
 
     page = run_page(*looked_at(store, name))
     try:
-        options.out.write_text(page, encoding="utf-8")
+        options.out.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise unwritable(options.out, error) from error
-    row = {"run": name, "out": str(options.out), "bytes": len(page.encode())}
+    row = {"run": name, "out": str(options.out), "bytes": options.out.stat().st_size}
     return output.render([row], row, options.format)
 
 

@@ -61,6 +61,6 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
     for path, write in files:
         if path is not None:
             try:
-                path.write_text(write(graphs))
+                path.write_text(write(graphs), encoding="utf-8", errors="replace")
             except OSError as error:
                 raise unwritable(path, error) from error

@@ -146,7 +146,7 @@ def write(store: Store, source: Source, out: Path, *, packed: bool = False, form
             texts[DRAWING] = drawing
         texts[DESCRIPTION] = json.dumps(description, indent=2) + "\n"
         for name, text in texts.items():
-            (out / name).write_text(text)
+            (out / name).write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
 
