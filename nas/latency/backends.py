@@ -26,6 +26,11 @@ def device(name: str) -> Any:
         raise UsageError(f"device={name!r} is not on this machine, or JAX has no plugin for it; cpu is") from error
 
 
+def cores() -> int:
+    """How many this process may use, as far as the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def by_jax(network: nnx.Module, images: np.ndarray, where: Any) -> Program:
     """Compiled alone, as an exported network is. Its weights are arguments: nothing is computed before."""
     definition, state = nnx.split(network)
@@ -49,7 +54,7 @@ def by_onnxruntime(network: nnx.Module, images: np.ndarray, where: Any) -> Progr
     shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
     with plain():
         model = converted(functools.partial(_forward, definition, state), shape, ["outputs"])
-    runs = session(model.SerializeToString(), len(os.sched_getaffinity(0)))
+    runs = session(model.SerializeToString(), cores())
     return lambda: runs.run(None, {INPUT: images})
 
 

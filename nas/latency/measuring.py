@@ -7,7 +7,6 @@ how blocks wait for memory, is in the time of whole networks and in no sum of bl
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 import nas
 from nas.errors import UsageError
 from nas.interrupts import check
-from nas.latency.backends import backend, device
+from nas.latency.backends import backend, cores, device
 from nas.latency.fitting import Agreement, agreement, fitted
 from nas.latency.timing import Times, timed
 from nas.report.progress import Reporter
@@ -105,7 +104,7 @@ def _machine(where: Any, plan: Plan) -> dict[str, Any]:
         "device": plan.device,
         "device_kind": where.device_kind,
         "machine": f"{platform.system()} {platform.machine()}, {processor()}",
-        "threads": plan.threads or os.cpu_count(),
+        "threads": plan.threads or cores(),
         "backend": plan.backend,
         "batch": plan.batch,
         "clock": plan.clock,
