@@ -264,7 +264,19 @@ def _compared(of: Facts) -> list[str]:
 
 
 KEYS = ("space", "strategy", "task", "evaluator", "objectives", "trials", "epochs", "limit", "max_macs", "max_params")
-MORE = ("cost", "prescreen", "pretrain", "image_size", "max_images", "finalists", "baselines", "concurrency", "workers")
+MORE = (
+    "time",
+    "cost",
+    "latency",
+    "prescreen",
+    "pretrain",
+    "image_size",
+    "max_images",
+    "finalists",
+    "baselines",
+    "concurrency",
+    "workers",
+)
 
 
 def _asked(of: Facts) -> Table:
