@@ -13,6 +13,7 @@ from nas.report.importance import TREES, Importance, importance
 MOST_BARS = 24
 MOST_CHARTS = 64
 CHOICES_OF_PALETTE = len(charts.PALETTE)
+LATER = {"chart": None, "lines": ["It is measured when the run has ended; nas report measures it before."]}
 
 
 def ranks(of: Facts) -> dict[str, Any]:

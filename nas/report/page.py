@@ -23,7 +23,7 @@ PAGES = Path(__file__).with_name("pages")
 def run_page(facts: Facts, asked: Asked, *, live: bool = False, home: str | None = None) -> str:
     """All that there is to see of a run. `live` pages look for news, and `home` is where the list of runs is."""
     live = live and facts.run.status == "running"
-    return _rendered("run.html", live=live, home=home, **views.run(facts, asked))
+    return _rendered("run.html", live=live, home=home, **views.run(facts, asked, live=live))
 
 
 def runs_page(rows: Sequence[Row], store: str, hidden: str, *, live: bool = True) -> str:

@@ -51,7 +51,8 @@ def cell(value: Any, of: str = "", opens: str = "", link: str = "") -> Cell:
     return Cell(text, opens, link)
 
 
-def run(of: Facts, asked: Asked) -> dict[str, Any]:
+def run(of: Facts, asked: Asked, *, live: bool = False) -> dict[str, Any]:
+    """Of pages that are `live`, and made anew every few seconds, without what takes as long to compute."""
     dialogs = _opened(of, asked)
     names = {each["name"]: each["id"] for each in dialogs}
     found = facts.winner(of)
@@ -77,7 +78,7 @@ def run(of: Facts, asked: Asked) -> dict[str, Any]:
         "finals": _finals(of, names),
         "compared": _compared(of),
         "ranks": learned.ranks(of),
-        "importance": learned.importances(of),
+        "importance": learned.LATER if live else learned.importances(of),
         "over_time": learned.over_time(of),
         "asked": _asked(of),
         "again": asked.again,
