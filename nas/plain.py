@@ -119,6 +119,11 @@ def shown(text: Any, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def printable(text: str) -> str:
+    """A text of anybody's for a terminal: what is no letter, such as the codes that move its cursor, as an escape."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def by_type(hint: Any, raw: Any) -> Any:
     """What a value says, to a field of this type: text is a number, a list or a truth only to fields of these.
 

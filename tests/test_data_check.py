@@ -121,3 +121,14 @@ def test_of_16_bits_the_upper_8_are_kept(dtype, tmp_path):
         Image.frombytes("I;16B", (3, 2), values.astype(dtype).tobytes()).save(tmp_path / "deep.png", "TIFF")
     image = decode("x", (tmp_path / "deep.png").read_bytes())
     assert np.array_equal(np.asarray(image)[..., 0], values >> 8)
+
+
+def test_names_of_files_move_no_cursor(tmp_path, capsys):
+    for name in ("ant", "b\x1b[2Jee"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            Image.new("RGB", (8, 8), (i * 40, 0, 0)).save(tmp_path / name / f"{i}.png")
+    assert main(["data", "check", f"folder:{tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "b\\x1b[2Jee" in said

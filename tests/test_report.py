@@ -15,6 +15,7 @@ from nas.commands.looks import looked_at
 from nas.config import build, parse, to_data
 from nas.report import facts, importance
 from nas.report.page import run_page, runs_page
+from nas.report.verdict import verdict
 from nas.store.sql import NewTrial, Store
 from spaces import presets
 from spaces.base import identify
@@ -142,7 +143,14 @@ def test_a_page_is_whole_alone_and_has_no_script_but_its_own(pages, name):
 
 def test_a_run_with_everything_shows_everything(pages):
     page = pages[next(iter(RUNS))]
-    for said in ("Kendall&#39;s tau", "n = 4", "360 images", "Functional analysis of variance", "3.11", "29 of 40"):
+    for said in (
+        "Kendall&#39;s tau",
+        "n = 4",
+        "of 360 test images",
+        "Functional analysis of variance",
+        "3.11",
+        "29 of 40",
+    ):
         assert said in page
     assert page.count("<svg") > 9 + 4
     assert "nas search --space shufflenet:tiny --strategy random" in page
@@ -216,12 +224,13 @@ def test_ranks_need_three_pairs_and_go_up_with_agreement(url):
     assert -1 <= some.tau <= 1
 
 
-def test_a_difference_is_beside_its_noise(url):
-    with Store(url) as store:
-        found = facts.against_baseline(facts.facts_of(store, next(iter(RUNS))))
-    assert found is not None
-    assert (found.found, found.random, found.images) == (0.12, pytest.approx(0.15), 360)
-    assert found.noise == pytest.approx(1.96 * np.sqrt((0.12 * 0.88 + 0.15 * 0.85) / 360))
+def test_the_page_says_of_a_difference_what_the_job_says(url, capsys, tmp_path):
+    name, out = next(iter(RUNS)), tmp_path / "page.html"
+    assert main(["report", name, "--out", str(out), "--store", url]) == 0
+    said = str(verdict("error", 0.12, [0.15], images=360))
+    assert "less than chance explains" in said
+    assert said in out.read_text()
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("kind", ["history", "pareto", "importance", "parallel"])

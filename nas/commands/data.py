@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nas.config import Parser
 from nas.errors import UsageError, unknown
-from nas.plain import shown, whole
+from nas.plain import printable, shown, whole
 from nas.report import output
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _to_mend(found: "Survey") -> list[str]:
 
 def _list(head: str, items: Sequence[str]) -> str:
     more = f"\n  and {len(items) - MOST_LISTED} more (--format json lists them)" if len(items) > MOST_LISTED else ""
-    return "\n".join([head, *(f"  {shown(each)}" for each in items[:MOST_LISTED])]) + more
+    return "\n".join([head, *(f"  {shown(printable(each))}" for each in items[:MOST_LISTED])]) + more
 
 
 def _parser() -> argparse.ArgumentParser:

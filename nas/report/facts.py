@@ -5,7 +5,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -195,27 +195,6 @@ def standalone(facts: Facts) -> str:
     return f"standalone_{facts.run.metric}"
 
 
-class Difference(NamedTuple):
-    """What was found against the best of the random ones, in test error."""
-
-    found: float
-    random: float
-    images: int | None  # of the test; None where the store does not say
-    noise: float | None  # 1.96 standard errors of the difference
-
-
-def against_baseline(facts: Facts) -> Difference | None:
-    """None where there is nothing to compare, or the test measures no share of errors."""
-    known = [each for each in finals(facts) if is_number(each.measured.get("test_error"))]
-    ours = [each.measured["test_error"] for each in known if each.role == "found"]
-    theirs = [each.measured["test_error"] for each in known if each.role == "random"]
-    if not ours or not theirs:
-        return None
-    one, other, images = ours[0], min(theirs), test_images(facts)
-    spread = None if images is None else 1.96 * math.sqrt((one * (1 - one) + other * (1 - other)) / images)
-    return Difference(one, other, images, spread)
-
-
 def test_images(facts: Facts) -> int | None:
     counts = facts.run.config.get("images")
     number = counts.get("test") if isinstance(counts, dict) else None
@@ -269,5 +248,5 @@ def scored(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     return encodings(facts, trials), np.array([value for _, value in found.values()])
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)

@@ -1,10 +1,10 @@
 """What a finished job has come to, and how it is told: its best architectures, and what can be asked of it next."""
 
 import dataclasses
-import math
 import shlex
 
 from nas.report import command_lines, output
+from nas.report.verdict import verdict
 from nas.store.query import Row
 from nas.store.sql import Store
 from spaces.exits import exit_of
@@ -53,7 +53,7 @@ def told(found: Outcome) -> str:
         rows = [{"role": row["role"], **{k: v for k, v in row.items() if k != "role"}} for row in finals]
         columns = ("role", "architecture", f"standalone_{found.metric}", f"test_{found.metric}", "macs", "params")
         text += output.render(rows, columns, "table") + "\n"
-        if said := verdict(found):
+        if said := compared(found):
             text += f"{said}\n\n"
         if exits := [row for each in found.finals for row in of_exits(each)]:
             text += f"At each exit, after so many pyramids:\n\n{output.render(exits, exits[0], 'table')}\n"
@@ -61,38 +61,14 @@ def told(found: Outcome) -> str:
     return f"{text}All of it is in {found.store}. Ask it with:\n\n{asked}"
 
 
-def verdict(found: Outcome) -> str | None:
-    """Whether what was found is better in test than the random architectures beside it by more than chance explains, in
-    words; None where there is nothing to compare.
-
-    The standard error of a share p of n images is sqrt(p (1 - p) / n); of its difference from the mean of k such shares
-    it is sqrt(1 + 1 / k) times that. Of other metrics than `error` the spread of the random ones is all that is known.
-    """
+def compared(found: Outcome) -> str | None:
+    """What was found beside the random ones in test: see `nas.report.verdict`."""
     name = f"test_{found.metric}"
-    ours = [row[name] for row in found.finals if row["role"] != "random" and row.get(name) is not None][:1]
+    ours = [row[name] for row in found.finals if row["role"] != "random" and row.get(name) is not None]
     others = [row[name] for row in found.finals if row["role"] == "random" and row.get(name) is not None]
-    if not ours or not others:
+    if not ours:
         return None
-    mine, mean, best = ours[0], sum(others) / len(others), (max if found.metric_most else min)(others)
-    worst = (min if found.metric_most else max)(others)
-    count = "the random one" if len(others) == 1 else f"the {len(others)} random ones"
-    compared = f"In test what was found has {found.metric} {output.number(name, mine)}, {count} "
-    compared += output.number(name, mean)
-    if len(others) > 1:
-        compared += f" in the mean ({output.number(name, best)} to {output.number(name, worst)})"
-    if found.metric == "error" and found.test_images:
-        n, p = found.test_images, (mine + sum(others)) / (1 + len(others))
-        chance = 2 * math.sqrt(p * (1 - p) / n * (1 + 1 / len(others)))
-        images = abs(mine - mean) * n
-        less = "less" if abs(mine - mean) <= chance else "more"
-        return (
-            f"{compared}. The difference is {images:.1f} of {n} test images, {less} than chance explains "
-            f"(two standard errors are {chance * n:.1f})."
-        )
-    if len(others) < 3:
-        return f"{compared}. Whether that is chance, more random ones would tell (--baselines)."
-    inside = min(others) <= mine <= max(others)
-    return f"{compared}. It lies {'within' if inside else 'outside of'} what the random ones span."
+    return verdict(found.metric, ours[0], others, most=found.metric_most, images=found.test_images)
 
 
 def of_exits(final: Row) -> list[Row]:

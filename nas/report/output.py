@@ -12,6 +12,7 @@ from typing import Any
 
 from nas.errors import RunError, UsageError, unknown
 from nas.metrics import seen
+from nas.plain import printable
 from nas.store.query import Row
 
 FORMATS = ("table", "json", "csv")
@@ -211,7 +212,9 @@ def number(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return " ".join(map(str, value))
-    if isinstance(value, str) or not math.isfinite(value):
+    if isinstance(value, str):
+        return printable(value)
+    if not math.isfinite(value):
         return str(value)
     if name.endswith("error"):
         return f"{100 * value:.2f} %"

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from nas.metrics import outer, outward
 from nas.report import charts, draw, facts, learned, output
 from nas.report.facts import Facts
+from nas.report.verdict import verdict
 from nas.store import query
 from nas.store.query import Row, Trial
 from spaces.abilities import Drawing
@@ -246,22 +247,16 @@ def _finals(of: Facts, names: Mapping[str, str]) -> Table | None:
 
 
 def _compared(of: Facts) -> list[str]:
-    """What was found beside the best random one, and whether that says anything."""
-    found = facts.against_baseline(of)
-    if found is None:
+    """What was found beside the random ones, and whether that says anything."""
+    metric = outer(of.run.metric)
+    known = [(each.role, each.measured.get(f"test_{metric}")) for each in facts.finals(of)]
+    ours = [value for role, value in known if role != "random" and facts.is_number(value)]
+    others = [value for role, value in known if role == "random" and facts.is_number(value)]
+    if not ours or not others:
         return []
-    gap = found.random - found.found
-    less = f"{100 * abs(gap):.2f} points {'less' if gap > 0 else 'more'}" if gap else "the same"
-    said = f"In test, what was found has {less} error {'than' if gap else 'as'} the best random architecture of no "
-    said += "greater cost."
-    if found.images is None:
-        return [said, "The store does not say how many images the test has, so nothing is said of noise."]
-    half = 100 * (found.noise or 0.0)
-    verdict = "more than" if abs(gap) > (found.noise or 0.0) else "within"
-    noise = f"The test has {found.images} images: by these alone a difference is uncertain by {half:.2f} points "
-    noise += f"(95 %, two proportions), so this one is {verdict} noise. "
-    noise += "What another seed would give, one training does not say."
-    return [said, noise]
+    images, most = facts.test_images(of), metric != of.run.metric
+    said = verdict(metric, ours[0], others, most=most, images=images)
+    return [str(said), "What another seed would give, one training does not say."]
 
 
 KEYS = ("space", "strategy", "task", "evaluator", "objectives", "trials", "epochs", "limit", "max_macs", "max_params")

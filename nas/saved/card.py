@@ -81,7 +81,7 @@ def files(store: Store, run: Run, description: Mapping[str, Any], drawing: str |
     ]
     found = {NAME: "\n".join(parts)}
     if given is not None:
-        found[CONFIG] = as_yaml({**given, "name": None})
+        found[CONFIG] = as_yaml({**given, "name": None, "ray_address": None})
     return found
 
 
