@@ -134,7 +134,8 @@ def test_what_is_there_is_replaced_only_when_asked(inside, capsys):
     assert "holds a network already" in refused(capsys, "export", known, "--out", "once")
     (inside / "notes").mkdir()
     (inside / "notes" / card.NAME).write_text("mine")
-    assert "holds README.md already" in refused(capsys, "export", known, "--out", "notes")
+    for more in ([], ["--replace"]):
+        assert "holds README.md, of no network" in refused(capsys, "export", known, "--out", "notes", *more)
     assert (inside / "notes" / card.NAME).read_text() == "mine"
     assert "format='tflite' is not one of" in refused(capsys, "export", known, "--out", "x", "--format", "tflite")
     words = ["export", known, "--out", "x", "--format", "onnx", "--packed"]

@@ -244,10 +244,12 @@ def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[
         files.append(_csv(out / "seeds.csv", _seeds(question, answers, columns)))
         curves = {name: _curve(answer, columns[judged]) for name, answer in answers.items()}
         files.append(_csv(out / "curves.csv", [point for name in curves for point in _points(name, curves[name])]))
-        files.append(
-            comparison.write(out, judged, question.seeds, float(np.nanmax(columns[judged][_allowed(question)])))
-        )
-        files.append(plots.best_so_far(out / "best_so_far.png", comparison.read(str(out))))
+        best = float(np.nanmax(columns[judged][_allowed(question)]))
+        files.append(comparison.write(out, judged, question.seeds, best))
+        # With next to no budget there is no moment at which all seeds have found something.
+        if drawn := {name: curve for name, curve in curves.items() if len(curve[0])}:
+            compared = comparison.of(drawn, judged, question.seeds, best)
+            files.append(plots.best_so_far(out / "best_so_far.png", compared))
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
     return files

@@ -96,8 +96,8 @@ class Config:
     predicted the score that is predicted."""
     time: str | None = None
     """Plan the job for about so long on this machine, such as 90s, 30m or 2h: how many steps of trainings and how many
-    trials fit is measured before it begins, said and stored. What you give of these yourself stays. For --evaluator
-    supernet."""
+    trials fit is measured before it begins, in one process, said and stored. What you give of these yourself stays. For
+    --evaluator supernet."""
     seed: int = 0
     """Of weights, batches, paths and proposals."""
     name: str | None = None

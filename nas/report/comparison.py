@@ -59,10 +59,14 @@ def read(folder: str) -> Comparison:
         curves[name] = (seconds, mean, half)
     judged = str(about.get("judged", "accuracy"))[:100]
     seeds, most = about.get("seeds"), about.get("most")
-    what = f"{judged.replace('_', ' ')} accuracy of what was found so far"
-    title = titled("Strategies side by side", seeds if type(seeds) is int else None)
     bound = float(most) if isinstance(most, int | float) and abs(most) <= 100 else None
-    return Comparison(curves, f"{what}, %", title, bound)
+    return of(curves, judged, seeds if type(seeds) is int else None, bound)
+
+
+def of(curves: dict[str, Curve], judged: str, seeds: int | None, most: float | None) -> Comparison:
+    """`judged` is the column of the table by which what was found is told, in percent, `most` the best in it."""
+    label = f"{judged.replace('_', ' ')} accuracy of what was found so far, %"
+    return Comparison(curves, label, titled("Strategies side by side", seeds), most)
 
 
 def _points(rows: "csv.DictReader[str]", folder: str) -> dict[str, list[tuple[float, ...]]]:

@@ -98,9 +98,11 @@ def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
     if packed and form != "jax":
         raise UsageError(f"packed=True is for --format jax: {form} has no words of bits; leave one of the two out")
     there = [name for name in WRITTEN if (out / name).exists()]
+    ours = {DESCRIPTION, *FILES.values()} & set(there)
+    if there and not ours:
+        raise UsageError(f"out={str(out)!r} holds {', '.join(there)}, of no network: choose another folder")
     if there and not replace:
-        what = "a network" if {DESCRIPTION, *FILES.values()} & set(there) else there[0]
-        raise UsageError(f"out={str(out)!r} holds {what} already: choose another folder, or --replace it")
+        raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
 
 
 def write(store: Store, source: Source, out: Path, *, packed: bool = False, form: str = "jax") -> None:
