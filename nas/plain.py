@@ -14,13 +14,13 @@ import stat
 import types
 import typing
 import zipfile
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nas.errors import UsageError
+from nas.errors import UsageError, unknown
 
 MOST_BYTES = 2**18  # of a file; PyYAML reads some 100 kB a second
 MOST_LEVELS = 20  # of values in values; PyYAML calls itself for each
@@ -164,6 +164,17 @@ def number(text: str) -> float:
     return float(text)
 
 
+def one_of(field: str, allowed: Sequence[str]) -> Callable[[str], str]:
+    """What a flag takes as one of a few words. The function raises UsageError for any other."""
+
+    def known(word: str) -> str:
+        if word not in allowed:
+            raise unknown(field, word, allowed)
+        return word
+
+    return known
+
+
 def place(text: str) -> Path:
     """What a flag takes as a file or folder. Raises ArgumentTypeError for an empty text, which would be this folder."""
     if not text:
@@ -187,6 +198,20 @@ def check_regular(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise UsageError(f"{field} cannot be read: it is not a file")
+
+
+def read_bounded(field: str, path: str | Path, most: int, what: str) -> bytes:
+    """The content of a file, of which no more than `most` bytes are read; `what` is what it should hold, in errors.
+    Raises UsageError for a longer one, and for what is no file."""
+    check_regular(field, path)
+    try:
+        with open(path, "rb") as file:
+            found = file.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{field} cannot be read: {error.strerror}") from error
+    if len(found) > most:
+        raise UsageError(f"{field} is longer than {most} bytes, which no {what} is")
+    return found
 
 
 def check_target(field: str, path: str | Path) -> None:

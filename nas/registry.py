@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from nas.errors import RunError, UsageError, unknown
-from nas.plain import check_regular, shown
+from nas.plain import read_bounded, shown
 
 MOST_BYTES = 2**22  # of a file with parts
 MOST_SAID = 500  # letters of what an exception says
@@ -275,16 +275,9 @@ def install(given: Mapping[str, tuple[str, bytes]]) -> None:
 
 def _from_file(kind: str, name: str, path: Path) -> ModuleType:
     path = path.expanduser().resolve()
-    check_regular(f"{kind}={name!r}: the file", path)
-    if path == _script():
+    if path == _script():  # which is a file
         return _as_part(path)
-    try:
-        with open(path, "rb") as file:
-            source = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{kind}={name!r}: the file cannot be read: {error.strerror}") from error
-    if len(source) > MOST_BYTES:
-        raise UsageError(f"{kind}={name!r}: the file is longer than {MOST_BYTES} bytes, which no part is")
+    source = read_bounded(f"{kind}={name!r}: the file", path, MOST_BYTES, "part")
     module_name = f"nas_part_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     return sys.modules[module_name] if module_name in sys.modules else _run(module_name, str(path), source)
 

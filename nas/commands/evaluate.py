@@ -13,9 +13,9 @@ import numpy as np
 
 from nas.commands import trained
 from nas.config import Parser
-from nas.errors import UsageError, unknown, unwritable
+from nas.errors import UsageError, unwritable
 from nas.metrics import outward
-from nas.plain import place, shown
+from nas.plain import one_of, place, shown
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks import Resize, kinds, load
@@ -166,12 +166,6 @@ def _mistaken(found: Quality, most: int = 10) -> str:
     return output.render(rows, ("class", "taken for", "times"), "table") if rows else ""
 
 
-def _known_part(name: str) -> str:
-    if name not in PARTS:
-        raise unknown("split", name, PARTS)
-    return name
-
-
 def _parser() -> Parser:
     parser = Parser(prog="nas evaluate", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
@@ -179,7 +173,7 @@ def _parser() -> Parser:
     parser.add_argument("--task", metavar="TASK", required=True, help=task_help)
     parser.add_argument("--data-dir", metavar="DIR", help="the folder of the data, where the task needs one")
     part_help = "the part of the data (default: %(default)s)"
-    parser.add_argument("--split", type=_known_part, default="test", metavar="|".join(PARTS), help=part_help)
+    parser.add_argument("--split", type=one_of("split", PARTS), default="test", metavar="|".join(PARTS), help=part_help)
     parser.add_argument("--skip-invalid", action="store_true", help="leave out images and objects that are invalid")
     out_help = "draw which classes are taken for which to a .png or .jpg"
     parser.add_argument("--out", metavar="FILE", type=place, help=out_help)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from nas.commands import trained
 from nas.config import Parser
-from nas.errors import UsageError, unknown
-from nas.plain import place
+from nas.errors import UsageError
+from nas.plain import one_of, place
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
 from nas.store.query import Run
@@ -56,20 +56,14 @@ def found_by(store: Store, run: Run) -> str:
     return finals[0].architecture
 
 
-def known_file_format(name: str) -> str:
-    """Raises UsageError for what is none."""
-    if name not in FORMATS:
-        raise unknown("format", name, FORMATS)
-    return name
-
-
 def _parser() -> Parser:
     parser = Parser(prog="nas export", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     names = trained.NAMES.rpartition(", or ")[0].replace("the beginning of it, its", "the beginning of it, or its")
     parser.add_argument("architecture", metavar="ARCHITECTURE", nargs="?", help=f"{names} (default: what RUN found)")
     parser.add_argument("--out", metavar="DIR", type=place, required=True, help="the directory to write")
     form_help = "of the file (default: %(default)s, the weights, for this library)"
-    parser.add_argument("--format", type=known_file_format, default="jax", metavar="|".join(FORMATS), help=form_help)
+    known_format = one_of("format", FORMATS)
+    parser.add_argument("--format", type=known_format, default="jax", metavar="|".join(FORMATS), help=form_help)
     parser.add_argument("--run", metavar="RUN", help="whose weights (default: the run that trained it last)")
     parser.add_argument("--replace", action="store_true", help="put it in place of the network that is there")
     packed_help = "write weights of one bit as bits, with which the network then computes"

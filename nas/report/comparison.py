@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.errors import UsageError
-from nas.plain import check_regular, from_json
+from nas.plain import from_json, read_bounded
 
 CURVES, ABOUT = "curves.csv", "comparison.json"
 MOST_BYTES = 2**26
@@ -100,12 +100,7 @@ def _about(path: Path, folder: str) -> Mapping[str, object]:
 
 
 def _text(path: Path, folder: str) -> str:
-    check_regular(f"run={folder!r}: {path.name}", path)
-    with open(path, "rb") as file:
-        found = file.read(MOST_BYTES + 1)
-    if len(found) > MOST_BYTES:
-        raise UsageError(f"run={folder!r}: {path.name} is longer than {MOST_BYTES} bytes")
     try:
-        return found.decode()
+        return read_bounded(f"run={folder!r}: {path.name}", path, MOST_BYTES, "comparison").decode()
     except UnicodeDecodeError:
         raise UsageError(f"run={folder!r}: {path.name} is not text") from None

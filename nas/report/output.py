@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nas.errors import RunError, UsageError, unknown
+from nas.errors import RunError, UsageError
 from nas.metrics import seen
-from nas.plain import printable
+from nas.plain import one_of, printable
 from nas.store.query import Row
 
 FORMATS = ("table", "json", "csv")
@@ -73,11 +73,7 @@ def _written(text: str, stream: Any) -> OSError | None:
     return None
 
 
-def known_format(name: str) -> str:
-    """Raises UsageError for what is none."""
-    if name not in FORMATS:
-        raise unknown("format", name, FORMATS)
-    return name
+known_format = one_of("format", FORMATS)
 
 
 def render(

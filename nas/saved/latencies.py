@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import UsageError, unwritable
-from nas.plain import check_regular, from_json, shown
+from nas.plain import from_json, read_bounded, shown
 from spaces.base import Space, fingerprint
 from spaces.latency import Latency, sizes
 
@@ -42,19 +42,12 @@ def read(path: str, space: Space) -> tuple[Latency, str]:
     """The cost in a file and the digest of its content. Raises UsageError for a file that is none, or of networks that
     are not those of the space."""
     field = f"latency={path!r}"
-    check_regular(field, path)
+    written = read_bounded(field, path, MOST_BYTES, "table of latencies")
     try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{field} cannot be read: {error.strerror}") from error
-    if len(content) > MOST_BYTES:
-        raise UsageError(f"{field} is longer than {MOST_BYTES} bytes, which no table of latencies is")
-    try:
-        latency = _latency(from_json(content), space)
+        latency = _latency(from_json(written), space)
     except (ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"{field} is no table of latencies of this space: {error}") from error
-    return latency, hashlib.sha256(content).hexdigest()
+    return latency, hashlib.sha256(written).hexdigest()
 
 
 def _latency(data: Any, space: Space) -> Latency:
