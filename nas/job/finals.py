@@ -23,7 +23,6 @@ from strategies.visited import also, nothing
 
 Encoding = tuple[int, ...]
 DRAWN = 16  # random architectures for each that is trained
-PARTS = ("train", "valid", "test")  # of a task
 
 
 def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
@@ -126,7 +125,7 @@ def description(run: Run, subject: Subject, encoding: Encoding, metrics: dict[st
         "encoding": list(encoding),
         "description": space.describe(row),
         "task": run.task,
-        "images": {part: len(getattr(task, part)) for part in PARTS},
+        "images": task.counts,
         "mean": list(task.mean),
         "std": list(task.std),
         "kind": kinds.described(task.kind),

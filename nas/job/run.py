@@ -161,7 +161,7 @@ def _begun(
                 "scores": scores,
                 "code": code,
                 "identity": uuid.uuid4().hex,
-                "images": _counts(subject),
+                "images": None if subject.task is None else subject.task.counts,
                 "environment": environment(),
             },
             code_version=nas.__version__,
@@ -185,12 +185,6 @@ def _begun(
         if begun.get(kind) != code[kind]:
             raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     return run
-
-
-def _counts(subject: Subject) -> dict[str, int] | None:
-    """How many images each part of the data has; None of a table."""
-    task = subject.task
-    return None if task is None else {"train": len(task.train), "valid": len(task.valid), "test": len(task.test)}
 
 
 def _data_before(subject: Subject) -> str | None:

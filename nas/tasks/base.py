@@ -77,6 +77,11 @@ class Task:
     def image_channels(self) -> int:
         return self.train.images.shape[3]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images each part has."""
+        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
+
     def fingerprint(self) -> str:
         """Equal for equal data in equal parts, wherever the files lie and whatever the task is called."""
         return self._fingerprint

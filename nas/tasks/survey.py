@@ -28,7 +28,7 @@ class Survey:
 
     @property
     def parts(self) -> dict[str, int]:
-        return {part: len(getattr(self.task, part)) for part in ("train", "valid", "test")}
+        return self.task.counts
 
     @property
     def drawn(self) -> list[str]:
