@@ -73,7 +73,8 @@ def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[
     count, space = job.settings.baselines, job.space
     if not count or not found:
         return []
-    cheaper = region(space, tuple(sorted(costs(space, best).items())))
+    most = costs(space, best)
+    cheaper = region(space, tuple(sorted(most.items())))
     trained = also(nothing(space, len(found)), jnp.asarray(found, jnp.int32))
     # A table tells apart what is one network: more are drawn, of each network one is kept.
     drawn = np.asarray(draw_new(cheaper, stream(job.settings.seed, BASELINE), DRAWN * count, trained))
@@ -81,9 +82,9 @@ def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[
     first = {architecture.id: architecture.encoding for architecture in reversed(known)}
     ids = list(dict.fromkeys(architecture.id for architecture in known))[len(found) :]
     rows = [first[each] for each in ids]
-    if rows and "macs" in costs(space, best):
-        target = costs(space, best)["macs"]
-        rows.sort(key=lambda row: abs(costs(space, row)["macs"] - target))
+    if rows and "macs" in most:
+        priced = identify(space, np.asarray(rows, np.int32))
+        rows = [each.encoding for each in sorted(priced, key=lambda each: abs(each.costs["macs"] - most["macs"]))]
     rows = rows[:count]
     if len(rows) < count:
         job.reporter.say(f"{len(rows)} random architectures in place of {count}: no others cost as little.")
