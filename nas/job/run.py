@@ -74,13 +74,10 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
     if resume is None:
         config.check_kept(settings, given)
     subject = load_subject(settings, config.names(given)["space"], taught)
-    with _usage():
-        settings = with_objectives(with_recipes(settings, given, subject), given, subject)
+    settings = _settled(settings, given, subject)
     if settings.time is not None and resume is None:
         given = plan.planned(settings, given, subject, reporter)
-        settings = with_whole_names(config.build(given))
-        with _usage():
-            settings = with_objectives(with_recipes(settings, given, subject), given, subject)
+        settings = _settled(with_whole_names(config.build(given)), given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
     if subject.pretraining is not None and subject.pretraining.task.note is not None:
@@ -100,6 +97,12 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
                 raise
             again = command_lines.resume(run.name, store.url)
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
+
+
+def _settled(settings: Config, given: Data, subject: Subject) -> Config:
+    """The settings with what follows from the data, the space and the evaluator. Raises UsageError."""
+    with _usage():
+        return with_objectives(with_recipes(settings, given, subject), given, subject)
 
 
 def _check_name(url: str, name: str) -> None:
