@@ -77,7 +77,7 @@ RUNS = {
     "zero-cost": {"objective": "minus_naswot", "evaluator": {"name": "zero-cost"}},
     "regression": {"objective": "rmse", "config": {"metric": "rmse"}, "finals": 2},
     "several": {"objective": "error,macs,params"},
-    "own": {"space": {"name": "/tmp/x.py:Mine"}},
+    "own": {"space": {"name": "elsewhere/x.py:Mine"}},
     "retrain": {"trials": 0, "finals": 1, "kind": "retrain", "architecture": "(0,0,0,0,0,0,0,0,0)"},
     "odd": {"trials": 0, "strategy": EVIL, "config": {"given": None}, "status": "interrupted"},
 }
