@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
 # `uv run` would make Ray build a new environment for each worker.
@@ -56,7 +57,8 @@ class _Running:
 
 
 class RayPool:
-    """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries, all on started workers."""
+    """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries, all on started workers.
+    `listen` is called now and then while a report is waited for."""
 
     def __init__(
         self,
@@ -66,8 +68,10 @@ class RayPool:
         trial_seconds: float = 0.0,
         attempts: int = 2,
         address: str | None = None,
+        listen: Callable[[], None] = lambda: None,
     ):
         self._trial_seconds, self._attempts, self._address = trial_seconds, attempts, address
+        self._listen = listen
         start_ray(workers, address)
         if ray.cluster_resources().get("CPU", 0) < 1:
             raise RunError("the Ray session that this process has joined has no core for a worker")
@@ -96,6 +100,8 @@ class RayPool:
             timeout = min(max(soonest - time.monotonic(), 0.01), LISTEN_SECONDS)
             check()
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
+            if not ready:
+                self._listen()
             if not ready and self._crowded and time.monotonic() > self._began + START_SECONDS:
                 raise RunError(
                     f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "

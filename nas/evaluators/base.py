@@ -72,6 +72,7 @@ class Context(NamedTuple):
     teacher: Teacher | None = None  # from whom those learn that are trained by `final`
     progress: Path | None = None  # the folder in which unfinished trainings are kept
     note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
+    on_step: Callable[[int, float], None] | None = None  # hears of a training in this process: steps, and the loss
 
     @property
     def images(self) -> Task:

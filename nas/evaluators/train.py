@@ -43,7 +43,7 @@ class Final(Scoring):
 
     def prepare(self, context: Context) -> "TrainEvaluator":
         kept = {"folder": str(context.progress), "note": context.note, "pretraining": context.pretraining}
-        kept["teacher"] = context.teacher
+        kept |= {"teacher": context.teacher, "on_step": context.on_step}
         return TrainEvaluator(context.space, context.images, context.final, pruned=True, tests=True, **kept)
 
 
@@ -67,14 +67,9 @@ class TrainEvaluator:
     note: dict[str, Any] = dataclasses.field(default_factory=dict)  # beside it: what it is the progress of
     pretraining: Pretraining | None = None  # of the network that is built alone
     teacher: Teacher | None = None  # whom the recipe names
+    on_step: Callable[[int, float], None] | None = None  # hears now and then how many steps are done, and the loss
 
-    def __call__(
-        self,
-        encoding: tuple[int, ...],
-        budget: int,
-        seed: int,
-        on_step: Callable[[int, float], None] = lambda step, loss: None,
-    ) -> Evaluation:
+    def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The metric of the task (validation) and the costs; with `tests` also that of test, and the weights and
         statistics."""
         recipe = self.recipe
@@ -89,10 +84,11 @@ class TrainEvaluator:
             graph, shared, statistics = split(supernet(self.space, self.task.kind, key, affine=True))
             path = row
             start = select(shared, jnp.asarray(row))
-        saved = self._saved(row, f"{seed}")
+        saved, before = self._saved(row, f"{seed}"), 0
         if self.pretraining is not None and self.pruned:
-            before = {"saved": self._saved(row, f"{seed}.pretraining"), "note": self.note}
-            start = self.pretraining.begun(start, self.pretraining.alone(row, seed, **before))
+            how = {"saved": self._saved(row, f"{seed}.pretraining"), "note": self.note, "on_step": self._heard(0)}
+            start = self.pretraining.begun(start, self.pretraining.alone(row, seed, **how))
+            before = self.pretraining.recipe.steps
         weights = fit(
             graph,
             start,
@@ -104,7 +100,7 @@ class TrainEvaluator:
             saved=saved,
             note=self.note,
             teacher=self.teacher,
-            on_step=on_step,
+            on_step=self._heard(before),
         )
         if recipe.auxiliary:
             weights, graph, statistics = self._without_auxiliary(weights, row, key)
@@ -119,6 +115,10 @@ class TrainEvaluator:
         metrics |= {f"test_{name}": value for name, value in measured(self.task.test).items()}
         jax.block_until_ready(weights)
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
+
+    def _heard(self, before: int) -> Callable[[int, float], None]:
+        """What hears of a training that follows so many steps of another one."""
+        return lambda step, loss: self.on_step(before + step, loss) if self.on_step is not None else None
 
     def _saved(self, row: np.ndarray, which: str) -> Path | None:
         if self.folder is None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,16 @@ class Ongoing:
 
     @contextlib.contextmanager
     def executor(
-        self, evaluator: Evaluator, workers: int, trial_seconds: float, *, immediate: bool
+        self,
+        evaluator: Evaluator,
+        workers: int,
+        trial_seconds: float,
+        *,
+        immediate: bool,
+        listen: Callable[[], None] = lambda: None,
     ) -> Iterator[Executor]:
-        """Where candidates are scored: in this process, or by Ray's workers, who are told to go when the job ends."""
+        """Where candidates are scored: in this process, or by Ray's workers, who are told to go when the job ends.
+        While these are waited for, `listen` is called now and then."""
         if workers == 0 or immediate:
             yield InProcess(evaluator)
             return
@@ -75,7 +82,7 @@ class Ongoing:
 
         self.pools.callback(ray_pool.stop_ray)
         address = self.settings.ray_address
-        executor = ray_pool.RayPool(evaluator, workers, trial_seconds=trial_seconds, address=address)
+        executor = ray_pool.RayPool(evaluator, workers, trial_seconds=trial_seconds, address=address, listen=listen)
         try:
             yield executor
         finally:

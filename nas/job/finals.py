@@ -1,5 +1,7 @@
 """The last stage of a job: what was found is trained from scratch and tested, beside random architectures."""
 
+import contextlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.engine import loop
-from nas.errors import RunError
+from nas.errors import RunError, UsageError
 from nas.evaluators.base import Job, Report
 from nas.job.context import Ongoing
 from nas.job.subject import Subject
@@ -39,28 +41,62 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
     waiting = [number for number in range(len(rows)) if number not in done]
     if waiting:
         budget = settings.epochs if given else 0
-        length = f"{budget} epochs" if budget else f"{settings.final.steps} steps"
-        if job.subject.pretraining is not None:
-            length = f"{settings.pretraining.steps} steps as a classifier and {length}"
-        stage, remark = "Training from scratch", f"{length} each"
-        if scoring.immediate:
-            stage, remark = "Looking up the best", ""
-        evaluator = scoring.prepare(job.context())
-        job.reporter.show(stage, len(done), len(rows), remark)
+        progress = _Progress(job, len(rows), len(done))
+        if not scoring.immediate:
+            progress = _Progress(job, len(rows), len(done), "Training from scratch", _steps(job, budget))
         workers = min(settings.workers, len(waiting))
-        with job.executor(evaluator, workers, 0.0, immediate=scoring.immediate) as executor:
+        evaluator = scoring.prepare(job.context(on_step=progress.hear if workers == 0 else None))
+        progress.look()
+        with job.executor(evaluator, workers, 0.0, immediate=scoring.immediate, listen=progress.look) as executor:
             for number in waiting:
                 executor.submit(Job(number, rows[number], budget, settings.seed))
-            for count in range(len(waiting)):
+            for _ in waiting:
                 report = executor.wait()
                 _finish(job, report, rows[report.number])
-                job.reporter.show(stage, len(done) + count + 1, len(rows), "")
+                progress.done += 1
+                progress.look()
     known = record.trials()
     if found and all(trial.state == "failed" for trial in known[: len(found)]):
         said = "the architecture that was given" if given else "what was found"
         raise RunError(f"{said} could not be trained: {known[0].error}")
     role = "given" if given else "found"
     return [_row(trial, role if trial.number < len(found) else "random") for trial in known]
+
+
+def _steps(job: Ongoing, budget: int) -> int:
+    """Of one training, which lasts so many epochs or as long as its recipe says."""
+    settings, task = job.settings, job.subject.images
+    own = budget * -(-len(task.train) // settings.final.batch_size) if budget else settings.final.steps
+    return own if job.subject.pretraining is None else settings.pretraining.steps + own
+
+
+@dataclasses.dataclass
+class _Progress:
+    """How far the trainings are, all together, in steps."""
+
+    job: Ongoing
+    count: int  # of trainings
+    done: int
+    stage: str = "Looking up the best"
+    each: int = 1  # steps of one
+
+    def look(self) -> None:
+        """Shows what is known of those under way from their checkpoints, which workers write."""
+        partly = 0
+        for path in self.job.folder.glob("*.progress.safetensors"):
+            with contextlib.suppress(UsageError, KeyError, TypeError):  # it has just ended
+                partly += checkpoint.note_of(path)["step"]
+        self._show(partly)
+
+    def hear(self, step: int, loss: float) -> None:
+        """Shows the one under way in this process."""
+        del loss
+        self._show(step)
+
+    def _show(self, partly: int) -> None:
+        steps, total = self.done * self.each + partly, self.count * self.each
+        remark = f"{self.done} of {self.count} networks"
+        self.job.reporter.show(self.stage, min(steps, total), total, remark)
 
 
 def _row(trial: Trial, role: str) -> Row:

@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -35,14 +37,25 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays and the note. Raises UsageError for a file that is missing, damaged, or not one of ours."""
+    with _opened(path) as (file, note):
+        return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            note = from_json((file.metadata() or {})["note"])
-            return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
+            yield file, from_json((file.metadata() or {})["note"])
     except FileNotFoundError as error:
         raise UsageError(f"{path} does not exist") from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not a whole weights file of this library: {error}") from error
+
+
+def note_of(path: Path) -> dict:
+    """The note alone. Raises UsageError as `read` does."""
+    with _opened(path) as (_, note):
+        return note
 
 
 def digest(path: Path) -> str:
