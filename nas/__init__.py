@@ -7,6 +7,7 @@ and `nas.load_predictor(folder)` a predictor.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nas.report.logs import Callback
     from nas.report.outcome import Outcome
     from nas.saved.networks import load as load
     from nas.saved.predictors import load as load_predictor
@@ -16,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = ["Store", "load", "load_predictor", "search"]
 
 
-def search(*, resume: str | None = None, **options: Any) -> "Outcome":
+def search(*, resume: str | None = None, callback: "Callback | None" = None, **options: Any) -> "Outcome":
     """Runs a search job. The options are those of the command line and of YAML files:
 
     >>> outcome = nas.search(space="shufflenet", strategy="random", task="digits", trials=20, workers=0)
@@ -24,12 +25,16 @@ def search(*, resume: str | None = None, **options: Any) -> "Outcome":
 
     A space, a strategy and a task may also be values: `space=MySpace()`, `task=(images, labels)`.
 
+    `callback(kind, number, values)` is called with what is measured, once the store has it: `("trial", 12, {"error":
+    0.08, "macs": 1e6, ...})`, and likewise for "final" trainings; for "training" the number is the step, and there is
+    a "loss". What it raises ends the job, which can be gone on with.
+
     Raises `nas.errors.UsageError` for options that cannot be used, `nas.errors.RunError` for a run that failed.
     """
     from nas.config import from_values
     from nas.job.run import search
 
-    return search(from_values(options), resume)
+    return search(from_values(options), resume, callback=callback)
 
 
 def __dir__() -> list[str]:

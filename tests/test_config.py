@@ -157,7 +157,7 @@ TEXTS = [name for name, hint in typing.get_type_hints(Config).items() if hint in
 
 
 @pytest.mark.parametrize("text", ["(3,0,1)", "[3, 0]", "010", "1e-3"])
-@pytest.mark.parametrize("field", sorted({*TEXTS} - {"limit", "objectives", "cost", "time"}))
+@pytest.mark.parametrize("field", sorted({*TEXTS} - {"limit", "objectives", "cost", "time", "log"}))
 def test_text_stays_text_in_a_field_of_text(field, text, file):
     flag = "--" + field.replace("_", "-")
     found = {

@@ -14,6 +14,7 @@ from nas import registry
 from nas.config.values import BOUND, PARTS, Config, Data
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, shown
+from nas.report import logs
 from nas.tasks import lasting_task
 from nas.training.recipe import Recipe
 
@@ -37,6 +38,7 @@ def build(data: Data) -> Config:
         if not registry.is_own("cost", name):
             raise UsageError(f"cost={name!r} must be FILE.py:FUNCTION or MODULE:FUNCTION")
         registry.own("cost", name)
+    logs.check(None if data.get("log") is None else _checked(str, data["log"], "log"))
     data["architecture"] = _architecture(data["space"], data.get("architecture"))
     config = _replace(defaults(named(strategy, "strategy")[0]), data, "")
     if "num_objectives" in {field.name for field in dataclasses.fields(config.strategy)}:
@@ -240,6 +242,7 @@ def to_data(config: Config, given: Data) -> Data:
         data["pretrain"] = lasting_task(config.pretrain)
     if config.cost is not None:
         data["cost"] = registry.lasting(config.cost)
+    data["log"] = logs.lasting(config.log)
     for name in ("data_dir", "latency"):
         if data[name] is not None:
             data[name] = _absolute(data[name])

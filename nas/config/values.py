@@ -102,6 +102,9 @@ class Config:
     """Of weights, batches, paths and proposals."""
     name: str | None = None
     """Of the run; by default space-strategy-task-seed."""
+    log: str | None = None
+    """Send what is measured to other programs too: tensorboard:DIR, mlflow:URI or wandb:PROJECT, or several with commas
+    between them."""
     store: str = DEFAULT_STORE
     """The database of all runs."""
     workers: int = 2
@@ -199,11 +202,11 @@ GROUPS = {
     "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost", "latency"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),
-    "where it runs": ("store", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
+    "where it runs": ("store", "log", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
     "predictors": ("prescreen", "warm_start", "save_predictor"),
     "sampling of paths": ("paths", "cost_bins"),
 }
 # Fields with fields of their own.
 NESTED = ("table", "screening", "training", "pretraining", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
-RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir")
+RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir", "log")

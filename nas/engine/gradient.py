@@ -65,6 +65,7 @@ def search(
     saved: Path,
     note: dict[str, Any],
     progress: Callable[[str, int, int, str], None],
+    on_loss: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[Trial]:
     """The finished trials, first the one of the architecture that was found, then the later ones before the earlier.
 
@@ -86,6 +87,8 @@ def search(
         tracked = f", {output.reading(metric, best[0])}" if best[0] < float("inf") else ""
         doing = "compiling" if math.isnan(loss) else f"loss {loss:.3f}{tracked}"
         progress("Searching", step, steps, f"epoch {epoch} of {settings.epochs}, {doing}")
+        if not math.isnan(loss):
+            on_loss(step, loss)
 
     found, _ = bilevel.search(
         bilevel.Rule(settings.strategy, space, settings.limits),

@@ -12,7 +12,9 @@ import numpy as np
 from nas.engine import loop
 from nas.errors import UsageError
 from nas.evaluators.base import Report
+from nas.metrics import outward
 from nas.plain import shown
+from nas.report.logs import Logs
 from nas.store.query import Kind, NewTrial, Run, Trial
 from nas.store.sql import Store
 from spaces.base import Space, check_encoding, identify
@@ -27,6 +29,7 @@ class Record:
     space: Space  # as its architectures are called
     seed: int
     objectives: tuple[str, ...] = ()  # what the loop is told of
+    logs: Logs | None = None  # which hear of each trial once the store has it
     kind: Kind = "search"
 
     def trials(self) -> list[Trial]:
@@ -78,6 +81,15 @@ class Record:
         """A trial has measured metrics, or failed for the reason that `error` says."""
         how = {"metrics": metrics, "error": error, "seconds": seconds}
         self.store.finish_trial(self.run.id, number, kind=self.kind, **how)
+        self._told(number)
+
+    def _told(self, number: int) -> None:
+        if self.logs is None or not self.logs.listening:
+            return
+        trial = self.store.trial(self.run.id, number, self.kind)
+        values = {"architecture": trial.architecture, "state": trial.state, "seconds": trial.seconds}
+        kind = "trial" if self.kind == "search" else "final"
+        self.logs.measured(kind, number, {**values, **outward(trial.measurements)})
 
     # What the loop asks of its log: see `nas.engine.loop.Log`.
 
@@ -104,7 +116,9 @@ class Record:
         return self._objectives(metrics or {})
 
     def repeat(self, number: int, first: int) -> tuple[float, ...]:
-        return self._objectives(self.store.repeat_trial(self.run.id, number, first))
+        metrics = self.store.repeat_trial(self.run.id, number, first)
+        self._told(number)
+        return self._objectives(metrics)
 
     def complete(self, search: loop.Search) -> bool:
         """Whether nothing is left to do."""

@@ -12,6 +12,7 @@ from nas.engine.record import Record
 from nas.evaluators.base import Context, Evaluator
 from nas.job.learning import Learning
 from nas.job.subject import Subject, context_of
+from nas.report.logs import Logs
 from nas.report.progress import Reporter
 from nas.saved import checkpoint
 from nas.store.query import Run
@@ -29,6 +30,7 @@ class Ongoing:
     store: Store
     run: Run
     reporter: Reporter
+    logs: Logs
     pools: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack)
 
     @property
@@ -42,7 +44,7 @@ class Ongoing:
     @property
     def search(self) -> Record:
         objectives = tuple(self.settings.objectives.split(","))
-        return Record(self.store, self.run, self.subject.named, self.settings.seed, objectives)
+        return Record(self.store, self.run, self.subject.named, self.settings.seed, objectives, self.logs)
 
     @property
     def finals(self) -> Record:

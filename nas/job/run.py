@@ -29,6 +29,7 @@ from nas.job.subject import (
 )
 from nas.metrics import outer, outward
 from nas.report import command_lines
+from nas.report.logs import Callback, Logs
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
 from nas.saved.predictors import described
@@ -42,8 +43,12 @@ from strategies.base import GradientStrategy
 from strategies.region import region
 
 
-def search(data: Data, resume: str | None = None, reporter: Reporter | None = None) -> Outcome:
-    """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs."""
+def search(
+    data: Data, resume: str | None = None, reporter: Reporter | None = None, callback: Callback | None = None
+) -> Outcome:
+    """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs.
+
+    `callback` hears what is measured: see `nas.report.logs.Callback`."""
     registry.check_done()
     reporter = reporter or Silent()
     url = data.get("store", Config.store)
@@ -90,8 +95,9 @@ def search(data: Data, resume: str | None = None, reporter: Reporter | None = No
         try:
             with held():  # what is stored has a name by which to go on with it
                 run = _begun(store, settings, given, subject, learning, resume)
-            with locked(store.folder(run), run.name):
-                return _ran(Ongoing(settings, subject, learning, store, run, reporter), loop_state)
+            logs = Logs(reporter, callback)
+            with locked(store.folder(run), run.name), logs.opened(settings.log, run):
+                return _ran(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
         except KeyboardInterrupt:
             if run is None:
                 raise

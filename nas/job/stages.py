@@ -41,7 +41,14 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
 def by_gradients(job: Ongoing) -> list[Trial]:
     settings, saved = job.settings, job.folder / "search.safetensors"
     trials = gradient.search(
-        settings, job.space, job.subject.images, job.search, saved=saved, note=job.note, progress=job.reporter.show
+        settings,
+        job.space,
+        job.subject.images,
+        job.search,
+        saved=saved,
+        note=job.note,
+        progress=job.reporter.show,
+        on_loss=lambda step, loss: job.logs.measured("training", step, {"loss": loss}),
     )
     if saved.exists():
         job.keep("search", saved)
@@ -75,10 +82,10 @@ def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
     if pretraining is not None:
         steps = pretraining.recipe.steps
         paths = _paths(job, PRETRAINING_PATHS, steps)
-        how = _kept(job, "Pretraining shared weights", "pretrained", steps)
+        how = _kept(job, "Pretraining shared weights", "pretrained", steps, "pretraining")
         start = pretraining.begun(start, pretraining.shared(paths, settings.seed, affine, **how))
         job.keep("pretrained", how["saved"])
-    how = _kept(job, "Training shared weights", "supernet", recipe.steps)
+    how = _kept(job, "Training shared weights", "supernet", recipe.steps, "training")
     paths = _paths(job, PATHS, recipe.steps)
     weights = fit(graph, start, statistics, task, recipe, seed=settings.seed, paths=paths, **how)
     job.keep("supernet", how["saved"])
@@ -93,12 +100,13 @@ def _paths(job: Ongoing, purpose: int, steps: int) -> np.ndarray:
     return cost_binned_paths(job.space, key, steps, bins=settings.cost_bins, limits=settings.limits)
 
 
-def _kept(job: Ongoing, stage: str, file: str, steps: int) -> dict[str, Any]:
-    """Where a training of shared weights keeps its progress, and how it is shown."""
+def _kept(job: Ongoing, stage: str, file: str, steps: int, kind: str) -> dict[str, Any]:
+    """Where a training of shared weights keeps its progress, how it is shown, and what logs call it."""
     job.reporter.show(stage, 0, steps, "compiling")
 
     def shown(step: int, loss: float) -> None:
         job.reporter.show(stage, step, steps, f"loss {loss:.3f}")
+        job.logs.measured(kind, step, {"loss": loss})
 
     return {"saved": job.folder / f"{file}.safetensors", "note": job.note, "on_step": shown}
 

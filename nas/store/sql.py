@@ -348,6 +348,9 @@ class Store:
     def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
         return self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind))
 
+    def trial(self, run_id: int, number: int, kind: Kind = "search") -> Trial:
+        return self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind) & (TRIAL.c.number == number))[0]
+
     def _trials(self, mine: Any) -> list[Trial]:
         values = sa.select(MEASUREMENT).join(TRIAL, TRIAL.c.id == MEASUREMENT.c.trial_id).where(mine)
         measurements: dict[int, dict[str, float]] = {}
