@@ -6,7 +6,7 @@ import pkgutil
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import nas
 from nas import registry
@@ -56,6 +56,10 @@ def _answer(argv: list[str]) -> str:
         from nas.commands.show import show_published
 
         return show_published(parser.parse_args(argv), _width())
+    if argv[0] == "completion":
+        from nas.commands import completion
+
+        return completion.script(argv[1:], parser, commands)
     if argv[0] in OWN:
         return pkgutil.resolve_name(OWN[argv[0]][1])(argv[1:])
     options = parser.parse_args(argv)
@@ -134,6 +138,7 @@ OWN: dict[str, tuple[str, str]] = {
     "export": ("Write the network of an architecture to a directory.", "nas.commands.export:main"),
     "predict": ("The classes of images, by a network that was trained.", "nas.commands.predict:main"),
     "detect": ("Find objects in photos, by a detector that was trained.", "nas.commands.detect:main"),
+    "completion": ("What makes a shell complete these commands and their flags.", "nas.commands.completion:script"),
     "evaluate": ("How good a trained network is on data that have answers.", "nas.commands.evaluate:main"),
 }
 
@@ -196,7 +201,8 @@ class _Parser(argparse.ArgumentParser):
         raise Answered(status)
 
 
-def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+def _parsers() -> tuple[_Parser, Any]:
+    """The parser of the whole line, and the one of each command by name."""
     parser = _Parser("nas", description=__doc__, epilog="nas COMMAND --help says more.", allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="say which version this is")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

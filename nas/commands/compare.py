@@ -291,8 +291,7 @@ def _csv(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def main(argv: Sequence[str]) -> str:
-    """`nas compare`: what it prints."""
+def flags() -> Parser:
     parser = Parser(prog="nas compare", description=__doc__, allow_abbrev=False)
     parser.add_argument("--space", default="nasbench201", help="the table's [%(default)s]")
     parser.add_argument("--task", required=True, metavar="table:FILE", help="the table")
@@ -306,7 +305,12 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--limit", metavar="CONDITION", help="such as 'pixel3_latency_ms <= 5'")
     parser.add_argument("--out", type=place, metavar="DIR", help="where the CSV files and the plot go")
     parser.epilog = "--STRATEGY.FIELD VALUE sets a field, such as --regularized-evolution.population-size 30"
-    options, rest = parser.parse_known_args(list(argv))
+    return parser
+
+
+def main(argv: Sequence[str]) -> str:
+    """`nas compare`: what it prints."""
+    options, rest = flags().parse_known_args(list(argv))
     table = table_of(options.task, options.space, config.build_space(options.space))
     if table is None:
         raise UsageError(f"task={options.task!r} must be table:FILE")

@@ -19,7 +19,7 @@ FEW = 20  # training images, of a class with fewer of which little can be learne
 
 
 def main(argv: Sequence[str]) -> str:
-    parser = _parser()
+    parser = flags()
     if argv and not argv[0].startswith("-") and argv[0] != "check":
         raise unknown("data command", argv[0], ["check"])
     options = parser.parse_args(argv)
@@ -98,7 +98,7 @@ def _list(head: str, items: Sequence[str]) -> str:
     return "\n".join([head, *(f"  {shown(printable(each))}" for each in items[:MOST_LISTED])]) + more
 
 
-def _parser() -> argparse.ArgumentParser:
+def flags() -> argparse.ArgumentParser:
     parser = Parser(prog="nas data", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     text = "Read data as a search would, and say what they are and what is wrong with them."

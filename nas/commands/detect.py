@@ -15,7 +15,7 @@ COLUMNS = ("image", "class", "probability", "x0", "y0", "x1", "y1")
 
 
 def main(argv: Sequence[str]) -> str:
-    options = _parser().parse_args(argv)
+    options = flags().parse_args(argv)
     if options.out is not None:
         _check_out(options.out, options.images)
     network = trained.network(options)
@@ -56,7 +56,7 @@ def _check_out(out: Path, images: Sequence[Path]) -> None:
         raise UsageError(f"out={str(out)!r} is the image itself: choose another name")
 
 
-def _parser() -> Parser:
+def flags() -> Parser:
     parser = Parser(
         prog="nas detect",
         description=__doc__,

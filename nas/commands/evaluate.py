@@ -42,7 +42,7 @@ class Quality:
 
 
 def main(argv: Sequence[str]) -> str:
-    options = _parser().parse_args(argv)
+    options = flags().parse_args(argv)
     if options.out is not None:
         from nas.report.boxes import check_place
 
@@ -166,7 +166,7 @@ def _mistaken(found: Quality, most: int = 10) -> str:
     return output.render(rows, ("class", "taken for", "times"), "table") if rows else ""
 
 
-def _parser() -> Parser:
+def flags() -> Parser:
     parser = Parser(prog="nas evaluate", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
     task_help = "the data, as for nas search: folder:DIR, npz:FILE, digits, voc:DIR, ..."

@@ -26,7 +26,7 @@ EPILOG = (
 
 
 def main(argv: Sequence[str]) -> str:
-    options = _parser().parse_args(argv)
+    options = flags().parse_args(argv)
     with Store(options.store) as store:
         run = None if options.run is None else store.run(options.run)
         if options.architecture is None:
@@ -56,7 +56,7 @@ def found_by(store: Store, run: Run) -> str:
     return finals[0].architecture
 
 
-def _parser() -> Parser:
+def flags() -> Parser:
     parser = Parser(prog="nas export", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     names = trained.NAMES.rpartition(", or ")[0].replace("the beginning of it, its", "the beginning of it, or its")
     parser.add_argument("architecture", metavar="ARCHITECTURE", nargs="?", help=f"{names} (default: what RUN found)")

@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> str:
     commands = {"measure": _measure}
     if argv and not argv[0].startswith("-") and argv[0] not in commands:
         raise unknown("latency command", argv[0], commands)
-    parser = _parser()
+    parser = flags()
     options, rest = parser.parse_known_args(argv)
     return commands[options.command](options, rest)
 
@@ -99,7 +99,7 @@ def _told(options: argparse.Namespace, name: str, card: dict[str, Any]) -> str:
     return text
 
 
-def _parser() -> config.Parser:
+def flags() -> config.Parser:
     parser = config.Parser("nas latency", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
     text = "Times random networks of a space, fits a table of what each choice adds, and checks it against others."

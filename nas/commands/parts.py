@@ -91,7 +91,7 @@ def kinds_of_predictors(argv: Sequence[str]) -> str:
 
 
 def _told(program: str, kind: str, more: str, argv: Sequence[str]) -> str:
-    options = _parser(program, more).parse_args(argv)
+    options = flags(program, more).parse_args(argv)
     rows: list[Row] = [{"name": name, "what it is": LINES[kind][name]} for name in ours(kind)]
     if kind == "space":
         from spaces import presets
@@ -112,7 +112,7 @@ def _presets(row: Row) -> str:
     return f" [{row['presets']}]" if row.get("presets") else ""
 
 
-def _parser(program: str, more: str) -> argparse.ArgumentParser:
+def flags(program: str, more: str) -> argparse.ArgumentParser:
     parser = Parser(prog=program, description=f"What there is, a line each. {more}", allow_abbrev=False)
     form = "|".join(output.FORMATS)
     parser.add_argument("--format", type=output.known_format, default="table", metavar=form)

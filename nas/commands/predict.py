@@ -28,7 +28,7 @@ UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.
 
 
 def main(argv: Sequence[str]) -> str:
-    options = _parser().parse_args(argv)
+    options = flags().parse_args(argv)
     network = trained.network(options)
     if network.kind.finds:
         raise UsageError(f"architecture={options.architecture!r} is a detector: nas detect lists what it finds")
@@ -109,7 +109,7 @@ def _archived(path: Path) -> np.ndarray:
     return as_uint8(f"{field}: images", images)
 
 
-def _parser() -> Parser:
+def flags() -> Parser:
     parser = Parser(prog="nas predict", description=__doc__, allow_abbrev=False)
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=trained.NAMES)
     images_help = "an image of any size, a folder of them, or a .npz with images"

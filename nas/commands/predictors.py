@@ -118,6 +118,10 @@ def _import(store, options: argparse.Namespace) -> str:
     return output.render([row], row, options.format)
 
 
+def flags() -> Parser:
+    return _parsers()[0]
+
+
 def _parsers() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser("nas predictors", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -31,7 +31,7 @@ class _Found:
     data: config.Data = dataclasses.field(default_factory=dict)  # of that run, as in a configuration
 
 
-def main(argv: Sequence[str]) -> str:
+def flags() -> config.Parser:
     parser = config.Parser(prog="nas retrain", description=__doc__, epilog=EPILOG, allow_abbrev=False)
     names = "its id, its description, or SPACE:NAME of a published one"
     parser.add_argument("architecture", metavar="ARCHITECTURE", help=names)
@@ -41,7 +41,11 @@ def main(argv: Sequence[str]) -> str:
     parser.add_argument("--stack", metavar="N", help="so many pyramids in a row: --space.stacks of nas-fpn")
     anytime_help = "each of these is an exit, at which nas detect may leave the network: --space.anytime of nas-fpn"
     parser.add_argument("--anytime", action="store_true", help=anytime_help)
-    options, rest = parser.parse_known_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str]) -> str:
+    options, rest = flags().parse_known_args(argv)
     found = _found(options.architecture, options.preset, options.store, options.run)
     if options.stack is not None:
         rest += [f"--space.{_of_neck(found.space, 'stacks', f'stack={options.stack}')}", options.stack]

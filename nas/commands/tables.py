@@ -14,7 +14,7 @@ COLUMN = ("column", "kind", "unit", "dataset", "split", "epochs", "gaps")
 
 
 def main(argv: Sequence[str]) -> str:
-    options = _parser().parse_args(argv)
+    options = flags().parse_args(argv)
     return options.answer(options)
 
 
@@ -61,7 +61,7 @@ def _show(options: argparse.Namespace) -> str:
     return source + output.render(rows, COLUMN, options.format)
 
 
-def _parser() -> Parser:
+def flags() -> Parser:
     parser = Parser("nas table", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

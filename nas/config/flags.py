@@ -73,6 +73,13 @@ def parse(argv: Sequence[str], space: Data | str | None = None, program: str = "
     return data, resume
 
 
+def flags(program: str) -> Parser:
+    """The parser of a search with the parts that it has by default, and with the fields of recipes."""
+    return _parser(
+        program, {part: make(getattr(Config, part)) for part, make in BUILDERS.items()}, Config.strategy, full=True
+    )
+
+
 def _with(data: Mapping[str, Any], name: str, value: Any) -> Data:
     """The mapping with one field set; a dot leads into a field with fields of its own."""
     outer, dot, inner = name.partition(".")
