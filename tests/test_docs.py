@@ -1,5 +1,6 @@
 """README and docs: their commands exist, those of tutorials are run as they stand, pages build without a warning."""
 
+import csv
 import os
 import re
 import shlex
@@ -8,11 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import nas
+from nas import registry
 from nas.commands.cli import main
+from nas.config import build_space
+from nas.store.sql import Store
+from spaces.base import every
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -113,3 +120,120 @@ def test_the_commands_of_a_tutorial_run_as_they_stand(page, tmp_path):
             line = ["bash", "-euo", "pipefail", "-c", block] if kind == "sh" else [sys.executable, "-c", block]
             done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+# The commands of the other pages run as they are written too, with flags after them by which each takes seconds, and
+# with something in place of the words that stand for the reader's own.
+
+SHORT = ["--max-images", "80", "--final.batch-size", "8", "--training.batch-size", "8", "--training.steps", "4"]
+SHORT += ["--final.steps", "3", "--workers", "0"]
+CELLS = "--space nasbench201 --task table:nb201.npz"
+NOT_HERE = {
+    "cifar10": "its data cannot be had everywhere",
+    "fashion-mnist": "its data cannot be had everywhere",
+    "NATS-tss": "the same",
+    "nas dashboard": "it answers until it is stopped",
+    "--image-size 512": "it takes a quarter of an hour to compile",
+}
+# What each page needs before its first command.
+SEARCH = "nas search --space shufflenet --strategy random --task folder:photos --trials 4"
+BEFORE = {
+    "README": [f"{SEARCH} --name my-run", f"{SEARCH} --name r"],
+    "search": [f"{SEARCH} --name my-run"],
+    "query": [f"{SEARCH} --name r", f"nas compare {CELLS} --trials 20 --out compare"],
+    "detection": [
+        "nas search --space nas-fpn:tiny --strategy random --task voc:DIR --trials 2 --name r --image-size 128",
+        "nas export --run r --out best",
+    ],
+}
+
+
+def shortened(words: list[str]) -> list[str]:
+    if words[0] == "compare":
+        return [*words, "--seeds", "4"]
+    on_table = any(word.startswith("table:") for word in words)
+    if words[0] == "search" and "--resume" not in words:
+        return [*words, "--trials", "24" if on_table else "4", *(SHORT[-2:] if on_table else [*SHORT, "--epochs", "1"])]
+    return [*words, "--epochs", "1", *SHORT] if words[0] == "retrain" else words
+
+
+def of_the_readers_own(words: list[str]) -> list[str]:
+    """The words, with a run in place of RUN, and what it found in place of ARCHITECTURE."""
+    if not {"RUN", "ARCHITECTURE", "NAME"} & {*words}:
+        return words
+    name = "one-bit" if "--packed" in words else "r"
+    with Store("sqlite:///nas.db") as store:
+        found = store.trials(store.run(name).id, "final")[0].architecture
+    return [{"RUN": name, "ARCHITECTURE": found, "NAME": "renamed"}.get(word, word) for word in words]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A folder with what the pages speak of: photos, arrays, boxes, measurements, our examples and recipes."""
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", 60)
+    for name, colour in {"a.jpg": "red", "b.png": "blue", "photo.jpg": "green"}.items():
+        Image.new("RGB", (90, 70), colour).save(tmp_path / name)
+    np.savez(tmp_path / "images.npz", images=np.zeros((3, 40, 40, 3), np.uint8))
+    for folder in ("examples", "recipes"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / "DIR" / folder).mkdir(parents=True)
+    box = "<bndbox><xmin>{0}</xmin><ymin>{0}</ymin><xmax>{1}</xmax><ymax>{1}</ymax></bndbox>"
+    for i in range(12):
+        Image.new("RGB", (120, 100), (20 * i, 90, 200 - 9 * i)).save(tmp_path / "DIR" / "JPEGImages" / f"{i}.jpg")
+        thing = f"<object><name>{'cat' if i % 2 else 'dog'}</name>{box.format(5 + i, 60 + 2 * i)}</object>"
+        size = "<size><width>120</width><height>100</height><depth>3</depth></size>"
+        (tmp_path / "DIR" / "Annotations" / f"{i}.xml").write_text(f"<annotation>{size}{thing}</annotation>")
+    cells = build_space("nasbench201")
+    head = ",".join(["architecture", *(f"cifar10_{split}_error_e12" for split in ("valid", "test"))])
+    measured(cells, "cells.csv", f"{head},cifar10_seconds_e12,pixel3_latency_ms", (0.5, 0.52, 20.0, 9.0))
+    assert main(["table", "build", "cells.csv", "--space", "nasbench201", "--out", "nb201.npz"]) == 0
+    measured(
+        registry.value("space", "examples/my_space.py:Chain"), "mine.csv", "architecture,my_valid_error_e5", (0.5,)
+    )
+    return tmp_path
+
+
+def measured(space, path: str, head: str, at: tuple[float, ...]) -> None:
+    """A file of made measurements of a whole space."""
+    with open(path, "w", newline="") as file:
+        write = csv.writer(file).writerow
+        write(head.split(","))
+        for row in np.unique(np.asarray(space.canonical(jnp.asarray(every(space)))), axis=0):
+            write([space.describe(row), *(round(value * (1 - 0.01 * int(row.sum())), 5) for value in at)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page, stage, monkeypatch, capsys):
+    wanted = [words for words in commands(page) if not any(each in " ".join(["nas", *words]) for each in NOT_HERE)]
+    if not wanted:
+        pytest.skip("it has no commands")
+    if any("--packed" in words for words in wanted):
+        wanted = [shlex.split("search --space binary-width:tiny --task digits --name one-bit"), *wanted]
+    wanted = [*(shlex.split(line)[1:] for line in BEFORE.get(page.stem, [])), *wanted]
+    for words in wanted:
+        line = shortened(of_the_readers_own(words))
+        assert main(line) == 0, f"nas {shlex.join(line)}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README", "query", "predictors"])
+def test_the_python_of_a_page_runs(page, stage, monkeypatch):
+    def search(**options):
+        short = {"steps": 3, "batch_size": 8}
+        return nas_search(**options, max_images=80, training=short, final=short, workers=0)
+
+    nas_search = nas.search
+    monkeypatch.setattr(nas, "search", search)
+    lines = {
+        "predictors": [f"nas search {CELLS} --strategy nao --name s1 --save-predictor s1 --trials 24",
+                       "nas predictors export s1 --out dir"],
+    }.get(page, [f"{SEARCH} --name r", "nas export --run r --out best"])  # fmt: skip
+    for line in lines:
+        assert main(shortened(shlex.split(line)[1:])) == 0
+    path = ROOT / "README.md" if page == "README" else ROOT / "docs" / f"{page}.md"
+    for kind, block in FENCE.findall(path.read_text()):
+        if kind == "python":
+            exec(compile(block.replace("trials=100", "trials=4"), str(path), "exec"), {})

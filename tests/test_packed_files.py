@@ -1,9 +1,11 @@
 """Packed exports and `nas predict`: the answers of the export in floats from a file of bits, and refusals in a line."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from sklearn.datasets import load_digits
 
 import nas
 from nas.commands import cli
+from nas.config import default_of
 from nas.saved import checkpoint
 from nas.saved.networks import DESCRIPTION, WEIGHTS
 from nas.saved.packed import packed_arrays
@@ -334,3 +337,15 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(bits, images, words, sa
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["binary-width", pytest.param("nasnet", marks=pytest.mark.slow)])
+def test_a_network_of_each_kind_of_body_is_loaded(name, tmp_path):
+    """Bodies differ in the channels that they end with: by the last choices of widths, and in how many states join."""
+    space: Any = dataclasses.replace(
+        default_of("space", f"{name}:tiny"), image_size=8, image_channels=1, num_classes=10
+    )
+    rows = [np.zeros(len(space.cardinalities), np.int32), np.array(space.cardinalities, np.int32) - 1]
+    for i, row in enumerate(np.asarray(space.canonical(jnp.asarray(rows)))):
+        exported(tmp_path / f"{i}", name, space, row, NAMES)
+        assert nas.load(tmp_path / f"{i}").predict(noise(2)).shape == (2, 10)

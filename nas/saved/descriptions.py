@@ -106,8 +106,8 @@ def built(
     params = costs(space, tuple(encoding))["params"]
     if params <= 1.001 * held:  # costs are in single precision
         try:  # only then is a body built, to see which head it has
-            of_head = head_costs(space, kind).get("params", (0,))
-            params += of_head[int(map_kinds(space, jnp.asarray([encoding], jnp.int32))[0])]
+            if of_head := head_costs(space, kind).get("params"):
+                params += of_head[int(map_kinds(space, jnp.asarray([encoding], jnp.int32))[0])]
         except ValueError as error:
             raise UsageError(f"{described} does not describe an architecture: {error}") from error
     if params > 1.001 * held:
