@@ -1,6 +1,7 @@
 """Differentiable search: laws of its strategies, exact gradients, legal architectures, and a search that goes on."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from conftest import MINI as CHAIN
-from conftest import measure_mixture
+from conftest import measure_mixture, refusal
 from flax import nnx
 
 import nas
@@ -669,6 +670,57 @@ def test_an_interrupted_job_goes_on_and_is_asked_meanwhile(given, changed):
     names = ("architecture", "trial", "error", "params")
     ended, wanted = ([[row[name] for name in names] for row in outcome.best] for outcome in (found, expected))
     assert ended == wanted
+
+
+COPY = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))"
+
+
+@pytest.mark.slow
+def test_epochs_that_only_files_know_of_are_searched_again(given, tmp_path):
+    """As after the store was restored from a copy of the time after the first epoch."""
+    copy, said = tmp_path / "copy.db", []
+
+    class Copying(Silent):
+        def show(self, stage, done, total, remark):
+            if "error" in remark and not copy.exists():
+                subprocess.run([sys.executable, "-c", COPY, tmp_path / "nas.db", copy], check=True)
+
+        def say(self, text):
+            said.append(text)
+
+    def found():
+        with nas.Store(given["store"]) as store:
+            trials = store.trials(store.run("mine").id)
+        return [(trial.number, trial.encoding, trial.measurements, trial.state) for trial in trials]
+
+    job.search({**given, "name": "mine"}, reporter=Copying())
+    expected = found()
+    os.replace(copy, tmp_path / "nas.db")
+    assert len(found()) < len(expected)
+    job.search({"store": given["store"]}, resume="mine", reporter=Copying())
+    assert found() == expected
+    assert [line for line in said if "is after 2 epochs, of which the store knows 1" in line] == said
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [({"run": "another"}, "its run is 'another', not"), ({"configuration": "x"}, "its configuration is 'x', not")],
+)
+def test_files_of_another_run_or_configuration_are_refused(given, tmp_path, changed, says):
+    class Stop(Silent):
+        def show(self, stage, done, total, remark):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        job.search({**given, "name": "mine"}, reporter=Stop())
+    with nas.Store(given["store"]) as store:
+        run = store.run("mine")
+        path = store.folder(run) / "search.safetensors"
+    assert run.mark["run"] == run.identity
+    checkpoint.write(path, {}, {**run.mark, **changed})
+    said = refusal(job.search, {"store": given["store"]}, resume="mine")
+    assert f"{path} is of another training: {says}" in said
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A differentiable search as a part of a job: each epoch's derived architecture is a trial of the run."""
 
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -65,20 +66,29 @@ def search(
     saved: Path,
     note: dict[str, Any],
     progress: Callable[[str, int, int, str], None],
+    say: Callable[[str], None],
     on_loss: Callable[[int, float], None] = lambda step, loss: None,
 ) -> list[Trial]:
     """The finished trials, first the one of the architecture that was found, then the later ones before the earlier.
 
-    `saved` is the file of the checkpoint, and `note` says beside it what it is the progress of.
+    `saved` is the file of the checkpoint, and `note` says beside it what it is the progress of. `say` hears what the
+    user should know.
     """
     best, metric = [float("inf")], task.kind.metric
-    known = {trial.number for trial in record.trials()}
+    trials = record.trials()
+    known = {trial.number: tuple(trial.encoding) for trial in trials}
+    # A store that was restored from a copy may be behind its files.
+    recorded = sum(1 for _ in itertools.takewhile(lambda trial: trial.state == "finished", trials))
 
     def on_epoch(epoch: bilevel.Epoch) -> None:
         encoding = tuple(epoch.encoding.tolist())
         if epoch.number not in known:
             record.add(epoch.number, [Entry(encoding, budget=epoch.number + 1)])
-            known.add(epoch.number)
+            known[epoch.number] = encoding
+        if known[epoch.number] != encoding:
+            say(
+                f"Epoch {epoch.number + 1} has found another architecture than before: this machine computes otherwise."
+            )
         record.finish(epoch.number, {**epoch.metrics, **costs(space, encoding)}, None, epoch.seconds)
         best[0] = epoch.metrics[metric]
 
@@ -98,6 +108,8 @@ def search(
         epochs=settings.epochs,
         saved=saved,
         note=note,
+        recorded=recorded,
+        say=say,
         on_step=on_step,
         on_epoch=on_epoch,
     )

@@ -53,7 +53,7 @@ class Ongoing:
     @property
     def note(self) -> dict[str, Any]:
         """Beside a checkpoint of shared weights: what it is the progress of."""
-        return {"run": self.run.identity, "space": fingerprint(self.space), **self.space.identity()}
+        return {**self.run.mark, "space": fingerprint(self.space), **self.space.identity()}
 
     def keep(self, kind: str, path: Path, architecture: str | None = None) -> None:
         """Notes a file of the run in the store."""
@@ -62,7 +62,7 @@ class Ongoing:
 
     def context(self, **more: Any) -> Context:
         """For those who score: see `subject.context_of`."""
-        kept = {"progress": self.folder, "note": {"run": self.run.identity}}
+        kept = {"progress": self.folder, "note": self.run.mark}
         return context_of(self.settings, self.subject, **kept, **more)
 
     @contextlib.contextmanager

@@ -40,15 +40,14 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
 
 def by_gradients(job: Ongoing) -> list[Trial]:
     settings, saved = job.settings, job.folder / "search.safetensors"
+    how = {"saved": saved, "note": job.note, "progress": job.reporter.show, "say": job.reporter.say}
     trials = gradient.search(
         settings,
         job.space,
         job.subject.images,
         job.search,
-        saved=saved,
-        note=job.note,
-        progress=job.reporter.show,
         on_loss=lambda step, loss: job.logs.measured("training", step, {"loss": loss}),
+        **how,
     )
     if saved.exists():
         job.keep("search", saved)

@@ -7,6 +7,8 @@ Questions may use either name.
 
 import dataclasses
 import difflib
+import hashlib
+import json
 import math
 import operator
 import re
@@ -67,6 +69,16 @@ class Run:
     def identity(self) -> str | None:
         """What its checkpoints know it by, whatever it is called."""
         return self.config.get("identity")
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """Beside each checkpoint: of which run it is, and a digest of all that decides what that computes.
+
+        Files and a store may be copied, restored and deleted apart from each other.
+        """
+        fixed = {name: value for name, value in self.config.items() if name != "files"}
+        digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+        return {"run": self.identity, "configuration": digest}
 
     @property
     def given(self) -> dict[str, Any]:

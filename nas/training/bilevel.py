@@ -75,6 +75,8 @@ def search(
     epochs: int,
     saved: Path | None = None,
     note: dict | None = None,
+    recorded: int | None = None,
+    say: Callable[[str], None] = lambda said: None,
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> tuple[int, SearchState]:
@@ -82,8 +84,10 @@ def search(
 
     `recipe` is that of the weights, its steps as many as the epochs have, its batch no larger than either half. With
     `saved`, progress is kept in that file, with `note`, each time after `on_epoch` has heard; a file that is there is
-    gone on from. So `on_epoch` may hear the same epoch twice, with the same architecture. `on_step` hears how many
-    steps are done, of how many, and the loss: NaN before the first step, which waits for its compilation.
+    gone on from. `recorded` is how many epochs the caller knows to the end: a checkpoint that is ahead of them is not
+    gone on from, and `say` hears that the search begins anew. So `on_epoch` may hear the same epoch twice, with the
+    same architecture. `on_step` hears how many steps are done, of how many, and the loss: NaN before the first step,
+    which waits for its compilation.
     """
     strategy, space, _ = rule
     check_recipe(strategy, recipe)
@@ -100,7 +104,12 @@ def search(
     key_images, key_direction = jr.split(stream(seed, CURVATURE))
     logits = strategy.init(key_logits, space.mixing())
     kept = checkpoints(saved, note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
-    state, start = kept.begin(begin(rule, program, weights, logits, epochs))
+    fresh = begin(rule, program, weights, logits, epochs)
+    state, start = kept.begin(fresh)
+    if recorded is not None and start // per_epoch > recorded:
+        said = f"{saved} is after {start // per_epoch} epochs, of which the store knows {recorded}"
+        say(f"{said}: the search begins anew, and finds the same.")
+        state, start = everywhere(fresh), 0
     data, statistics = task.train.on_device, everywhere(statistics)
     began = time.monotonic()
 

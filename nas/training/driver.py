@@ -18,12 +18,15 @@ from jaxtyping import Array
 from nas.devices import everywhere
 from nas.errors import RunError, UsageError
 from nas.interrupts import check
+from nas.plain import shown
 from nas.saved import checkpoint
 from nas.tasks.base import Task
 from nas.training.net import flatten, unflatten
 from nas.training.recipe import Recipe
 
 State = TypeVar("State")  # a tree of arrays
+LATER = ("configuration",)  # what a checkpoint of an earlier version does not say of itself
+LONGEST = 200  # characters of what a checkpoint says, in an error
 LOOK = 20  # steps from one look at the loss to the next: each look waits for the device
 
 
@@ -116,8 +119,11 @@ def resume(saved: Path, state: State, note: dict) -> tuple[State, int]:
     """The state in a checkpoint and its step. Raises UsageError where it is not of this training."""
     arrays, found = checkpoint.read(saved)
     for name, value in json.loads(json.dumps(note)).items():
+        if name in LATER and name not in found:
+            continue
         if found.get(name) != value:
-            raise UsageError(f"{saved} is of another training: its {name} is {found.get(name)!r}, not {value!r}")
+            its, asked = (shown(repr(each), LONGEST) for each in (found.get(name), value))
+            raise UsageError(f"{saved} is of another training: its {name} is {its}, not {asked}")
     try:
         return unflatten(state, arrays), found["step"]
     except ValueError as error:
