@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-import nas.store.sql
+import nas.store.database
 from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import RunError, UsageError
 from nas.store.lock import is_locked, locked
-from nas.store.migrations import HEAD, VERSION_TABLE
-from nas.store.sql import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL, NewTrial, Run, Store
+from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE
+from nas.store.schema import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL
+from nas.store.sql import NewTrial, Run, Store
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -170,10 +171,11 @@ def test_stores_share_no_folder(names, tmp_path):
 
 def test_a_run_whose_process_is_gone_is_stopped(store):
     run = start(store, "mine")
-    with locked(store.folder(run), "mine"):
-        assert store.run("mine").status == "running"
-        assert [row["status"] for row in store.runs()] == ["running"]
-        with pytest.raises(UsageError, match="running in another process"), locked(store.folder(run), "mine"):
+    with store.locked(run), Store(store.url) as other:
+        for asked in (store, other):
+            assert asked.run("mine").status == "running"
+            assert [row["status"] for row in asked.runs()] == ["running"]
+        with pytest.raises(UsageError, match="running in another process"), other.locked(run):
             pass
     assert store.run("mine").status == "stopped"
     assert [row["status"] for row in store.runs()] == ["stopped"]
@@ -223,7 +225,7 @@ def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_
     url = f"sqlite:///{tmp_path / 'x.db'}"
     with Store(url, create=True) as store:
         store.set_status(start(store, "mine").id, "finished")
-        with store._engine.begin() as connection:
+        with store._database._engine.begin() as connection:
             connection.exec_driver_sql("UPDATE run SET config = ?", (config,))
     assert launch.main(["--resume", "mine", "--store", url]) == 2
     assert "damaged" in capsys.readouterr().err
@@ -317,16 +319,16 @@ def test_a_repeated_trial_has_the_result_of_the_first_and_says_so(store):
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host:1/db", "postgresql://me@host:1/db?password=secret"])
 def test_a_password_is_known_to_this_process_and_kept_nowhere(url, monkeypatch):
-    from nas.store import sql
+    from nas.store import urls
 
-    monkeypatch.setattr(sql, "_PASSWORDS", {})
-    given = sql._with_password(sql._parse(url))
-    shown = sql._shown(given)
+    monkeypatch.setattr(urls, "_PASSWORDS", {})
+    given = urls.with_password(urls.parse(url))
+    shown = urls.plain(given)
     assert shown == "postgresql://me@host:1/db"
     assert given.password == "secret"
-    assert sql._with_password(sql._parse(shown)).password == "secret"
-    assert sql._with_password(sql._parse("postgresql://me@host:1/other")).password is None
-    assert sql._root(given).name == "host-1-db.files"
+    assert urls.with_password(urls.parse(shown)).password == "secret"
+    assert urls.with_password(urls.parse("postgresql://me@host:1/other")).password is None
+    assert urls.root(given).name == "host-1-db.files"
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_nearest(store):
@@ -492,7 +494,7 @@ def test_head_is_the_last_migration():
 
 @only_sqlite
 def test_the_log_is_written_ahead_and_synced_fully(store):
-    with store._engine.connect() as connection:
+    with store._database._engine.connect() as connection:
         pragmas = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -503,7 +505,7 @@ def test_the_log_is_written_ahead_and_synced_fully(store):
 @only_sqlite
 def test_a_store_half_made_is_finished_by_the_next_search(url):
     database = sqlite3.connect(url.removeprefix("sqlite:///"))
-    database.execute(f"PRAGMA application_id={nas.store.sql.APPLICATION_ID}")  # killed right after its first write
+    database.execute(f"PRAGMA application_id={APPLICATION_ID}")  # killed right after its first write
     database.close()
     with pytest.raises(UsageError, match="holds no store yet"):
         Store(url)
@@ -627,7 +629,7 @@ def refused(store, run, says, kind=UsageError):
 def test_a_full_disk(store):
     run = start(store)
     store.add_trials(run.id, [new(0)])
-    with store._engine.connect() as connection:
+    with store._database._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=20")
     refused(store, run, "disk is full; free some space", RunError)
     assert [trial.number for trial in store.trials(run.id)] == [0]
@@ -636,16 +638,16 @@ def test_a_full_disk(store):
 @only_sqlite
 def test_a_disk_that_cannot_be_written(store):
     run = start(store)
-    with store._engine.connect() as connection:
+    with store._database._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only=ON")  # permissions do not stop root
     refused(store, run, "readonly database; make the file and its directory writable")
 
 
 @only_sqlite
 def test_another_writer(store, url, monkeypatch):
-    monkeypatch.setattr(nas.store.sql, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(nas.store.database, "BUSY_SECONDS", 0.05)
     run = start(store)
-    with Store(url) as other, store._transaction(write=True):
+    with Store(url) as other, store._database.transaction(write=True):
         refused(other, run, "locked; another process is writing")
 
 
@@ -677,7 +679,7 @@ def test_a_reader_is_answered_while_a_writer_is_in_the_middle(store, url):
     run = start(store)
     store.add_trials(run.id, [new(0)])
     with Store(url) as reader:
-        with store._transaction(write=True) as connection:
+        with store._database.transaction(write=True) as connection:
             connection.execute(sa.delete(TRIAL))
             assert len(reader.trials(run.id)) == 1  # what was committed last
         assert reader.trials(run.id) == []
@@ -685,7 +687,7 @@ def test_a_reader_is_answered_while_a_writer_is_in_the_middle(store, url):
 
 def test_a_reader_in_the_middle_does_not_hold_up_the_writer(store, url):
     run = start(store)
-    with Store(url) as reader, reader._transaction() as connection:
+    with Store(url) as reader, reader._database.transaction() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(TRIAL)) == 0
         store.add_trials(run.id, [new(0)])
         assert connection.scalar(sa.select(sa.func.count()).select_from(TRIAL)) == 0  # one moment, throughout

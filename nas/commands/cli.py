@@ -5,7 +5,7 @@ import contextlib
 import pkgutil
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import nas
@@ -16,7 +16,6 @@ from nas.plain import number, place, whole
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
 from nas.store import query
-from nas.store.lock import locked
 
 if TYPE_CHECKING:
     from nas.store.sql import Store
@@ -155,14 +154,14 @@ def _show(store: "Store", options: argparse.Namespace) -> str:
 
 
 def _rename(store: "Store", options: argparse.Namespace) -> str:
-    with _settled(store, options.run) as run:
+    with store.settled(options.run) as run:
         store.rename(run, options.new)
         folder = store.folder(run)
     return f"{run.name} is now {options.new}; its files stay in {folder}.\n"
 
 
 def _delete(store: "Store", options: argparse.Namespace) -> str:
-    with _settled(store, options.run) as run:
+    with store.settled(options.run) as run:
         if run.name != options.run:
             raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
         trials, finals = len(store.trials(run.id)), len(store.trials(run.id, "final"))
@@ -170,17 +169,6 @@ def _delete(store: "Store", options: argparse.Namespace) -> str:
         store.delete(run)
     trainings = f"{finals} final training{'s' if finals != 1 else ''}"
     return f"{run.name} is gone, with its {trials} trials, {trainings} and the files in {folder}.\n"
-
-
-@contextlib.contextmanager
-def _settled(store: "Store", name: str) -> Iterator[query.Run]:
-    """The run, on which no process is at work meanwhile."""
-    run = store.run(name)
-    folder = store.folder(run)
-    if run.status == "running" and not folder.exists():
-        raise UsageError(f"run={run.name!r} may be running on another machine: {folder} is not on this one")
-    with locked(folder, run.name) if folder.exists() else contextlib.nullcontext():
-        yield store.run(name)
 
 
 def _rendered(

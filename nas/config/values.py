@@ -107,6 +107,9 @@ class Config:
     between them."""
     store: str = DEFAULT_STORE
     """The database of all runs."""
+    files: str | None = None
+    """The folder in which the files of all runs lie, such as one that other machines reach; by default beside a SQLite
+    file, or of a server in the working folder."""
     workers: int = 2
     """Ray workers; 0 evaluates in this process."""
     concurrency: int = 8
@@ -202,11 +205,11 @@ GROUPS = {
     "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost", "latency"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),
-    "where it runs": ("store", "log", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
+    "where it runs": ("store", "files", "log", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
     "predictors": ("prescreen", "warm_start", "save_predictor"),
     "sampling of paths": ("paths", "cost_bins"),
 }
 # Fields with fields of their own.
 NESTED = ("table", "screening", "training", "pretraining", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
-RESUMABLE = ("store", "workers", "trial_seconds", "ray_address", "data_dir", "log")
+RESUMABLE = ("store", "files", "workers", "trial_seconds", "ray_address", "data_dir", "log")

@@ -33,7 +33,6 @@ from nas.report.logs import Callback, Logs
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
 from nas.saved.predictors import described
-from nas.store.lock import locked
 from nas.store.query import Run, Trial
 from nas.store.sql import Store
 from nas.streams import SEARCH, stream
@@ -90,13 +89,13 @@ def search(
     learning = Learning.of(settings, subject.named, resume)
     with _usage():
         loop_state = _prepared(settings, subject, learning)
-    with Store(url, create=True) as store:
+    with Store(url, create=True, files=settings.files) as store:
         run = None
         try:
             with held():  # what is stored has a name by which to go on with it
                 run = _begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
-            with locked(store.folder(run), run.name), logs.opened(settings.log, run):
+            with store.locked(run), logs.opened(settings.log, run):
                 return _ran(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
         except KeyboardInterrupt:
             if run is None:
@@ -153,7 +152,9 @@ def _begun(
     code = {kind: registry.mark(kind, name) for kind, name in names.items()}
     if resume is None:
         # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
-        kept = {name: value for name, value in config.to_data(settings, given).items() if name != "store"}
+        kept = {
+            name: value for name, value in config.to_data(settings, given).items() if name not in ("store", "files")
+        }
         return store.add_run(
             name=settings.name,
             **config.names(given),

@@ -12,7 +12,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from nas.errors import UsageError, unknown
@@ -119,6 +119,17 @@ class NewTrial:
     seed: int
     drawn: dict[str, Any] | None = None  # how the strategy's policy drew it: see `strategies.base.Drawn`
     repeats: int | None = None  # the number of the earlier trial whose result it has
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """The report of a trial, which failed where there is an `error`."""
+
+    number: int
+    metrics: Mapping[str, float] | None
+    error: str | None
+    seconds: float
+    repeats: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,299 @@
+"""A database of ours: whole transactions, errors in one line, and one process a run.
+
+A SQLite file has one writer at a time. A server has many: each writes under a lock of its session, by which others see
+that a run goes on, and which a dead process cannot keep. Where a server goes away for a while, whoever has a run waits
+for it, has its lock again, and does once more what may not have been done.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from nas.errors import RunError, UsageError
+from nas.store import urls
+from nas.store.lock import PATIENCE
+from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
+from nas.store.query import Row
+from nas.store.schema import RUN
+
+T = TypeVar("T")
+BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
+KEEP_SECONDS = 10.0  # from one look whether a lock is still there to the next
+AWAY_SECONDS = 120.0  # how long whoever has a run waits for a server that has gone away
+FULL = "free some space, then resume the run"
+ADVICE = {  # what a database says -> what to do about it
+    "locked": "another process is writing to it: wait for that one, or name another store",
+    "readonly": "make the file and its directory writable, or name another store",
+    "unable to open": "make the file and its directory writable, or name another store",
+    "full": FULL,
+    "space left": FULL,
+    "i/o error": FULL,
+    "malformed": "the file is damaged: restore a copy of it",
+}
+# What both ends of a connection do to notice in a minute that the other is gone without a word.
+ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+
+
+@dataclasses.dataclass
+class _Hold:
+    """A run that this process has. On a server, the session that has its lock; None while that is lost."""
+
+    run_id: int
+    name: str
+    token: str
+    session: sa.Connection | None = None
+
+
+class Database:
+    """`url` is without the password. Opens what is there; only `create` makes a store. What is not one is refused and
+    not touched."""
+
+    def __init__(self, given: sa.URL, create: bool) -> None:
+        self.url = urls.plain(given)
+        self.sqlite = given.get_backend_name() == "sqlite"
+        self._hold: _Hold | None = None
+        self._one = threading.RLock()  # at a time uses the session that has the lock
+        self._schema = 0  # on a server, what tells its locks apart from those of other stores in one database
+        self._engine = _sqlite_engine(given, create) if self.sqlite else _server_engine(given)
+        try:
+            self._open(create)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, create: bool) -> None:
+        with self.transaction() as connection:
+            version, tables = _version(connection)
+            if not self.sqlite:
+                schema = connection.scalar(sa.text("SELECT current_schema()"))
+                # PostgreSQL takes two numbers for a lock, each signed and of 32 bits.
+                self._schema = (APPLICATION_ID ^ zlib.crc32(str(schema).encode())) & 0x7FFFFFFF
+        if version == HEAD:
+            return
+        if version is None and tables:
+            raise UsageError(f"store={self.url} is not a store of ours and was left as it is; name another")
+        if version is None and not create:
+            raise UsageError(f"store={self.url} holds no store yet: a search makes it")
+        if version is None and self.sqlite:
+            # Outside a transaction, for within one neither can change; twice does no harm.
+            with self._translated(), self._engine.connect() as connection:
+                connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        with self.transaction(write=True, alone=True) as connection:
+            version, _ = _version(connection)  # another process may have been quicker
+            if version != HEAD and not upgrade(connection, version):
+                newer = f"was written by a newer version ({version}) and was left as it is"
+                raise UsageError(f"store={self.url} {newer}; upgrade nas-engine")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def transaction(self, write: bool = False, alone: bool = False) -> Iterator[sa.Connection]:
+        """Readers are told of one moment. `alone`: no other process is in such a transaction meanwhile."""
+        with self._translated(), self._transaction(write, alone) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self, write: bool, alone: bool) -> Iterator[sa.Connection]:
+        if self.sqlite:
+            with self._engine.begin() as connection:
+                # A writer locks at once: later, it could find that another had written since it first read.
+                connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+                yield connection
+            return
+        if write and self._hold is not None:
+            with self._one, self._session(self._hold) as connection, connection.begin():
+                self._wait_for_others(connection, alone)
+                yield connection
+            return
+        level = "READ COMMITTED" if write else "REPEATABLE READ"
+        with self._engine.execution_options(isolation_level=level).begin() as connection:
+            self._wait_for_others(connection, alone)
+            yield connection
+
+    def _wait_for_others(self, connection: sa.Connection, alone: bool) -> None:
+        if alone:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:schema, 0)"), {"schema": self._schema})
+
+    def read(self, work: Callable[[sa.Connection], T]) -> T:
+        return self._again(lambda: self._work(work, write=False))
+
+    def rows(self, statement: Any) -> list[Row]:
+        return self.read(lambda connection: [dict(row) for row in connection.execute(statement).mappings()])
+
+    def write(self, work: Callable[[sa.Connection], T], patient: bool = True) -> T:
+        """Where the connection is lost it is done again by whoever has a run. The first time may have been done, with
+        only the answer lost: `work` must see to that."""
+        return self._again(lambda: self._work(work, write=True), patient)
+
+    def _work(self, work: Callable[[sa.Connection], T], write: bool) -> T:
+        with self._transaction(write, alone=False) as connection:
+            return work(connection)
+
+    def _again(self, attempt: Callable[[], T], patient: bool = True) -> T:
+        deadline, pause = None, 0.05
+        with self._translated():
+            while True:
+                try:
+                    return attempt()
+                except DBAPIError as error:
+                    deadline = time.monotonic() + AWAY_SECONDS if deadline is None else deadline
+                    if self._hold is None or not patient or not _lost(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(pause)
+                pause = min(2 * pause, 2.0)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            said = " ".join(str(error.orig).split())
+            advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
+            kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else UsageError
+            raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
+
+    # On a server, the lock of a run. Of a file it is a file too: see `nas.store.lock`.
+
+    @contextlib.contextmanager
+    def held(self, run_id: int, name: str) -> Iterator[None]:
+        """This process has the run, and writes in the session that has its lock: with that, it cannot write any more.
+
+        Raises UsageError where another has it.
+        """
+        hold = _Hold(run_id, name, uuid.uuid4().hex)
+        with self._translated():
+            hold.session = self._locked_session(hold)
+            with hold.session.begin():
+                hold.session.execute(sa.update(RUN).where(RUN.c.id == run_id).values(owner=hold.token))
+        self._hold, over = hold, threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(hold, over), daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            over.set()
+            with self._one:
+                self._hold = None
+                _end(hold.session)
+
+    def _keep(self, hold: _Hold, over: threading.Event) -> None:
+        """Takes a lock again that was lost while nothing was written, so that others see that the run goes on."""
+        while not over.wait(KEEP_SECONDS):
+            with contextlib.suppress(DBAPIError, UsageError), self._one:
+                if not over.is_set():
+                    with self._session(hold) as session, session.begin():
+                        session.exec_driver_sql("SELECT 1")
+
+    def running(self) -> set[int]:
+        """The runs that processes have, wherever these are."""
+        mine = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        locks = f"SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND {mine} AND classid = :schema"
+        statement = sa.text(locks).bindparams(schema=self._schema)
+        return {row["objid"] for row in self.rows(statement)}
+
+    @contextlib.contextmanager
+    def _session(self, hold: _Hold) -> Iterator[sa.Connection]:
+        """The session that has the lock; a new one where it was lost. Raises UsageError where the run has been gone on
+        with meanwhile."""
+        if hold.session is None or hold.session.invalidated:
+            _end(hold.session)
+            hold.session = None
+            session = self._locked_session(hold)
+            with session.begin():
+                owner = session.scalar(sa.select(RUN.c.owner).where(RUN.c.id == hold.run_id))
+            if owner != hold.token:
+                _end(session)
+                raise UsageError(f"run={hold.name!r} was gone on with by another process while its server was away")
+            hold.session = session
+        yield hold.session
+
+    def _locked_session(self, hold: _Hold) -> sa.Connection:
+        session = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
+        try:
+            session.detach()  # its lock goes with it, and no other work may be given it
+            with session.begin():
+                for name, value in ALIVE.items():
+                    session.exec_driver_sql(f"SET tcp_{name} = {value}")
+            asked = {"schema": self._schema, "run": hold.run_id}
+            deadline = time.monotonic() + PATIENCE
+            while True:
+                with session.begin():
+                    if session.scalar(sa.text("SELECT pg_try_advisory_lock(:schema, :run)"), asked):
+                        return session
+                if time.monotonic() > deadline:
+                    raise UsageError(f"run={hold.name!r} is running in another process")
+                time.sleep(0.05)
+        except BaseException:
+            _end(session)
+            raise
+
+
+def _end(session: sa.Connection | None) -> None:
+    with contextlib.suppress(DBAPIError):
+        if session is not None:
+            session.close()
+
+
+def _lost(error: DBAPIError) -> bool:
+    """Whether a connection was lost, or could not be had: then there is no statement that failed."""
+    return error.connection_invalidated or (error.statement is None and isinstance(error, OperationalError))
+
+
+def _version(connection: sa.Connection) -> tuple[str | None, list[str]]:
+    """That of the schema, and the tables that there are."""
+    tables = sa.inspect(connection).get_table_names()
+    found = VERSION_TABLE in tables
+    return connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")) if found else None, tables
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    how = {"connect_timeout": 30, **ALIVE}
+    try:
+        how = {name: how[name] for name in how if name not in url.query}
+        # A session that was lost while nobody used it is replaced before it is used.
+        return sa.create_engine(url, connect_args=how, pool_pre_ping=True)
+    except ImportError:
+        shown = url.render_as_string(hide_password=True)
+        install = "pip install 'nas-engine[postgres]'"
+        raise UsageError(f"store={shown} needs psycopg, which is not installed; {install}") from None
+
+
+def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
+    path = Path(str(url.database)).absolute()
+    why = refusal(path, create)
+    if why is not None:
+        raise UsageError(f"store={url.render_as_string()} {why}")
+    mode = "rwc" if create else "rw"
+    if not create and not os.access(path.parent, os.W_OK):
+        # SQLite cannot make the file that readers share with a writer, nor needs one if nobody writes.
+        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_SECONDS,
+            isolation_level=None,  # transactions begin where `_transaction` says, also for the schema
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    return sa.create_engine(url, creator=connect)

@@ -1,0 +1,23 @@
+"""The tables, by the names of their columns: types and constraints are the migrations' to say."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from nas.store.query import Artifact, Predictor, Run, Trial
+
+
+def _table(name: str, columns: Iterable[str]) -> sa.TableClause:
+    in_json = {"config", "encoding", "drawn", "card"}
+    return sa.table(name, *(sa.column(each, sa.JSON() if each in in_json else None) for each in columns))
+
+
+def _fields(record: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(record) if field.name != "measurements"]
+
+
+RUN_FIELDS = _fields(Run)
+RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner"]), _table("trial", _fields(Trial))
+ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor", _fields(Predictor))
+MEASUREMENT = _table("measurement", ["trial_id", "name", "value"])

@@ -1,0 +1,81 @@
+"""What a search writes of its trials, each function within a transaction of the caller."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from nas.errors import UsageError
+from nas.store.query import Finished, Kind, NewTrial, Row
+from nas.store.schema import MEASUREMENT, TRIAL
+
+
+def add(connection: sa.Connection, run_id: int, kind: Kind, rows: Sequence[NewTrial], again: bool) -> None:
+    """New trials, which run. `again`: they may be there, from a first time of which the answer was lost."""
+    if again:
+        mine = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+        there = set(connection.scalars(sa.select(TRIAL.c.number).where(mine)))
+        rows = [row for row in rows if row.number not in there]
+    if rows:
+        connection.execute(sa.insert(TRIAL), [_new(run_id, kind, row) for row in rows])
+
+
+def _new(run_id: int, kind: Kind, row: NewTrial) -> Row:
+    whole = {name: int(getattr(row, name)) for name in ("number", "budget", "seed")}
+    encoding = [int(choice) for choice in row.encoding]
+    fixed = {"run_id": run_id, "kind": kind, "state": "running", "encoding": encoding}
+    return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)} | whole | fixed
+
+
+def finish(connection: sa.Connection, run_id: int, kind: Kind, reports: Sequence[Finished]) -> list[bool]:
+    """The reports of trials, in the order of their arrival, and which of them changed something: a second one of the
+    same trial does not. Raises UsageError for one of no trial."""
+    if not reports:
+        return []
+    siblings = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+    numbers = [int(report.number) for report in reports]
+    asked = sa.select(TRIAL.c.number, TRIAL.c.id, TRIAL.c.state).where(siblings & TRIAL.c.number.in_(numbers))
+    known = {number: (trial, state) for number, trial, state in connection.execute(asked)}
+    order = _next_order(connection, siblings)
+    changed, trials, values = [], [], []
+    for number, report in zip(numbers, reports, strict=True):
+        if number not in known:
+            raise UsageError(f"number={number} is no {kind} trial of run {run_id}")
+        trial, state = known[number]
+        changed.append(state == "running")
+        if state == "running":
+            known[number] = (trial, "reported")
+            trials.append(_report(trial, report, order + len(trials)))
+            values += _measured(trial, report.metrics or {})
+    if trials:
+        connection.execute(REPORT, trials)
+    if values:
+        connection.execute(sa.insert(MEASUREMENT), values)
+    return changed
+
+
+REPORT = (
+    sa.update(TRIAL)
+    .where(TRIAL.c.id == sa.bindparam("trial_id"))
+    .values({name: sa.bindparam(f"new_{name}") for name in ("state", "error", "seconds", "order", "repeats")})
+)
+
+
+def _next_order(connection: sa.Connection, siblings: Any) -> int:
+    return connection.scalar(sa.select(sa.func.coalesce(sa.func.max(TRIAL.c.order), -1) + 1).where(siblings)) or 0
+
+
+def _report(trial: int, report: Finished, order: int) -> Row:
+    state = "finished" if report.error is None else "failed"
+    values = {"state": state, "error": report.error, "seconds": float(report.seconds)}
+    values |= {"order": order, "repeats": report.repeats}
+    return {"trial_id": trial, **{f"new_{name}": value for name, value in values.items()}}
+
+
+def _measured(trial: int, metrics: Mapping[str, float]) -> list[Row]:
+    return [
+        {"trial_id": trial, "name": name, "value": None if math.isnan(value) else float(value)}
+        for name, value in metrics.items()
+    ]
