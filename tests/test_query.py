@@ -183,7 +183,10 @@ def test_a_front_is_the_same_whichever_way_it_is_told(drawn):
     for a in front:
         assert not any(b["ap"] >= a["ap"] and b["macs"] < a["macs"] for b in front)
     volume, other = (
-        query.front_volume("x", found, [name, "macs"], [worst, 4.0]) for name, worst in (("ap", 1.0), ("error", -1.0))
+        query.front_volume(
+            "x", query.front(found, [kept, "macs"]), [name, "macs"], [kept, "macs"], ([-4.0, 0.0], []), [worst, 4.0]
+        )
+        for name, kept, worst in (("ap", "minus_ap", 1.0), ("error", "error", -1.0))
     )
     assert volume["hypervolume"] == other["hypervolume"]
     assert (volume["objectives"], volume["reference"]) == ("ap,macs", [1.0, 4.0])

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from nas.errors import UsageError, unknown
 from nas.metrics import inner, outer, outward, seen
 from nas.plain import shown
+from nas.store.fronts import hypervolume as hypervolume
+from nas.store.fronts import nondominated
 
 Row = dict[str, Any]
 Kind = Literal["search", "final"]  # a final is a stand-alone training of what a search has found
@@ -96,16 +98,24 @@ class Run:
     @property
     def objectives(self) -> tuple[str, ...]:
         """All that it minimises, as they are kept."""
-        if self.strategy == RETRAIN:
-            return (f"standalone_{self.metric}",)
-        given = self.config.get("given")
-        names = given.get("objectives", "error") if isinstance(given, dict) else "error"
-        return tuple(str(names).split(","))
+        return objectives_of(self.strategy, self.config)
 
     @property
     def metric(self) -> str:
         """Of its task, such as error, as it is kept: finals have it as `standalone_error` and `test_error`."""
-        return str(self.config.get("metric", "error"))
+        return metric_of(self.config)
+
+
+def objectives_of(strategy: str, config: dict[str, Any]) -> tuple[str, ...]:
+    if strategy == RETRAIN:
+        return (f"standalone_{metric_of(config)}",)
+    given = config.get("given")
+    names = given.get("objectives", "error") if isinstance(given, dict) else "error"
+    return tuple(str(names).split(","))
+
+
+def metric_of(config: dict[str, Any]) -> str:
+    return str(config.get("metric", "error"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +185,11 @@ class Predictor:
     card: dict[str, Any]
 
 
+def of_front(objectives: Sequence[str]) -> tuple[str, ...]:
+    """What the front of a run is of: of one objective alone, and the multiply-adds."""
+    return (*objectives, "macs") if len(objectives) == 1 and objectives[0] != "macs" else tuple(objectives)
+
+
 def check_name(name: str) -> None:
     """Raises UsageError for what cannot name a run: a name is typed, printed, and the name of a folder."""
     odd = not name.isprintable() or any(c in name for c in "/\\") or name.strip() != name
@@ -189,7 +204,10 @@ def free_name(stem: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[float, float], bool], float]]:
+Condition = tuple[str, Callable[[Any, Any], Any], float]
+
+
+def parse_where(text: str, field: str = "where") -> list[Condition]:
     """`name op number [and name op number ...]` as (name, comparison, number); all of them must hold."""
     conditions = []
     for part in re.split(r"\band\b", text, flags=re.IGNORECASE):
@@ -201,10 +219,11 @@ def parse_where(text: str, field: str = "where") -> list[tuple[str, Callable[[fl
     return conditions
 
 
-def build_rows(search: Iterable[Trial], finals: Iterable[Trial]) -> list[Row]:
+def build_rows(search: Iterable[Trial], finals: Iterable[Trial], others: Sequence[str] | None = None) -> list[Row]:
     """One row a finished search trial, with what the final training of its architecture measured besides.
 
-    An architecture that has only a final has a row too, without a trial number.
+    An architecture that has only a final has a row too, without a trial number. `others` are the metrics after those
+    that every row has: by default all that were measured.
     """
     searched = [trial for trial in search if trial.state == "finished"]
     final = {trial.architecture: trial for trial in finals if trial.state == "finished"}
@@ -216,81 +235,76 @@ def build_rows(search: Iterable[Trial], finals: Iterable[Trial]) -> list[Row]:
         extra = final[trial.architecture].measurements if trial.architecture in final else {}
         metrics = {**extra, **trial.measurements, "seconds": trial.seconds}
         rows.append((dict(zip(IDENTITY, identity, strict=True)), metrics))
-    others = {name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY)
-    others = sorted(others, key=lambda name: (outer(name), name))  # as they will be shown
+    if others is None:
+        measured = {name for _, metrics in rows for name in metrics}.difference(METRICS, IDENTITY)
+        others = sorted(measured, key=lambda name: (outer(name), name))  # as they will be shown
     return [identity | {name: metrics.get(name) for name in (*METRICS, *others)} for identity, metrics in rows]
 
 
 def top(rows: list[Row], by: str = "error", limit: int = 10, where: str | None = None) -> list[Row]:
     """The `limit` best architectures by one metric, each by its best row; NaN and missing never rank."""
-    if limit < 1:
-        raise UsageError(f"limit={limit} must be at least 1")
+    check_limit(limit)
     kept_by = _as_kept("by", [by], rows)
     conditions = [] if where is None else parse_where(where)
     _as_kept("where", [name for name, _, _ in conditions], rows)
+    fitting = [row for row in rows if fits(row, conditions)]
+    return [outward(row) for row in _best_rows(fitting, kept_by)[:limit]]
 
-    def fits(row: Row) -> bool:
-        values = {**outward(row), **row}  # a number is of the name that stands beside it
-        return all(_is_number(values[name]) and holds(values[name], number) for name, holds, number in conditions)
 
-    return [outward(row) for row in _best_rows(list(filter(fits, rows)), kept_by)[:limit]]
+def check_limit(limit: int) -> None:
+    if limit < 1:
+        raise UsageError(f"limit={limit} must be at least 1")
+
+
+def fits(row: Row, conditions: Iterable[Condition]) -> bool:
+    values = {**outward(row), **row}  # a number is of the name that stands beside it
+    return all(is_number(values[name]) and holds(values[name], number) for name, holds, number in conditions)
 
 
 def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> list[Row]:
     """The architectures that no other dominates, each by a row that none dominates, by the first objective."""
-    return [outward(row) for row in _front(rows, _as_kept("objectives", objectives, rows))]
+    return [outward(row) for row in front(rows, _as_kept("objectives", objectives, rows))]
 
 
-def _front(rows: list[Row], objectives: list[str]) -> list[Row]:
+def front(rows: list[Row], objectives: list[str]) -> list[Row]:
+    """See `pareto`; rows and names are as they are kept."""
     if not objectives:
         raise UsageError("objectives must name at least one metric, such as error,macs")
-    front: list[Row] = []
-    # In lexicographic order whatever dominates a row comes before it: the front so far decides.
-    for row in _ranked(rows, objectives):
-        known = any(other["architecture"] == row["architecture"] for other in front)
-        if not known and not any(dominates(other, row, objectives) for other in front):
-            front.append(row)
-    return front
+    known = ranked(rows, objectives)
+    kept = nondominated([[row[name] for name in objectives] for row in known])
+    best: dict[str, Row] = {}
+    for row, is_kept in zip(known, kept, strict=True):
+        if is_kept:
+            best.setdefault(row["architecture"], row)
+    return list(best.values())
 
 
-def front_volume(run: str, rows: list[Row], objectives: list[str], reference: Sequence[float] | None) -> Row:
+def front_volume(
+    run: str,
+    front: list[Row],
+    objectives: Sequence[str],
+    names: Sequence[str],
+    bounds: tuple[list[float], list[float]],
+    reference: Sequence[float] | None,
+) -> Row:
     """How much of the space of objectives the front of a run dominates: in the product of their units, and as a share
-    of the box between the reference and the ideal, the best of each objective in the run. A number of the reference
-    belongs to the spelling of its objective."""
-    names = _as_kept("objectives", objectives, rows)
-    front, known = _front(rows, names), _best_rows(rows, names)
-    ideal = [min((row[name] for row in known), default=0.0) for name in names]
-    if reference is None:
-        worst = [max((row[name] for row in known), default=0.0) for name in names]
-    elif len(reference) != len(objectives):
-        raise UsageError(f"reference={list(reference)} must have {len(objectives)} numbers, one an objective")
-    else:
+    of the box between the reference and the ideal, the best of each objective in the run. `names` are the objectives as
+    they are kept, `bounds` the best and the worst of each. A number of the reference belongs to the spelling of its
+    objective."""
+    ideal, worst = bounds
+    if reference is not None:
+        if len(reference) != len(objectives):
+            raise UsageError(f"reference={list(reference)} must have {len(objectives)} numbers, one an objective")
         worst = [
             number if given == name else 0.0 - number
             for number, given, name in zip(reference, objectives, names, strict=True)
         ]
     volume = hypervolume([[row[name] for name in names] for row in front], worst)
     box = math.prod(max(bad - good, 0.0) for bad, good in zip(worst, ideal, strict=True))
-    said, bounds = zip(*map(seen, names, worst), strict=True)
+    said, limits = zip(*map(seen, names, worst), strict=True)
     best = [value for _, value in map(seen, names, ideal)]
-    facts = {"objectives": ",".join(said), "ideal": best, "reference": list(bounds), "front": len(front)}
+    facts = {"objectives": ",".join(said), "ideal": best, "reference": list(limits), "front": len(front)}
     return {"run": run, **facts, "share": volume / box if box else 0.0, "hypervolume": volume}
-
-
-def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -> float:
-    """The volume that is dominated by at least one point and dominates the reference; every coordinate is minimised.
-
-    By slices along the last coordinate: exact, and quick for two or three objectives and fronts of hundreds.
-    """
-    inside = sorted({tuple(p) for p in points if all(x < r for x, r in zip(p, reference, strict=True))})
-    if not inside:
-        return 0.0
-    if len(reference) == 1:
-        return reference[0] - inside[0][0]
-    by_last = sorted(inside, key=lambda p: p[-1])
-    ends = [p[-1] for p in by_last[1:]] + [reference[-1]]
-    slices = ((end - p[-1], i) for i, (p, end) in enumerate(zip(by_last, ends, strict=True)) if end > p[-1])
-    return sum(h * hypervolume([p[:-1] for p in by_last[: i + 1]], reference[:-1]) for h, i in slices)
 
 
 def dominates(a: Row, b: Row, objectives: Iterable[str]) -> bool:
@@ -313,32 +327,36 @@ def pick(field: str, value: str, names: Iterable[str], place: str) -> str:
     raise UsageError(f"{field}={value!r} is not in {place}{hint}")
 
 
-def _ranked(rows: list[Row], objectives: list[str]) -> list[Row]:
+def ranked(rows: list[Row], objectives: list[str]) -> list[Row]:
     """The rows that have all objectives, in lexicographic order; of equal ones the cheaper first, then the earlier."""
-    ranked = [row for row in rows if all(_is_number(row[name]) for name in objectives)]
+    known = [row for row in rows if all(is_number(row[name]) for name in objectives)]
+    return sorted(known, key=lambda row: place(row, objectives))
 
-    def place(row: Row) -> list[float]:
-        macs = row.get("macs")
-        return [*(row[name] for name in objectives), math.inf if macs is None or math.isnan(macs) else macs]
 
-    return sorted(ranked, key=place)
+def place(row: Row, objectives: Sequence[str]) -> list[float]:
+    """What rows are ranked by."""
+    macs = row.get("macs")
+    return [*(row[name] for name in objectives), math.inf if macs is None or math.isnan(macs) else macs]
 
 
 def _best_rows(rows: list[Row], objectives: list[str]) -> list[Row]:
     """In order of the objectives, one row an architecture, of those where all the objectives are numbers."""
     best: dict[str, Row] = {}
-    for row in _ranked(rows, list(objectives)):
+    for row in ranked(rows, list(objectives)):
         best.setdefault(row["architecture"], row)
     return list(best.values())
 
 
-def _is_number(value: float | None) -> bool:
+def is_number(value: float | None) -> bool:
     return value is not None and not math.isnan(value)
 
 
 def _as_kept(field: str, names: Iterable[str], rows: list[Row]) -> list[str]:
     """The names of metrics as rows have them. Raises UsageError for one that no row has."""
-    metrics = [name for name in rows[0] if name not in IDENTITY] if rows else METRICS
+    return as_kept(field, names, [name for name in rows[0] if name not in IDENTITY] if rows else METRICS)
+
+
+def as_kept(field: str, names: Iterable[str], metrics: Sequence[str]) -> list[str]:
     kept = [inner(name, metrics) for name in names]
     for name in kept:
         if name not in metrics:

@@ -18,6 +18,7 @@ def _fields(record: type) -> list[str]:
 
 
 RUN_FIELDS = _fields(Run)
-RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner"]), _table("trial", _fields(Trial))
+RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner", "front"]), _table("trial", _fields(Trial))
 ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor", _fields(Predictor))
-MEASUREMENT = _table("measurement", ["trial_id", "name", "value"])
+MEASUREMENT = _table("measurement", ["trial_id", "name", "value", "run_id"])
+FRONT = _table("front", ["trial_id", "run_id"])

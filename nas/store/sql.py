@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from nas.errors import UsageError
-from nas.metrics import outer, seen
-from nas.plain import shown
-from nas.store import files, lock, query, urls, writing
-from nas.store.database import ADVICE, Database
+from nas.metrics import outer, outward
+from nas.store import asking, files, lock, overview, query, urls, writing
+from nas.store.asking import Asked
+from nas.store.database import Database
 from nas.store.files import Files
 from nas.store.query import Artifact, Finished, Kind, NewTrial, Predictor, Row, Run, Status, Trial
-from nas.store.schema import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL
+from nas.store.running import Front
+from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL
 from nas.store.urls import without_password as without_password
 
 
@@ -42,6 +42,7 @@ class Store:
         self.url = self._database.url
         folder, root = urls.given_folder(parsed, files), urls.root(parsed)
         self.root = root if folder is None else folder / root.name
+        self._fronts: dict[int, Front] = {}  # of the runs that this process writes
         self._files = Files(self.root, moves=self._database.sqlite and folder is None, given=folder is not None)
 
     def close(self) -> None:
@@ -113,6 +114,7 @@ class Store:
         seed: int,
     ) -> Run:
         values = {"space": space, "strategy": strategy, "task": task, "code_version": code_version, "seed": int(seed)}
+        front = ",".join(query.of_front(query.objectives_of(strategy, config)))
         with self._database.transaction(write=True, alone=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
@@ -121,7 +123,7 @@ class Store:
             folder = self.new_folder(name)
             given = {"name": name, **values, "config": {**config, "files": self._files.named(folder)}}
             try:
-                connection.execute(sa.insert(RUN).values(**given, status="running", started=_now()))
+                connection.execute(sa.insert(RUN).values(**given, status="running", started=_now(), front=front))
             except BaseException:
                 folder.rmdir()
                 raise
@@ -161,6 +163,7 @@ class Store:
         folder, trials = self._files.check_own(run, self.all_runs()), sa.select(TRIAL.c.id)
         with self._database.transaction(write=True) as connection:
             mine = trials.where(TRIAL.c.run_id == run.id)
+            connection.execute(sa.delete(FRONT).where(FRONT.c.run_id == run.id))
             connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(mine)))
             for table in (TRIAL, ARTIFACT):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.id))
@@ -197,19 +200,23 @@ class Store:
     ) -> list[bool]:
         """Reports of trials in the order of their arrival, and the trials that were asked for since: all or nothing.
         Returns which reports changed something. Raises UsageError for a report of no trial."""
-        times = itertools.count()
+        times, front = itertools.count(), self._fronts.pop(run_id, None)
 
-        def work(connection: sa.Connection) -> list[bool]:
-            changed = writing.finish(connection, run_id, kind, reports)
-            writing.add(connection, run_id, kind, new, again=next(times) > 0)
-            return changed
+        def work(connection: sa.Connection) -> tuple[list[bool], Front | None]:
+            again = next(times) > 0
+            found = writing.finish(connection, run_id, kind, reports, None if again else front)
+            writing.add(connection, run_id, kind, new, again)
+            return found
 
-        return self._database.write(work) if reports or new else []
+        changed, front = self._database.write(work) if reports or new else ([], front)
+        if front is not None:
+            self._fronts[run_id] = front
+        return changed
 
     def repeat_trial(self, run_id: int, number: int, first: int) -> dict[str, float]:
         """Gives a trial of the search the result of an earlier one, and says so. Returns what was measured."""
         its = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == "search") & (TRIAL.c.number == first)
-        (trial,) = self._trials(its)
+        (trial,) = asking.trials_where(self._database, its)
         self.finish_trial(run_id, number, metrics=trial.measurements, error=None, seconds=0.0, repeats=first)
         return trial.measurements
 
@@ -253,24 +260,10 @@ class Store:
         return [Run(**_with_mapping(row, "config")) for row in rows]
 
     def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
-        return self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind))
+        return asking.trials_where(self._database, asking.of_run(run_id, kind))
 
     def trial(self, run_id: int, number: int, kind: Kind = "search") -> Trial:
-        return self._trials((TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind) & (TRIAL.c.number == number))[0]
-
-    def _trials(self, mine: Any) -> list[Trial]:
-        values = sa.select(MEASUREMENT).join(TRIAL, TRIAL.c.id == MEASUREMENT.c.trial_id).where(mine)
-        measurements: dict[int, dict[str, float]] = {}
-        with self._database.transaction() as connection:
-            rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).mappings().all()
-            for trial, name, value in connection.execute(values.order_by(MEASUREMENT.c.name)):
-                self._check_number(name, value)
-                measurements.setdefault(trial, {})[name] = math.nan if value is None else value
-        return [Trial(**row, measurements=measurements.get(row["id"], {})) for row in rows]
-
-    def _check_number(self, name: str, value: Any) -> None:
-        if not isinstance(value, int | float | None):  # SQLite keeps anything in any column
-            raise UsageError(f"store={self.url}: {name}={shown(value)} is no number; {ADVICE['malformed']}")
+        return asking.trials_where(self._database, asking.of_run(run_id, kind) & (TRIAL.c.number == number))[0]
 
     def artifacts(
         self, run_id: int | None = None, architecture: str | None = None, kind: str | None = None
@@ -293,89 +286,52 @@ class Store:
     def runs(self) -> list[Row]:
         """One row a run, oldest first: how many trials of the search finished, and the best of its first objective; of
         a retraining those of the training."""
-        runs = self._alive(self.all_runs())
-        kind = sa.case((RUN.c.strategy == query.RETRAIN, "final"), else_="search")
-        finished = (TRIAL.c.run_id == RUN.c.id) & (TRIAL.c.kind == kind) & (TRIAL.c.state == "finished")
-        counted = sa.select(RUN.c.id, sa.func.count(TRIAL.c.id)).join(TRIAL, finished).group_by(RUN.c.id)
-        lowest = sa.select(RUN.c.id, MEASUREMENT.c.name, sa.func.min(MEASUREMENT.c.value)).join(TRIAL, finished)
-        lowest = lowest.join(MEASUREMENT, MEASUREMENT.c.trial_id == TRIAL.c.id).group_by(RUN.c.id, MEASUREMENT.c.name)
-        with self._database.transaction() as connection:
-            trials = {run: count for run, count in connection.execute(counted)}
-            best = {(run, name): value for run, name, value in connection.execute(lowest)}
-        for (_, name), value in best.items():
-            self._check_number(name, value)
-        found = {}
-        for run in runs:
-            objective, value = seen(run.objective, best.get((run.id, run.objective)))
-            found[run.id] = {"trials": trials.get(run.id, 0), "objective": objective, "best": value}
-        return [{name: {**vars(run), **found[run.id]}[name] for name in query.RUN_COLUMNS} for run in runs]
+        return overview.runs(self._database, self._alive(self.all_runs()))
 
     def hollow_runs(self) -> set[str]:
         """The names of runs that came to an end and left nothing: no trial, of whatever state, and no file."""
-        with self._database.transaction() as connection:
-            held = set(connection.scalars(sa.select(TRIAL.c.run_id).union(sa.select(ARTIFACT.c.run_id))))
-        dead = [run for run in self._alive(self.all_runs()) if run.status != "running" and run.id not in held]
+        empty = overview.empty_runs(self._database)
+        dead = [run for run in self._alive(self.all_runs()) if run.status != "running" and run.id in empty]
         return {run.name for run in dead if not self._files.of(run)}
 
     def tally(self, run_id: int) -> dict[tuple[str, str], int]:
         """How many trials of a run there are of each kind and state."""
-        counted = sa.select(TRIAL.c.kind, TRIAL.c.state, sa.func.count(TRIAL.c.id)).where(TRIAL.c.run_id == run_id)
-        with self._database.transaction() as connection:
-            rows = connection.execute(counted.group_by(TRIAL.c.kind, TRIAL.c.state))
-            return {(kind, state): count for kind, state, count in rows}
+        return overview.tally(self._database, run_id)
 
     def top(self, run: str, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
         """By default, by the run's first objective."""
-        return query.top(self._query_rows(run), self.run(run).objective if by is None else by, limit, where)
+        asked = self._asked(run)
+        return asked.top(asked.run.objective if by is None else by, limit, where)
 
     def pareto(self, run: str, objectives: Iterable[str] | None = None) -> list[Row]:
         """By default of the run's own objectives: of one alone, and the multiply-adds."""
-        return query.pareto(self._query_rows(run), self._objectives(run, objectives))
-
-    def _objectives(self, run: str, given: Iterable[str] | None) -> list[str]:
-        own = [outer(name) for name in self.run(run).objectives] if given is None else list(given)
-        return [*own, "macs"] if given is None and len(own) == 1 and own != ["macs"] else own
+        asked = self._asked(run)
+        names = asked.kept("objectives", _objectives(asked.run, objectives))
+        return [outward(row) for row in asked.front(names)]
 
     def hypervolume(
         self, run: str, objectives: Iterable[str] | None = None, reference: Sequence[float] | None = None
     ) -> Row:
         """Of the run's front, up to a reference point: by default the worst of each objective in the run."""
-        names = self._objectives(run, objectives)
-        return query.front_volume(self.run(run).name, self._query_rows(run), names, reference)
+        asked = self._asked(run)
+        given = _objectives(asked.run, objectives)
+        names = asked.kept("objectives", given)
+        front, bounds = asked.front(names), asked.bounds(names)
+        return query.front_volume(asked.run.name, front, given, names, bounds, reference)
 
-    def _query_rows(self, run: str) -> list[Row]:
-        run_id = self.run(run).id
-        return query.build_rows(self.trials(run_id), self.trials(run_id, "final"))
+    def _asked(self, run: str) -> Asked:
+        return Asked(self._database, self.run(run))
 
     def show(self, architecture: str) -> Row:
         """Everything known of one architecture, given by its id, a beginning of that that no other shares, or its
         description."""
-        ids = (row["architecture"] for row in self._database.rows(sa.select(TRIAL.c.architecture).distinct()))
-        same = sa.select(TRIAL.c.architecture).distinct().where(TRIAL.c.description == architecture)
-        described = sorted(row["architecture"] for row in self._database.rows(same)) if architecture else []
-        if len(described) > 1:
-            some = ", ".join(described[:4])
-            raise UsageError(f"architecture={architecture!r} describes several, in several spaces: give an id, {some}")
-        found = described[0] if described else query.pick("architecture", architecture, ids, f"store={self.url}")
-        mine = TRIAL.c.architecture == found
-        identity = sa.select(*(TRIAL.c[name] for name in ("encoding", "description", "space"))).where(mine)
-        columns = [RUN.c.name.label("run"), RUN.c.task, TRIAL.c.kind, TRIAL.c.number.label("trial")]
-        columns += [TRIAL.c.budget, TRIAL.c.seed, MEASUREMENT.c.name, MEASUREMENT.c.value]
-        joined = sa.join(TRIAL, RUN, RUN.c.id == TRIAL.c.run_id)
-        joined = joined.join(MEASUREMENT, MEASUREMENT.c.trial_id == TRIAL.c.id)
-        scores = sa.select(*columns).select_from(joined).where(mine)
-        scores = self._database.rows(scores.order_by(TRIAL.c.id, MEASUREMENT.c.name))
-        for score in scores:
-            self._check_number(score["name"], score["value"])
-            score["name"], score["value"] = seen(score["name"], score["value"])
-        files = sa.select(RUN.c.name.label("run"), ARTIFACT.c.kind, ARTIFACT.c.path, ARTIFACT.c.sha256)
-        files = files.join(RUN, RUN.c.id == ARTIFACT.c.run_id).where(ARTIFACT.c.architecture == found)
-        return {
-            "id": found,
-            **self._database.rows(identity.order_by(TRIAL.c.id).limit(1))[0],
-            "scores": scores,
-            "artifacts": [self._files.placed(row) for row in self._database.rows(files.order_by(ARTIFACT.c.id))],
-        }
+        found = overview.architecture(self._database, architecture)
+        shown = overview.shown(self._database, found)
+        return {**shown, "artifacts": [self._files.placed(row) for row in shown["artifacts"]]}
+
+
+def _objectives(run: Run, given: Iterable[str] | None) -> list[str]:
+    return [outer(name) for name in query.of_front(run.objectives)] if given is None else list(given)
 
 
 def _stem(space: str, strategy: str, task: str, seed: int) -> str:

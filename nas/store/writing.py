@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from nas.errors import UsageError
 from nas.store.query import Finished, Kind, NewTrial, Row
+from nas.store.running import Front, Scored, joined
 from nas.store.schema import MEASUREMENT, TRIAL
+
+AT_ONCE = 10_000  # numbers of trials in one question
 
 
 def add(connection: sa.Connection, run_id: int, kind: Kind, rows: Sequence[NewTrial], again: bool) -> None:
@@ -29,31 +32,37 @@ def _new(run_id: int, kind: Kind, row: NewTrial) -> Row:
     return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)} | whole | fixed
 
 
-def finish(connection: sa.Connection, run_id: int, kind: Kind, reports: Sequence[Finished]) -> list[bool]:
+def finish(
+    connection: sa.Connection, run_id: int, kind: Kind, reports: Sequence[Finished], front: Front | None
+) -> tuple[list[bool], Front | None]:
     """The reports of trials, in the order of their arrival, and which of them changed something: a second one of the
-    same trial does not. Raises UsageError for one of no trial."""
+    same trial does not. With the front as it is then; None is one that is read anew. Raises UsageError for a report of
+    no trial."""
     if not reports:
-        return []
+        return [], front
     siblings = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
     numbers = [int(report.number) for report in reports]
-    asked = sa.select(TRIAL.c.number, TRIAL.c.id, TRIAL.c.state).where(siblings & TRIAL.c.number.in_(numbers))
-    known = {number: (trial, state) for number, trial, state in connection.execute(asked)}
+    known = {row.number: row for row in _asked_for(connection, siblings, numbers)}
     order = _next_order(connection, siblings)
-    changed, trials, values = [], [], []
+    changed, trials, values, scored = [], [], [], []
+    reported: set[int] = set()
     for number, report in zip(numbers, reports, strict=True):
         if number not in known:
             raise UsageError(f"number={number} is no {kind} trial of run {run_id}")
-        trial, state = known[number]
-        changed.append(state == "running")
-        if state == "running":
-            known[number] = (trial, "reported")
-            trials.append(_report(trial, report, order + len(trials)))
-            values += _measured(trial, report.metrics or {})
+        trial = known[number]
+        changed.append(trial.state == "running" and number not in reported)
+        if changed[-1]:
+            reported.add(number)
+            trials.append(_report(trial.id, report, order + len(trials)))
+            of = run_id if kind == "search" and report.error is None else None
+            values += _measured(trial.id, of, report.metrics or {})
+            if of is not None:
+                scored.append(Scored(trial.id, trial.architecture, report.metrics or {}))
     if trials:
         connection.execute(REPORT, trials)
     if values:
         connection.execute(sa.insert(MEASUREMENT), values)
-    return changed
+    return changed, joined(connection, run_id, scored, front) if scored else front
 
 
 REPORT = (
@@ -61,6 +70,13 @@ REPORT = (
     .where(TRIAL.c.id == sa.bindparam("trial_id"))
     .values({name: sa.bindparam(f"new_{name}") for name in ("state", "error", "seconds", "order", "repeats")})
 )
+
+
+def _asked_for(connection: sa.Connection, siblings: Any, numbers: Sequence[int]) -> Iterator[Any]:
+    columns = (TRIAL.c.number, TRIAL.c.id, TRIAL.c.state, TRIAL.c.architecture)
+    for start in range(0, len(numbers), AT_ONCE):
+        some = TRIAL.c.number.in_(numbers[start : start + AT_ONCE])
+        yield from connection.execute(sa.select(*columns).where(siblings & some))
 
 
 def _next_order(connection: sa.Connection, siblings: Any) -> int:
@@ -74,8 +90,8 @@ def _report(trial: int, report: Finished, order: int) -> Row:
     return {"trial_id": trial, **{f"new_{name}": value for name, value in values.items()}}
 
 
-def _measured(trial: int, metrics: Mapping[str, float]) -> list[Row]:
+def _measured(trial: int, run_id: int | None, metrics: Mapping[str, float]) -> list[Row]:
     return [
-        {"trial_id": trial, "name": name, "value": None if math.isnan(value) else float(value)}
+        {"trial_id": trial, "run_id": run_id, "name": name, "value": None if math.isnan(value) else float(value)}
         for name, value in metrics.items()
     ]

@@ -6,7 +6,7 @@ A new step is a file under `versions/`; then `HEAD` names it. Users need no alem
 from pathlib import Path
 from typing import Any
 
-HEAD = "0003"  # the schema that this code reads and writes; a constant, for opening must not import alembic
+HEAD = "0004"  # the schema that this code reads and writes; a constant, for opening must not import alembic
 VERSION_TABLE = "nas_version"  # not alembic's own name, which any other application may have used
 APPLICATION_ID = 0x6E617331  # "nas1", in a SQLite file's header
 
