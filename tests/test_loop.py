@@ -85,9 +85,10 @@ class Memory:
         self.events.append(("asked", number, [(entry.encoding, entry.budget) for entry in entries]))
 
     def repeat(self, number, first):
-        objectives = self.entries()[0][first].objectives
-        self.events.append(("reported", number, objectives))
-        return objectives
+        self.events.append(("reported", number, self.entries()[0][first].objectives))
+
+    def flush(self):
+        pass
 
     def report(self, report):
         assert report.number not in self.entries()[1]
@@ -105,6 +106,9 @@ class Pool:
 
     def __init__(self, choose):
         self.choose, self.jobs, self.submitted = choose, [], []
+
+    def ready(self) -> bool:
+        return len(self.jobs) % 2 == 1
 
     def submit(self, job: Job) -> None:
         self.jobs.append(job)
@@ -286,6 +290,30 @@ def test_no_more_trials_are_untold_than_the_lag_allows(strategy, lag, ordered):
     assert most <= allowed
     if strategy.generation == 1:
         assert most == min(allowed, TRIALS)
+
+
+def test_reports_that_are_there_are_made_durable_together_and_trials_are_submitted_after():
+    trace: list[tuple[str, int]] = []
+
+    class Grouped(Memory):
+        def ask(self, number, entries):
+            super().ask(number, entries)
+            trace.extend(("asked", number + i) for i in range(len(entries)))
+
+        def flush(self):
+            trace.append(("flushed", len(trace)))
+
+    class Worker(InProcess):
+        def submit(self, job):
+            super().submit(job)
+            trace.append(("submitted", job.number))
+
+    run(searching(Witness(), 4), Worker(evaluate), Grouped(), seed=SEED)
+    place = {event: i for i, event in enumerate(trace)}
+    flushes = [i for i, (event, _) in enumerate(trace) if event == "flushed"]
+    for number in range(TRIALS):
+        assert any(place["asked", number] < i < place["submitted", number] for i in flushes)
+    assert len(flushes) < TRIALS
 
 
 def test_a_trial_is_asked_for_once_all_but_the_lag_before_it_are_told():

@@ -17,10 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from conftest import Toy
 
 import nas.store.database
 from nas.commands import cli
 from nas.commands import search as launch
+from nas.engine.record import Record
 from nas.errors import RunError, UsageError
 from nas.store.lock import is_locked, locked
 from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE
@@ -310,7 +312,10 @@ def test_a_repeated_trial_has_the_result_of_the_first_and_says_so(store):
     run = start(store)
     store.add_trials(run.id, [new(0), new(1)])
     store.finish_trial(run.id, 0, metrics={"error": 0.5, "macs": 3.0}, error=None, seconds=9)
-    assert store.repeat_trial(run.id, 1, 0) == {"error": 0.5, "macs": 3.0}
+    record = Record(store, run, Toy(), 0, ("error",))
+    record.repeat(1, 0)
+    assert store.trials(run.id)[1].state == "running"
+    record.flush()
     first, second = store.trials(run.id)
     assert (first.repeats, second.repeats) == (None, 0)
     assert second.measurements == first.measurements

@@ -85,6 +85,9 @@ class Memory:
     def repeat(self, number, first):
         raise AssertionError("no strategy repeats itself here")
 
+    def flush(self):
+        pass
+
     def report(self, report: Report) -> tuple[float, ...]:
         assert report.evaluation is not None
         return (report.evaluation.metrics["error"],)
@@ -450,7 +453,7 @@ def test_a_run_whose_log_was_never_written_so_is_not_resumed(file, tmp_path, cap
         assert said in capsys.readouterr().err
     for question in (["runs"], ["top", "it"]):
         assert cli.main(question) == 2
-        assert "error=b'\\x00' is no number; the file is damaged" in capsys.readouterr().err
+        assert "=b'\\x00' is no number; the file is damaged" in capsys.readouterr().err
 
 
 def test_a_run_on_files_goes_on_from_any_folder(file, tmp_path, capsys, monkeypatch):

@@ -16,6 +16,10 @@ class Executor(Protocol):
         """The next report; blocks until there is one."""
         ...
 
+    def ready(self) -> bool:
+        """Whether there is one to be had without waiting for another process."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -35,6 +39,9 @@ class InProcess:
             return run_job(self._evaluator, job)
         except MemoryError as error:
             return Report(job.number, None, f"out of memory: {error}", 0.0)
+
+    def ready(self) -> bool:
+        return bool(self._jobs)
 
     def close(self) -> None:
         self._jobs.clear()

@@ -10,6 +10,7 @@ trial has the result of the earlier one. A search ends before its last trial whe
 
 import dataclasses
 import functools
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -25,6 +26,8 @@ from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
 from strategies.base import Drawn, Observations, Proposals, Strategy
+
+GROUP_SECONDS = 0.05  # for which a report waits for others, at most
 
 
 @dataclasses.dataclass
@@ -53,8 +56,12 @@ class Log(Protocol):
         """Records the outcome of a trial and returns its objectives, NaN where it failed."""
         ...
 
-    def repeat(self, number: int, first: int) -> tuple[float, ...]:
-        """Records that a trial has the result of an earlier one, and returns its objectives."""
+    def repeat(self, number: int, first: int) -> None:
+        """Records that a trial has the result of an earlier one."""
+        ...
+
+    def flush(self) -> None:
+        """What was recorded since the last time is durable when this returns: all of it, or after a crash none."""
         ...
 
 
@@ -184,6 +191,8 @@ def run(
     firsts: dict[tuple, int] = {}  # by what is evaluated, the trial that does it
     repeats: dict[int, list[int]] = {}  # by that trial, those that wait for it
     known: deque[tuple[int, int]] = deque()  # trials whose result is that of another one
+    unsubmitted: deque[int] = deque()  # trials that are not in the log for good
+    unheard: deque[tuple[int, tuple[float, ...]]] = deque()  # reports of which that is true too
 
     def submit(number: int) -> None:
         entry = search.entries[number]
@@ -198,10 +207,16 @@ def run(
     def ask_what_is_due() -> None:
         while n := search.due():
             start, new = len(search.entries), search.ask(n)
-            log.ask(start, new)  # before submitting: a crash must not lose a trial
+            log.ask(start, new)
             search.add(new)
-            for number in range(start, start + len(new)):
-                submit(number)
+            unsubmitted.extend(range(start, start + len(new)))
+
+    def flush() -> None:
+        log.flush()  # before submitting: a crash must not lose a trial
+        while unsubmitted:
+            submit(unsubmitted.popleft())
+        while unheard:
+            on_report(*unheard.popleft())
 
     def tell(number: int, objectives: tuple[float, ...]) -> None:
         reported[number] = search.entries[number].objectives = objectives
@@ -219,19 +234,29 @@ def run(
         if entry.objectives is None:
             submit(number)
     ask_what_is_due()
+    flush()
     for number in arrived:
         objectives = entries[number].objectives or ()
         on_report(number, objectives)
         tell(number, objectives)
+    flush()
+    began = time.monotonic()
     while len(search.told) < search.size:
         if known:
             number, first = known.popleft()
-            objectives = log.repeat(number, first)
+            objectives = search.entries[first].objectives or ()
+            log.repeat(number, first)
         else:
             report = executor.wait()
             number, objectives = report.number, log.report(report)
-        on_report(number, objectives)
+        unheard.append((number, objectives))
         tell(number, objectives)
+        # Reports that are there already share what it takes to make them durable, and so do the trials asked for.
+        more = bool(known) or executor.ready()
+        if not more or time.monotonic() - began > GROUP_SECONDS:
+            flush()
+            began = time.monotonic()
+    flush()
 
 
 def _failed(entry: Entry) -> bool:

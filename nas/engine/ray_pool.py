@@ -114,6 +114,9 @@ class RayPool:
                 elif report := self._collect(reference, finished=bool(ready)):
                     return report
 
+    def ready(self) -> bool:
+        return bool(self._running) and bool(ray.wait([*self._running], num_returns=1, timeout=0)[0])
+
     def close(self) -> None:
         for worker in self._workers:
             ray.kill(worker)

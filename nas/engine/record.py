@@ -15,7 +15,7 @@ from nas.evaluators.base import Report
 from nas.metrics import outward
 from nas.plain import shown
 from nas.report.logs import Logs
-from nas.store.query import Kind, NewTrial, Run, Trial
+from nas.store.query import Finished, Kind, NewTrial, Run, Trial
 from nas.store.sql import Store
 from spaces.base import Space, check_encoding, identify
 
@@ -31,6 +31,8 @@ class Record:
     objectives: tuple[str, ...] = ()  # what the loop is told of
     logs: Logs | None = None  # which hear of each trial once the store has it
     kind: Kind = "search"
+    _reports: list[Finished] = dataclasses.field(default_factory=list, init=False, compare=False)  # since the last
+    _new: list[NewTrial] = dataclasses.field(default_factory=list, init=False, compare=False)  # flush
 
     def trials(self) -> list[Trial]:
         """By number. Raises UsageError where what the store says of one is nothing that was written there."""
@@ -61,8 +63,11 @@ class Record:
 
     def add(self, number: int, entries: Sequence[loop.Entry]) -> None:
         """New trials, of which the first has this number."""
+        self.store.add_trials(self.run.id, self._as_new(number, entries), self.kind)
+
+    def _as_new(self, number: int, entries: Sequence[loop.Entry]) -> list[NewTrial]:
         known = identify(self.space, np.asarray([entry.encoding for entry in entries]))
-        trials = [
+        return [
             NewTrial(
                 number=number + i,
                 architecture=architecture.id,
@@ -75,7 +80,6 @@ class Record:
             )
             for i, (entry, architecture) in enumerate(zip(entries, known, strict=True))
         ]
-        self.store.add_trials(self.run.id, trials, self.kind)
 
     def finish(self, number: int, metrics: dict[str, float] | None, error: str | None, seconds: float) -> None:
         """A trial has measured metrics, or failed for the reason that `error` says."""
@@ -108,17 +112,25 @@ class Record:
         return entries, [t.number for t in arrived]
 
     def ask(self, number: int, entries: Sequence[loop.Entry]) -> None:
-        self.add(number, entries)
+        self._new.extend(self._as_new(number, entries))
 
     def report(self, report: Report) -> tuple[float, ...]:
         metrics = report.evaluation.metrics if report.evaluation else None
-        self.finish(report.number, metrics, report.error, report.seconds)
+        self._reports.append(Finished(report.number, metrics, report.error, report.seconds))
         return self._objectives(metrics or {})
 
-    def repeat(self, number: int, first: int) -> tuple[float, ...]:
-        metrics = self.store.repeat_trial(self.run.id, number, first)
-        self._told(number)
-        return self._objectives(metrics)
+    def repeat(self, number: int, first: int) -> None:
+        pending = (report.metrics for report in self._reports if report.number == first)
+        metrics = next(pending, None) or self.store.measured(self.run.id, first)
+        self._reports.append(Finished(number, metrics, None, 0.0, repeats=first))
+
+    def flush(self) -> None:
+        self.store.log(self.run.id, self._reports, self._new, self.kind)
+        known = [report.number for report in self._reports]
+        self._reports.clear()
+        self._new.clear()
+        for number in known:
+            self._told(number)
 
     def complete(self, search: loop.Search) -> bool:
         """Whether nothing is left to do."""
