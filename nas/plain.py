@@ -13,7 +13,6 @@ import re
 import stat
 import types
 import typing
-import zipfile
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,17 +83,12 @@ for _tag, _pattern in {
 
 def read_yaml(path: str) -> dict[str, Any]:
     """The fields in a file, with the names of fields. Raises UsageError."""
+    content = read_bounded(f"config={path!r}", path, MOST_BYTES, "configuration")
     try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UsageError(f"config={path!r} is longer than {MOST_BYTES} bytes, which no configuration is")
         data = yaml.load(content.decode("utf-8-sig"), _Loader)
-    except OSError as error:
-        raise UsageError(f"config={path!r} cannot be read: {error.strerror}") from error
     except _Refused as error:
         raise UsageError(f"config={path!r} {error.said}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # also of letters that are none
         raise UsageError(f"config={path!r} is not YAML: {shown(' '.join(str(error).split()))}") from error
     if data is not None and not isinstance(data, dict):
         raise UsageError(f"config={path!r} must be a mapping of fields, not {type(data).__name__}")
@@ -182,8 +176,17 @@ def place(text: str) -> Path:
     return Path(text)
 
 
+# Of JSON: lists and mappings for which no bytes are asked, and bytes for each further one.
+FREE_CONTAINERS, CONTAINER_BYTES = 100_000, 8
+
+
 def from_json(text: str | bytes) -> Any:
-    """What JSON that nobody trusts says. Raises ValueError, also where it is nested beyond reading."""
+    """What JSON that nobody trusts says. Raises ValueError, also where it is nested beyond reading, or empty lists and
+    mappings would take many times the memory of the text."""
+    marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
+    found = sum(text.count(mark) for mark in marks)  # pyright: ignore[reportArgumentType]
+    if found > FREE_CONTAINERS + len(text) // CONTAINER_BYTES:
+        raise ValueError(f"it has {found} lists and mappings, more than its {len(text)} bytes can be of")
     try:
         return json.loads(text)
     except RecursionError:
@@ -200,13 +203,21 @@ def check_regular(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be read: it is not a file")
 
 
-def read_bounded(field: str, path: str | Path, most: int, what: str) -> bytes:
+START = 32  # bytes, by which the format of a file is known
+
+
+def read_bounded(
+    field: str, path: str | Path, most: int, what: str, begins: Callable[[bytes], bool] = lambda start: True
+) -> bytes:
     """The content of a file, of which no more than `most` bytes are read; `what` is what it should hold, in errors.
-    Raises UsageError for a longer one, and for what is no file."""
+    Where it does not begin as it should, no more than the beginning. Raises UsageError for a longer one, and for what
+    is no file."""
     check_regular(field, path)
     try:
         with open(path, "rb") as file:
-            found = file.read(most + 1)
+            found = file.read(START)
+            if begins(found):
+                found += file.read(most + 1 - len(found))
     except OSError as error:
         raise UsageError(f"{field} cannot be read: {error.strerror}") from error
     if len(found) > most:
@@ -221,21 +232,6 @@ def check_target(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{field} cannot be written: it is there, and is not a file")
-
-
-# A few compressed bytes can stand for any number: data are not so alike that more than these are taken on trust.
-MAX_RATIO, TRUSTED_BYTES = 200, 256 * 2**20
-
-
-def check_archive(field: str, entries: Sequence[zipfile.ZipInfo], most: int) -> None:
-    """Raises UsageError for members of a zip that hold more than can be read: no more than they say is ever read."""
-    size = sum(entry.file_size for entry in entries)
-    if len(entries) > 10_000 or size > most:
-        raise UsageError(f"{field} has {len(entries)} arrays of {size} bytes; allowed: 10000 of {most} in all")
-    for entry in entries:
-        if entry.file_size > max(TRUSTED_BYTES, MAX_RATIO * entry.compress_size):
-            said = f"{entry.file_size} bytes of {entry.compress_size} compressed ones"
-            raise UsageError(f"{field}: {entry.filename} holds {said}; allowed: {MAX_RATIO} times as many")
 
 
 def whole(text: str) -> int:

@@ -252,7 +252,7 @@ def test_files_and_images_are_bounded(tmp_path, monkeypatch):
     assert "takes 589824 bytes; allowed: 147456 in all" in refusal(read, name)
     assert "takes 147624 bytes" in refusal(read, name, image_size=128), "labels count too"
     monkeypatch.setattr("nas.tasks.detection.voc.MAX_XML_BYTES", 100)
-    assert "'a.xml' has more than 100 bytes" in refusal(read, name, image_size=128)
+    assert "'a.xml' is longer than 100 bytes" in refusal(read, name, image_size=128)
 
 
 # COCO

@@ -95,7 +95,11 @@ ALLOWED = {
     "nas.plain": ["nas.errors"],
     "nas.streams": [],
     "nas.devices": [],
-    "nas.tasks": ["nas.tasks", "spaces", "nas.errors", "nas.plain", "nas.registry", "nas.devices"],
+    "nas.npz": ["nas.errors", "nas.plain"],
+    "nas.unpickle": ["nas.errors", "nas.plain"],
+    "nas.tasks": [
+        *("nas.tasks", "spaces", "nas.devices", "nas.errors", "nas.npz", "nas.plain", "nas.registry", "nas.unpickle"),
+    ],
     "nas.saved.checkpoint": ["nas.errors", "nas.plain"],
 }
 
@@ -140,7 +144,7 @@ ONLY_IN = {
     "ray": {"nas.engine.ray_pool"},
     "sqlalchemy": {*of("nas.store")},
     "alembic": {*of("nas.store.migrations")},
-    "pickle": {"nas.tasks.cifar", "nas.tables.unpickle"},
+    "pickle": {"nas.unpickle"},
     "matplotlib": {"nas.report.plots"},
     "yaml": {"nas.plain"},
     "pydantic": {"nas.config.building"},

@@ -1,18 +1,17 @@
 """`nas predict`: the most probable classes of each image, by a network that was trained."""
 
 import itertools
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas.commands import trained
 from nas.config import Parser
 from nas.errors import UsageError
-from nas.plain import check_archive, place, whole
+from nas.npz import open_arrays
+from nas.plain import place, shown, whole
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks.folders import files, is_image
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "class", "probability")
 RANKED = ("image", "rank", "class", "probability")  # of the most probable classes of an image, from 1
 AT_ONCE = 256  # images that are in memory as they are in their files
-UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def main(argv: Sequence[str]) -> str:
@@ -89,20 +87,10 @@ def _square(field: str, image: np.ndarray, network: "Exported") -> np.ndarray:
 def _archived(path: Path) -> np.ndarray:
     """The array `images` of an archive, as uint8."""
     field = f"image={str(path)!r}"
-    try:
-        with open(path, "rb") as file:
-            archive: Any = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"{field} is a single array; allowed: a .npz archive with images")
-            if "images" not in archive.files:
-                raise UsageError(f"{field} has the arrays {sorted(archive.files)}; allowed: one with images")
-            assert archive.zip is not None  # it is open
-            wanted = [each for each in archive.zip.infolist() if each.filename.removesuffix(".npy") == "images"]
-            check_archive(field, wanted, MAX_BYTES)
-            images = archive["images"]
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{field} cannot be read ({reason}); allowed: a .npz archive with images") from error
+    found = open_arrays(field, path, MAX_BYTES, ["images"], hint="allowed: a .npz archive with images")
+    if "images" not in found:
+        raise UsageError(f"{field} has the arrays {shown(sorted(found))}; allowed: one with images")
+    images = found["images"]
     if images.ndim not in (3, 4):
         given = f"{images.dtype} {list(images.shape)}"
         raise UsageError(f"{field}: images={given} must be [n, height, width] or [n, height, width, channels]")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from nas.errors import UsageError, unwritable
-from nas.plain import from_json
+from nas.plain import check_regular, from_json, shown
 
 FORMAT = 1  # of the note beside the weights of an architecture
 
@@ -43,13 +43,16 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    check_regular(f"{path}", path)
     try:
         with safe_open(path, framework="numpy") as file:
             yield file, from_json((file.metadata() or {})["note"])
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} does not exist") from error
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a whole weights file of this library: {error}") from error
+        raise UsageError(
+            f"{path} is not a whole weights file of this library: {shown(' '.join(str(error).split()))}"
+        ) from error
 
 
 def note_of(path: Path) -> dict:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from nas.config import build_space
 from nas.errors import UsageError
-from nas.plain import from_json
+from nas.plain import from_json, read_bounded
 from nas.saved import checkpoint
 from nas.saved.packed import packed_arrays, unpacked_arrays
 from nas.tasks import Resize, kinds
@@ -29,11 +29,9 @@ MAX_NUMBER, MAX_DEPTH = 100_000, 1_000
 
 def described_in(path: Path) -> tuple[dict[str, Any], Space, list[int]]:
     """See `described`. Raises UsageError for a file that describes no architecture."""
+    content = read_bounded(f"{path}", path, MAX_DESCRIPTION_BYTES, "description")
     try:
-        with open(path, "rb") as file:
-            return described(file.read(MAX_DESCRIPTION_BYTES + 1))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+        return described(content)
     # A file may nest its lists too deeply, or name numbers that no machine has.
     except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
@@ -42,8 +40,6 @@ def described_in(path: Path) -> tuple[dict[str, Any], Space, list[int]]:
 
 def described(data: bytes) -> tuple[dict[str, Any], Space, list[int]]:
     """The description in a file, the space and the encoding that it names. Nothing is built."""
-    if len(data) > MAX_DESCRIPTION_BYTES:
-        raise ValueError(f"it is larger than {MAX_DESCRIPTION_BYTES} bytes")
     description = from_json(data)
     if not isinstance(description, dict):
         raise ValueError(f"it is a {type(description).__name__}; allowed: a mapping")

@@ -18,7 +18,7 @@ from nas.plain import shown
 from nas.saved import checkpoint
 from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described_in, input_of, kind_in
 from nas.tasks import Resize
-from nas.tasks.pixels import decode, in_colour
+from nas.tasks.pixels import decode, image_bytes, in_colour
 from nas.training.net import Graph, Headed, Scaling, batch_logits, split
 from spaces.base import Space
 
@@ -199,10 +199,7 @@ def load(folder: str | Path) -> Exported:
 def opened(field: str, photo: Any) -> Image.Image:
     """A file, an image or an array as an image in colour, upright. Raises UsageError for what is none."""
     if isinstance(photo, str | Path):
-        try:
-            return decode(f"{field}={str(photo)!r}", Path(photo).read_bytes())
-        except OSError as error:
-            raise UsageError(f"{field}={str(photo)!r} cannot be read: {error.strerror}") from error
+        return decode(f"{field}={str(photo)!r}", image_bytes(f"{field}={str(photo)!r}", photo))
     if not isinstance(photo, Image.Image):
         array = np.asarray(photo)
         if array.dtype != np.uint8 or not _is_photo(array):

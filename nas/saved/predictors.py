@@ -27,7 +27,7 @@ from jaxtyping import Float
 
 from nas.config import build_predictor, build_space, fields_of
 from nas.errors import UsageError, unwritable
-from nas.plain import from_json, shown
+from nas.plain import from_json, read_bounded, shown
 from nas.saved import checkpoint
 from nas.streams import WITHHELD, generator
 from nas.training.compilation import in_order
@@ -204,13 +204,10 @@ def load(folder: str | Path) -> Fitted:
     """Raises UsageError, in one line, for what is damaged, was changed, or is not a predictor of this library."""
     folder = Path(folder)
     _check_files(folder)
+    text = read_bounded(f"{folder / CARD}", folder / CARD, MOST_BYTES, "card")
     try:
-        with open(folder / CARD, "rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"it is longer than {MOST_BYTES} bytes")
         card = from_json(text)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(f"{folder / CARD} cannot be read: {error}") from error
     _check_card(folder / CARD, card)
     try:

@@ -2,11 +2,13 @@
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from nas.errors import UsageError, unwritable
+from nas.plain import check_regular
 
 NAME = "lock"
 PATIENCE = 1.0  # seconds: somebody who only asks holds the lock for an instant
@@ -17,6 +19,8 @@ def locked(folder: Path, run: str) -> Iterator[None]:
     """Raises UsageError where another process has the run, or where the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if os.path.exists(folder / NAME):
+            check_regular(f"{folder / NAME}", folder / NAME)  # to open a pipe may never end
         file = open(folder / NAME, "a")  # noqa: SIM115
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -36,6 +40,8 @@ def locked(folder: Path, run: str) -> Iterator[None]:
 def is_locked(folder: Path) -> bool | None:
     """Whether a process has the run; None where this machine cannot tell, for the folder is on another one."""
     try:
+        if os.path.exists(folder / NAME) and not os.path.isfile(folder / NAME):
+            return None
         with open(folder / NAME) as file:
             return not _taken(file, fcntl.LOCK_SH)
     except FileNotFoundError:

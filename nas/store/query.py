@@ -36,6 +36,7 @@ METRICS = (
 PUBLISHED = re.compile(r"[\w.-]+:[^\s/]")  # SPACE:NAME; a description has a blank after its colon
 RETRAIN = "retrain"  # the strategy of a run that trains one given architecture, and has no search
 LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
+MOST_TEXT = 10_000  # letters of conditions
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "objective", "best", "started")
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -47,7 +48,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 CONDITION = re.compile(
-    rf"\s*([a-z_]\w*)\s*({'|'.join(OPERATORS)})\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*",
+    rf"\s*+([a-z_]\w{{0,99}}+)\s*+({'|'.join(OPERATORS)})\s*+([-+]?(?:\d{{1,100}}+\.?\d{{0,100}}+|\.\d{{1,100}}+)(?:e[-+]?\d{{1,9}})?+)\s*+",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -209,12 +210,14 @@ Condition = tuple[str, Callable[[Any, Any], Any], float]
 
 def parse_where(text: str, field: str = "where") -> list[Condition]:
     """`name op number [and name op number ...]` as (name, comparison, number); all of them must hold."""
+    if len(text) > MOST_TEXT:
+        raise UsageError(f"{field}={shown(text, 60)!r} has {len(text)} letters; allowed: {MOST_TEXT}")
     conditions = []
     for part in re.split(r"\band\b", text, flags=re.IGNORECASE):
         match = CONDITION.fullmatch(part)
         if match is None:
             form = f"'METRIC OP NUMBER [and ...]' with OP one of {' '.join(OPERATORS)}"
-            raise UsageError(f"{field}={text!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
+            raise UsageError(f"{field}={shown(text)!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
         conditions.append((match[1], OPERATORS[match[2]], float(match[3])))
     return conditions
 

@@ -11,13 +11,16 @@ from nas.tables.table import TabularSpace as TabularSpace
 from nas.tables.table import write_table as write_table
 from spaces.base import fingerprint
 
+MOST_BYTES = 2**34
+
 
 def read_table(path: str, space_name: str | None = None) -> Table:
     """The table in a file, of our format or of one that is recognised. Raises UsageError, saying what is wrong, also
     where it is not of the space that is named."""
-    from nas.tables import archive, nb201, table
+    from nas.npz import open_arrays
+    from nas.tables import nb201, table
 
-    arrays = archive.open_arrays(path)
+    arrays = open_arrays(f"table={path!r}", path, MOST_BYTES, mapped=True)
     if nb201.recognises(arrays):
         return nb201.read(path, arrays)
     return table.read(path, arrays, None if space_name is None else registry.portable(space_name))

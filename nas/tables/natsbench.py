@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from nas.errors import UsageError
+from nas.plain import shown
 from nas.tables.table import Column, Table, make_table
-from nas.tables.unpickle import DAMAGE, load
+from nas.unpickle import DAMAGE, load
 from spaces import presets
 
 SPACE, EDGES = "nasbench201", 6
@@ -107,10 +108,12 @@ def _names(path: str, data: Any) -> Sequence[str]:
 def _results(path: str, name: str, infos: Any) -> Results:
     states = {EPOCHS[key]: infos[key] for key in EPOCHS if key in infos} if isinstance(infos, dict) else {}
     if not states or not all(isinstance(state, dict) for state in states.values()):
-        raise UsageError(f"table={path!r} has no results of {name!r} by epochs")
-    odd = [state.get("arch_str") for state in states.values() if state.get("arch_str") != name]
-    if odd:
-        raise UsageError(f"table={path!r}: the results of {name!r} are those of {str(odd[0])[:80]!r}")
+        raise UsageError(f"table={path!r} has no results of {shown(name, 80)!r} by epochs")
+    for state in states.values():
+        text = state.get("arch_str")
+        if not isinstance(text, str) or text != name:  # what is no text may take for ever to be written
+            said = shown(text, 80) if isinstance(text, str) else f"a {type(text).__name__}"
+            raise UsageError(f"table={path!r}: the results of {shown(name, 80)!r} are those of {said!r}")
     return states
 
 

@@ -1,35 +1,22 @@
 """A NumPy archive of images and labels, in one piece or in parts."""
 
-import zipfile
-import zlib
-
 import numpy as np
 
 from nas.errors import UsageError
-from nas.plain import check_archive
+from nas.npz import open_arrays
+from nas.plain import shown
 from nas.tasks.base import Arrays, Raw, count_classes
 from nas.tasks.pixels import MAX_BYTES
 
 KEYS = "images and labels, or train_images and train_labels, and where given valid_*, test_* and classes"
 NAMES = {f"{part}{kind}" for part in ("", "train_", "valid_", "test_") for kind in ("images", "labels")} | {"classes"}
-UNREADABLE = (OSError, ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(place: str) -> Raw:
     """The number of classes is one more than the largest label; `classes` are their names, in order."""
-    try:
-        with open(place, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"npz={place!r} is a single array; allowed: a .npz archive of {KEYS}")
-            names = archive.files
-            assert archive.zip is not None  # it is open
-            wanted = [entry for entry in archive.zip.infolist() if entry.filename.removesuffix(".npy") in NAMES]
-            check_archive(f"npz={place!r}", wanted, MAX_BYTES)
-            found = {key: archive[key] for key in names if key in NAMES}
-    except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"npz={place!r} cannot be read ({reason}); allowed: a .npz archive of {KEYS}") from error
+    found = open_arrays(f"npz={place!r}", place, MAX_BYTES, NAMES, hint=f"allowed: a .npz archive of {KEYS}")
+    names = list(found)
+    found = {name: np.asarray(array) for name, array in found.items() if array is not None}
 
     def arrays(part: str) -> Arrays | None:
         keys = (f"{part}images", f"{part}labels")
@@ -45,7 +32,7 @@ def read_npz(place: str) -> Raw:
         raise UsageError(f"npz={place!r} has both images and train_images; allowed: {KEYS}")
     train = train or whole
     if train is None:
-        raise UsageError(f"npz={place!r} has the arrays {sorted(names)}; allowed: {KEYS}")
+        raise UsageError(f"npz={place!r} has the arrays {shown(repr(sorted(names)))}; allowed: {KEYS}")
     valid, test = arrays("valid_"), arrays("test_")
     num_classes = count_classes(part[1] for part in (train, valid, test) if part is not None)
     classes = found.get("classes")

@@ -1,14 +1,10 @@
 """CIFAR-10: 60,000 colour images of 32 x 32 in ten classes, in any of the forms in which it is handed around.
 
 Krizhevsky, 2009. https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
-One of those forms is pickled. It is read by an unpickler that makes plain containers, numbers and strings and
-calls nothing: what a pickle would call is only described, and the one description taken is of a uint8 array.
+One of those forms is pickled. It is read by `nas.unpickle`, which makes plain data alone and calls nothing.
 """
 
 import dataclasses
-import io
-import math
-import pickle  # noqa: TID251 - the official batches are pickles; Plain, below, calls nothing that they name
 import re
 from pathlib import Path
 
@@ -18,6 +14,7 @@ from nas.errors import UsageError
 from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
 from nas.tasks.folders import class_folders, files, is_image
+from nas.unpickle import loads
 
 IMAGE_SIZE, NUM_CLASSES = 32, 10
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -25,12 +22,6 @@ PIXELS = 3 * IMAGE_SIZE**2
 BATCHES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 BINARY = [f"{name}.bin" for name in BATCHES]
 TAR = re.compile(r"\.(tar(\.(gz|xz|bz2))?|tgz|txz|tbz2)$")
-ARRAY_NAMES = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
 
 
 def read_cifar10(asked: Reading) -> Raw:
@@ -68,12 +59,10 @@ def parse_binary(field: str, data: bytes) -> Arrays:
 
 
 def parse_pickle(field: str, data: bytes) -> Arrays:
-    try:
-        batch = Plain(io.BytesIO(data), encoding="bytes").load()
-        rows, labels = _array(batch[b"data"]), batch[b"labels"]
-    except Exception as error:  # a damaged or a hostile pickle can raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UsageError(f"{field} is not a batch of plain data and uint8 arrays ({reason})") from error
+    batch = loads(field, data)
+    rows, labels = (batch.get(name) if isinstance(batch, dict) else None for name in (b"data", b"labels"))
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8:
+        raise UsageError(f"{field} is not a batch of plain data and uint8 arrays: its data is not a uint8 array")
     if rows.ndim != 2 or rows.shape[1] != PIXELS:
         raise UsageError(f"{field}: data={list(rows.shape)} must be [n, {PIXELS}]")
     in_range = range(NUM_CLASSES)
@@ -81,38 +70,8 @@ def parse_pickle(field: str, data: bytes) -> Arrays:
         raise UsageError(f"{field}: labels must be a list of whole numbers in 0..{NUM_CLASSES - 1}")
     if len(labels) != len(rows):  # a sum over the batches could hide it
         raise UsageError(f"{field}: labels={len(labels)} must be {len(rows)}, one a row of data")
-    return _channels_last(rows), np.array(labels, np.int32)
+    return _channels_last(np.asarray(rows)), np.array(labels, np.int32)
 
 
 def _channels_last(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE).transpose(0, 2, 3, 1)
-
-
-@dataclasses.dataclass(eq=False)
-class Described:
-    """In place of an object: the name that would have made it, the arguments of the call, and its state."""
-
-    name: str
-    arguments: tuple = ()
-    state: object = None
-
-    def __call__(self, *arguments):
-        return Described(self.name, arguments)
-
-    def __setstate__(self, state):
-        self.state = state
-
-
-class Plain(pickle._Unpickler):  # not its twin in C, which allocates as long a memo as a file asks for
-    def find_class(self, module, name):
-        if (module, name) not in ARRAY_NAMES:
-            raise pickle.UnpicklingError(f"it names {module!r}, {name!r}")
-        return Described(name)
-
-
-def _array(value: object) -> np.ndarray:
-    match value:
-        case Described("_reconstruct", _, (_, tuple(shape), Described("dtype", (b"u1" | "u1", *_)), False, data)):
-            if isinstance(data, bytes) and math.prod(shape) == len(data):
-                return np.frombuffer(data, np.uint8).reshape(shape)
-    raise ValueError("its data is not a uint8 array")

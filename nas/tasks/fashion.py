@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from nas.errors import UsageError
+from nas.npz import MAX_RATIO, TRUSTED_BYTES
+from nas.plain import check_regular
 from nas.tasks.base import Raw
-from nas.tasks.pixels import MAX_BYTES, check_bytes
+from nas.tasks.pixels import MAX_BYTES
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -45,19 +47,22 @@ def _find(folders: list[Path], name: str, dimensions: int) -> np.ndarray:
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Two zero bytes, the type (8: uint8), the number of axes, a big-endian uint32 for each, the values."""
     start = 4 + 4 * dimensions
+    check_regular(f"{str(path)!r}", path)
     try:
+        most = min(MAX_BYTES, max(TRUSTED_BYTES, MAX_RATIO * path.stat().st_size))
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(start)
             shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]
             expected = math.prod(shape)
-            if expected <= MAX_BYTES:  # no more than the header says, and a byte that shows whether there is more
+            if expected <= most:  # no more than the header says, and a byte that shows whether there is more
                 data += file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{str(path)!r} cannot be read ({type(error).__name__}); a complete file is needed") from error
     magic = bytes([0, 0, 8, dimensions])
     if data[:4] != magic or len(data) < start:
         raise UsageError(f"{str(path)!r} begins with {data[:4].hex()!r}; allowed: {magic.hex()!r} and its sizes")
-    check_bytes(f"{str(path)!r}", expected)
+    if expected > most:
+        raise UsageError(f"{str(path)!r} is to hold {expected} values; allowed: {most}, of a file of its size")
     values = np.frombuffer(data, np.uint8, offset=start)
     if len(values) != expected:
         raise UsageError(f"{str(path)!r} holds {len(values)} values; its header, {shape}, says {expected}")

@@ -5,6 +5,7 @@ read from front to back and never extracted. Every image must fit the layout: no
 """
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -18,18 +19,19 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.errors import UsageError
+from nas.plain import check_regular, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
-from nas.tasks.pixels import FORMATS_SAID, check_bytes, decode, fit, resize
+from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, resize
 
 IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
 SIZES = range(4, 1025)
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # Images we do not read are listed too, so that they are refused rather than overlooked.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-MAX_FILE_BYTES = 256 * 2**20
 # A few compressed bytes can stand for any number: a tar is read so far, or this many times its size if that is more.
-TRUSTED_BYTES, MAX_RATIO = 2**30, 100
+TRUSTED_BYTES, MAX_RATIO = 2**28, 100
+MAX_NAME_BYTES = 2**16  # of a name and what else is said of a file in a tar
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGED_TAR = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
 
@@ -76,44 +78,46 @@ def files(
     if root.is_dir():
         for path in sorted(path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))):
             relative = PurePosixPath(*path.relative_to(root).parts)
-            if is_wanted(relative) and path.is_file():
-                try:
-                    _check_size(f"{str(path)!r}", path.stat().st_size)
-                    data = path.read_bytes()
-                except OSError as error:
-                    raise UsageError(f"{str(path)!r} cannot be read: {error.strerror}") from error
-                yield relative, data
-            elif is_shown(relative) and path.is_dir():
+            if is_shown(relative) and path.is_dir():
                 folders.add(relative)
+            elif is_wanted(relative):  # a pipe or device is refused: to read it may never end
+                read = image_bytes if is_image(relative) else _batch_bytes
+                yield relative, read(f"{str(path)!r}", path)
     elif not root.exists():
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:
+        check_regular(f"{str(root)!r}", root)
         yield from _tar_files(root, is_wanted, folders)
+
+
+def _batch_bytes(field: str, path: Path) -> bytes:
+    return read_bounded(field, path, MAX_FILE_BYTES, "batch of images")
 
 
 def _tar_files(
     root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath]
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
-        with _decompressed(root) as file, tarfile.open(fileobj=_Bounded(root, file), mode="r:") as tar:
+        with _decompressed(root) as file, tarfile.open(fileobj=(bounded := _Bounded(root, file)), mode="r:") as tar:
             for member in tar:
                 path = PurePosixPath(member.name)
                 if member.isdir() and is_shown(path):
                     folders.add(path)
                 if not member.isfile() or not wanted(path):
                     continue
-                _check_size(f"{str(root)!r}: {member.name!r}", member.size)
+                field = f"{str(root)!r}: {shown(repr(member.name))}"
+                if member.size > MAX_FILE_BYTES:
+                    raise UsageError(f"{field} has {member.size} bytes; allowed: at most {MAX_FILE_BYTES}")
+                if member.issparse():
+                    raise UsageError(f"{field} is sparse: its size says nothing of what is in it")
                 stream = tar.extractfile(member)
                 assert stream is not None  # it is a regular file
-                yield path, stream.read()
+                with bounded.inside():
+                    data = stream.read()
+                yield path, data
     except DAMAGED_TAR as error:
         reason = f"({type(error).__name__}); allowed: a complete .tar, .tar.gz, .tar.bz2 or .tar.xz"
         raise UsageError(f"{str(root)!r} cannot be read {reason}") from error
-
-
-def _check_size(field: str, n: int) -> None:
-    if n > MAX_FILE_BYTES:
-        raise UsageError(f"{field} has {n} bytes; allowed: at most {MAX_FILE_BYTES}")
 
 
 def _decompressed(root: Path) -> io.BufferedIOBase:
@@ -126,12 +130,19 @@ class _Bounded(io.RawIOBase):
     """A tar as a file of which no more is read at once, nor of it all, than a tar of images needs."""
 
     def __init__(self, root: Path, file: io.BufferedIOBase):
-        self._root, self._file = str(root), file
+        self._root, self._file, self._inside = str(root), file, False
         self._end = max(TRUSTED_BYTES, MAX_RATIO * root.stat().st_size)
 
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """What is read in it is the content of a file; else it may be a name, which is read whole."""
+        self._inside = True
+        yield
+        self._inside = False
+
     def read(self, n: int = -1, /) -> bytes:
-        if n > tarfile.BLOCKSIZE:
-            _check_size(f"{self._root!r}: a member", n)  # it may be a name, which is read whole
+        if n > MAX_NAME_BYTES and not self._inside:
+            raise UsageError(f"{self._root!r} has a name of {n} bytes; allowed: at most {MAX_NAME_BYTES}")
         self._check(self._file.tell() + max(n, 0))
         return self._file.read(n)
 

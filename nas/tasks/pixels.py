@@ -6,18 +6,23 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from nas.errors import UsageError
+from nas.plain import read_bounded
 from nas.tasks import Resize
 
 MAX_BYTES = 16 * 2**30  # of all images of a task, which are held in memory
 MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 FORMATS_SAID = "JPEG, PNG, WebP, TIFF or BMP"
+# How files of these formats begin: what does not is not read. Those of RIFF are known by what follows.
+STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"II", b"MM", b"BM")
+MAX_FILE_BYTES = 256 * 2**20
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # 8 bits a channel
 DEEP = ("I;16", "I;16L", "I;16B")  # 16 bits, grey: Pillow itself would clip them
 # What Pillow raises on damaged files. Its bomb warning is an exception where warnings are errors.
@@ -43,6 +48,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def image_bytes(field: str, path: str | Path) -> bytes:
+    """The content of an image file; of one that begins as none does, the beginning. Raises UsageError."""
+    return read_bounded(field, path, MAX_FILE_BYTES, "image", lambda start: start.startswith(STARTS))
 
 
 def as_uint8(field: str, images: np.ndarray) -> np.ndarray:

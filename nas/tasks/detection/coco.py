@@ -11,11 +11,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from nas.errors import UsageError
-from nas.plain import from_json, shown
+from nas.plain import from_json, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Raw
-from nas.tasks.detection.photos import Object, Photo, raw_of, read_file
+from nas.tasks.detection.photos import Object, Photo, raw_of
 from nas.tasks.invalid import Invalid
+
+MOST_BYTES = 2**29  # those of train2017 are 470 MB
 
 
 def read_coco(asked: Reading) -> Raw:
@@ -25,7 +27,7 @@ def read_coco(asked: Reading) -> Raw:
     if not Path(folder).is_dir():
         raise UsageError(f"{field}: the folder of its images, {folder!r}, does not exist")
     try:
-        data = from_json(read_file(field, Path(file)))
+        data = from_json(read_bounded(field, file, MOST_BYTES, "file of annotations"))
     except ValueError as error:
         raise UsageError(f"{field} cannot be read as JSON: {shown(' '.join(str(error).split()))}") from error
     images, annotations, categories = (_entries(field, data, key) for key in ("images", "annotations", "categories"))

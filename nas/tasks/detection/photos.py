@@ -14,13 +14,11 @@ from jaxtyping import Float
 from PIL import Image
 
 from nas.errors import UsageError
-from nas.plain import check_regular
 from nas.tasks import Reading
 from nas.tasks.base import Raw
 from nas.tasks.detection import CLASS, COLUMNS, SIDE, X0, X1, Y0, Y1
 from nas.tasks.detection.letterbox import checked_size, letterboxed
-from nas.tasks.folders import MAX_FILE_BYTES
-from nas.tasks.pixels import check_bytes, decode, resizing
+from nas.tasks.pixels import check_bytes, decode, image_bytes, resizing
 
 MAX_OBJECTS = 1000  # of an image: all images have as many rows as the one of most objects
 
@@ -37,19 +35,6 @@ class Photo(NamedTuple):
     path: Path
     size: tuple[float, float] | None  # width and height, where the annotation says them
     objects: list[Object]
-
-
-def read_file(field: str, path: Path, most: int = MAX_FILE_BYTES) -> bytes:
-    """The bytes of a file. Raises UsageError."""
-    check_regular(field, path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"{field} cannot be read: {error.strerror}") from error
-    if len(data) > most:
-        raise UsageError(f"{field} has more than {most} bytes, which are allowed")
-    return data
 
 
 def raw_of(
@@ -111,7 +96,7 @@ def _opened(photo: Photo) -> Image.Image:
     if len(photo.objects) > MAX_OBJECTS:
         raise UsageError(f"{photo.where} has {len(photo.objects)} objects; allowed: {MAX_OBJECTS}")
     field = f"{photo.where}: {str(photo.path)!r}"
-    image = decode(field, read_file(field, photo.path))
+    image = decode(field, image_bytes(field, photo.path))
     if photo.size not in (None, image.size):
         width, height = photo.size
         turned = "; what is annotated must be the upright image" if photo.size == image.size[::-1] else ""

@@ -14,10 +14,10 @@ from typing import NoReturn
 from xml.etree import ElementTree
 
 from nas.errors import UsageError
-from nas.plain import DECIMAL, shown
+from nas.plain import DECIMAL, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Raw
-from nas.tasks.detection.photos import Object, Photo, raw_of, read_file
+from nas.tasks.detection.photos import Object, Photo, raw_of
 from nas.tasks.folders import is_image, is_shown
 from nas.tasks.invalid import Invalid
 
@@ -96,7 +96,7 @@ def _lists(field: str, folder: Path) -> dict[str, list[str]]:
         if name in files:
             where = f"{field}: ImageSets/Main/{files[name].name}"
             try:
-                lines = read_file(where, files[name], MAX_LIST_BYTES).decode().splitlines()
+                lines = read_bounded(where, files[name], MAX_LIST_BYTES, "list").decode().splitlines()
             except UnicodeDecodeError as error:
                 raise UsageError(f"{where} is not text in UTF-8") from error
             lists[part] = [line.strip() for line in lines if line.strip()]
@@ -110,7 +110,7 @@ class _Tree(ElementTree.TreeBuilder):
 
 
 def _photo(where: str, annotation: Path, image: Path, invalid: Invalid) -> Photo:
-    data = read_file(where, annotation, MAX_XML_BYTES)
+    data = read_bounded(where, annotation, MAX_XML_BYTES, "annotation")
     try:
         root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_Tree()))
     except (UsageError, ElementTree.ParseError, ValueError, LookupError) as error:  # also of unknown encodings
