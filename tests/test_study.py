@@ -421,15 +421,17 @@ def test_a_run_in_which_somebody_has_changed_a_trial_is_not_resumed(file, tmp_pa
     monkeypatch.chdir(tmp_path)
     words = ["--space", "nasbench201", "--task", f"table:{file}", "--strategy", "random", "--trials", "5"]
     assert launch.main([*words, "--name", "it"]) == 0
-    for row in ("[0, 0, 0, 0, 0, 9]", "[0]", "7", '["a", 0, 0, 0, 0, 0]'):
+    space, never = "trial 2 is not an architecture of its space", "trial 2 is damaged: encoding="
+    rows = {"[0, 0, 0, 0, 0, 9]": space, "[0]": space, "[7": "'[7' is no JSON", "7": "7 is no JSON", '["a", 0]': never}
+    for row, said in rows.items():
         with sqlite3.connect("nas.db") as database:
             database.execute("update trial set encoding = ? where number = 2", [row])
         assert launch.main(["--resume", "it"]) == 2
-        assert "run='it' is damaged: trial 2 is not an architecture of its space" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
 
 
 DAMAGE = {
-    "update trial set drawn = '[1]' where number = 2": "trial 2 is not an architecture of its space: drawn=[1] must be",
+    "update trial set drawn = '[1]' where number = 2": "trial 2 is damaged: drawn=[1] was not written there",
     "update trial set drawn = '{\"row\": 5}' where number = 2": "trial 2 is not an architecture of its space: drawn={",
     'update trial set "order" = null where number = 2': "trial 2 is finished, which what is known of its report is not",
     "delete from measurement where trial_id = 3": "trial 2 is finished, and error was not measured",

@@ -40,14 +40,14 @@ def trials_where(database: Database, mine: Any) -> list[Trial]:
         for trial, name, value in connection.execute(values):
             check_number(database, name, value)
             measurements.setdefault(trial, {})[name] = math.nan if value is None else value
-        return [Trial(**row, measurements=measurements.get(row["id"], {})) for row in rows]
+        return [database.record(Trial, dict(row), measurements=measurements.get(row["id"], {})) for row in rows]
 
     return database.read(work)
 
 
-def check_number(database: Database, name: str, value: Any) -> None:
-    if not isinstance(value, int | float | None):  # SQLite keeps anything in any column
-        raise UsageError(f"store={database.url}: {name}={shown(value)} is no number; {ADVICE['malformed']}")
+def check_number(database: Database, name: Any, value: Any) -> None:
+    if not isinstance(name, str) or not isinstance(value, int | float | None):  # SQLite keeps anything anywhere
+        raise UsageError(f"store={database.url}: {shown(name)}={shown(value)} is no number; {ADVICE['malformed']}")
 
 
 def of_run(run_id: int, kind: Kind = "search") -> Any:

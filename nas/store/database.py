@@ -7,7 +7,6 @@ for it, has its lock again, and does once more what may not have been done.
 
 import contextlib
 import dataclasses
-import json
 import os
 import sqlite3
 import threading
@@ -22,11 +21,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from nas.errors import RunError, UsageError
-from nas.store import urls
+from nas.plain import shown
+from nas.store import records, urls
 from nas.store.lock import PATIENCE
 from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
 from nas.store.query import Row
-from nas.store.schema import RUN
+from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, TRIAL
 
 T = TypeVar("T")
 BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
@@ -76,10 +76,13 @@ class Database:
     def _open(self, create: bool) -> None:
         with self.transaction() as connection:
             version, tables = _version(connection)
+            odd = _odd(connection) if self.sqlite and version is not None else None
             if not self.sqlite:
                 schema = connection.scalar(sa.text("SELECT current_schema()"))
                 # PostgreSQL takes two numbers for a lock, each signed and of 32 bits.
                 self._schema = (APPLICATION_ID ^ zlib.crc32(str(schema).encode())) & 0x7FFFFFFF
+        if odd is not None:
+            raise UsageError(f"store={self.url} {odd}, which no store of ours has, and was left as it is")
         if version == HEAD:
             return
         if version is None and tables:
@@ -165,8 +168,13 @@ class Database:
             advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
             kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else UsageError
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
+        except records.Damaged as error:
+            raise UsageError(f"store={self.url}: {error}; {ADVICE['malformed']}") from error
+
+    def record(self, kind: Callable[..., T], row: Row, **more: Any) -> T:
+        """The row as a record of this kind. Raises UsageError for what nobody has written so."""
+        with self._translated():
+            return kind(**records.checked(kind, row), **more)
 
     # On a server, the lock of a run. Of a file it is a file too: see `nas.store.lock`.
 
@@ -294,6 +302,19 @@ def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
         )
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 
-    return sa.create_engine(url, creator=connect)
+    return sa.create_engine(url, creator=connect, json_deserializer=records.data_in)
+
+
+def _odd(connection: sa.Connection) -> str | None:
+    """What a SQLite file has that runs when it is read or written, or None."""
+    made = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')").first()
+    if made is not None:
+        return f"has a {made[0]}, {shown(str(made[1]), 60)!r}"
+    for table in (RUN, TRIAL, ARTIFACT, PREDICTOR, MEASUREMENT, FRONT):
+        columns = connection.exec_driver_sql(f"PRAGMA table_xinfo({table.name})").mappings().all()
+        if any(column["hidden"] for column in columns):
+            return f"has columns of {table.name} that are computed"
+    return None

@@ -5,11 +5,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nas import plain
 from nas.errors import UsageError
 from nas.metrics import seen
 from nas.store import query
-from nas.store.asking import check_number, of_run
-from nas.store.database import Database
+from nas.store.asking import check_number, of_run, trials_where
+from nas.store.database import ADVICE, Database
 from nas.store.query import Kind, Row, Run
 from nas.store.schema import ARTIFACT, MEASUREMENT, RUN, TRIAL
 
@@ -84,7 +85,11 @@ def architecture(database: Database, asked: str) -> str:
 
 def _architectures(database: Database, which: Any) -> list[str]:
     wanted = sa.select(TRIAL.c.architecture).distinct().where(which).order_by(TRIAL.c.architecture).limit(NEAR)
-    return [row["architecture"] for row in database.rows(wanted)]
+    found = [row["architecture"] for row in database.rows(wanted)]
+    for each in found:
+        if not isinstance(each, str):
+            raise UsageError(f"store={database.url}: architecture={plain.shown(each)} is no text; {ADVICE['malformed']}")
+    return found
 
 
 def _described(database: Database, asked: str) -> list[str]:
@@ -99,7 +104,7 @@ def _described(database: Database, asked: str) -> list[str]:
 def shown(database: Database, found: str) -> Row:
     """All scores and files of an architecture."""
     mine = TRIAL.c.architecture == found
-    identity = sa.select(*(TRIAL.c[name] for name in ("encoding", "description", "space"))).where(mine)
+    first = min(trials_where(database, mine), key=lambda trial: trial.id)
     columns = [RUN.c.name.label("run"), RUN.c.task, TRIAL.c.kind, TRIAL.c.number.label("trial")]
     columns += [TRIAL.c.budget, TRIAL.c.seed, MEASUREMENT.c.name, MEASUREMENT.c.value]
     joined = sa.join(TRIAL, RUN, RUN.c.id == TRIAL.c.run_id)
@@ -112,7 +117,7 @@ def shown(database: Database, found: str) -> Row:
     files = files.join(RUN, RUN.c.id == ARTIFACT.c.run_id).where(ARTIFACT.c.architecture == found)
     return {
         "id": found,
-        **database.rows(identity.order_by(TRIAL.c.id).limit(1))[0],
+        **{name: getattr(first, name) for name in ("encoding", "description", "space")},
         "scores": scores,
         "artifacts": database.rows(files.order_by(ARTIFACT.c.id)),
     }

@@ -255,7 +255,7 @@ class Store:
         """Oldest first, each with the status that was recorded."""
         columns = (RUN.c[name] for name in RUN_FIELDS)
         rows = self._database.rows(sa.select(*columns).order_by(RUN.c.id))
-        return [Run(**_with_mapping(row, "config")) for row in rows]
+        return [self._database.record(Run, _with_mapping(row, "config")) for row in rows]
 
     def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
         return asking.trials_where(self._database, asking.of_run(run_id, kind))
@@ -271,11 +271,13 @@ class Store:
         for name, value in asked.items():
             if value is not None:
                 wanted = wanted.where(ARTIFACT.c[name] == value)
-        return [Artifact(**self._files.placed(row)) for row in self._database.rows(wanted)]
+        found = [self._database.record(Artifact, row) for row in self._database.rows(wanted)]
+        return [Artifact(**self._files.placed(vars(each))) for each in found]
 
     def predictors(self) -> list[Row]:
         rows = self._database.rows(sa.select(PREDICTOR).order_by(PREDICTOR.c.id))
-        return [self._files.placed(_with_mapping(row, "card")) for row in rows]
+        found = [self._database.record(Predictor, _with_mapping(row, "card")) for row in rows]
+        return [self._files.placed(vars(each)) for each in found]
 
     def predictor(self, name: str) -> Predictor:
         rows = {row["name"]: row for row in self.predictors()}
