@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -23,6 +24,15 @@ class Interrupted(KeyboardInterrupt):
 
 class Answered(SystemExit):
     """A parser has printed what --help asked for. Exit status 0."""
+
+
+def no_device(error: RuntimeError) -> UsageError:
+    """The error where JAX finds no device of the kind that JAX_PLATFORMS asks for. Any other is raised again."""
+    asked = os.environ.get("JAX_PLATFORMS")
+    if not asked or "initialize backend" not in str(error):
+        raise error
+    said = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0]
+    return UsageError(f"JAX_PLATFORMS={asked!r} must name what this machine has, such as cpu: {said}")
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import nas
 from nas import registry
-from nas.errors import Answered, Interrupted, RunError, UsageError, unknown
+from nas.errors import Answered, Interrupted, RunError, UsageError, no_device, unknown
 from nas.metrics import outer
 from nas.plain import number, place, whole
 from nas.report import output
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.say("nas", text)
     except (UsageError, RunError) as error:
         return output.complain("nas", error)
+    except RuntimeError as error:
+        return output.complain("nas", no_device(error))
     except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
         return output.complain("nas", UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:

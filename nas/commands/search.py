@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from nas import config, registry
-from nas.errors import Answered, Interrupted, RunError, UsageError
+from nas.errors import Answered, Interrupted, RunError, UsageError, no_device
 from nas.interrupts import heard
 from nas.report import output
 from nas.report.progress import Bar
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.say(PROGRAM, answer(list(sys.argv[1:] if argv is None else argv), PROGRAM))
     except (UsageError, RunError) as error:
         return output.complain(PROGRAM, error)
+    except RuntimeError as error:
+        return output.complain(PROGRAM, no_device(error))
     except Answered:  # --help has printed itself
         return 0
     except (SystemExit, GeneratorExit) as error:  # of a part of the user's own

@@ -5,20 +5,25 @@ import errno
 import io
 import json
 import math
+import numbers
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nas.errors import RunError, UsageError
 from nas.metrics import seen
-from nas.plain import one_of, printable
+from nas.plain import one_of, printable, shown
 from nas.store.query import Row
 
 FORMATS = ("table", "json", "csv")
 SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
 FILES = ("run", "kind", "path", "sha256")
 COUNTS = ("macs", "params", "flops", "bops", "ops", "bits", "bytes")
+MOST_SAID = 2000  # letters of an error
+STYLE = re.compile(r"\x1b\[[0-9;]*m")  # what rich writes around headings
+ODD = re.compile(rf"{STYLE.pattern}|[^\n\t -~]")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = (
@@ -45,7 +50,7 @@ def write_what_can_be_written() -> None:
 def say(program: str, text: str) -> int:
     """Prints an answer; the exit status."""
     closed = OSError(errno.EBADF, os.strerror(errno.EBADF))  # before Python began
-    failed = closed if sys.stdout is None and text else _written(text, sys.stdout)
+    failed = closed if sys.stdout is None and text else _written(_harmless(text), sys.stdout)
     if failed is None or isinstance(failed, BrokenPipeError):  # whoever reads has seen enough
         return 0
     return complain(program, RunError(f"the answer cannot be written: {failed.strerror}"))
@@ -53,13 +58,19 @@ def say(program: str, text: str) -> int:
 
 def complain(program: str, error: UsageError | RunError) -> int:
     """Prints an error in one line; the exit status."""
-    tell(f"{program}: error: {' '.join(str(error).split())}")
+    tell(f"{program}: error: {shown(' '.join(str(error).split()), MOST_SAID)}")
     return error.exit_status
 
 
 def tell(line: str) -> None:
     """Prints a line on stderr. Nothing ends because nobody can read it."""
-    _written(f"{line}\n", sys.stderr)
+    _written(_harmless(f"{line}\n"), sys.stderr)
+
+
+def _harmless(text: str) -> str:
+    """The text with what may move a cursor, or turn what is read around, as escapes: it may be of anybody. Ends of
+    lines and the colours of our tables are as they are."""
+    return ODD.sub(lambda found: found[0] if STYLE.fullmatch(found[0]) else printable(found[0]), text)
 
 
 def _written(text: str, stream: Any) -> OSError | None:
@@ -150,10 +161,11 @@ def _table(
 
     if not rows:
         return "nothing to show\n"
+    columns = list(columns)
     # The encoding says what the description says; a column without a single value only takes room.
     measures = {"value": "name", "best": "objective"}  # what these are of, another column says
     texts = {
-        column: [number(str(row.get(measures.get(column, ""), column)), row.get(column)) for row in rows]
+        printable(column): [number(str(row.get(measures.get(column, ""), column)), row.get(column)) for row in rows]
         for column in columns
         if column != "encoding" and any(row.get(column) is not None for row in rows)
     }
@@ -163,12 +175,13 @@ def _table(
     if width is not None:
         widths = _fit(widths, width, droppable)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    kept = {printable(column): column for column in columns}
     for column, wide in widths.items():
-        numeric = any(isinstance(row.get(column), int | float) for row in rows)
+        numeric = any(isinstance(row.get(kept[column]), int | float) for row in rows)
         # A description can be cut, for `show` has the whole of it; anything else may be there to be copied.
         cut = column == "description"
         table.add_column(
-            column,
+            Text(column),  # which is no markup
             justify="right" if numeric else "left",
             width=wide if cut else None,
             no_wrap=cut or column == "architecture",
@@ -207,9 +220,9 @@ def number(name: str, value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, list):
-        return " ".join(map(str, value))
-    if isinstance(value, str):
-        return printable(value)
+        return printable(" ".join(map(str, value)))
+    if not isinstance(value, numbers.Real):
+        return printable(str(value))
     if not math.isfinite(value):
         return str(value)
     if name.endswith("error"):

@@ -6,6 +6,7 @@ import time
 from typing import Protocol, runtime_checkable
 
 from nas.interrupts import check
+from nas.plain import printable
 from nas.report import output
 
 SECONDS = 30.0  # between two plain lines of one stage
@@ -81,7 +82,7 @@ class Bar:
         if self._lines is not None:
             output.tell(line)
         else:
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

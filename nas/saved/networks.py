@@ -91,7 +91,10 @@ class Exported:
             filled = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0), (0, 0)))
             outputs = batch_logits(graph, self.scaling, "float32", weights, statistics, filled, ())
             parts.append(np.asarray(answers(outputs))[: len(batch)])
-        return np.concatenate(parts)
+        found = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            raise UsageError("this network gives NaN or infinity: its weights are damaged")
+        return found
 
     def _checked_exit(self, exit: int | None) -> int:
         if exit is None:

@@ -78,7 +78,10 @@ class Fitted:
                 [np.asarray(each)[: len(part)] for each in _programs()[1](self.predictor, self.params, filled)]
             )
         mean, deviation = zip(*parts, strict=True) if parts else ((np.zeros(0),), (np.zeros(0),))
-        return np.concatenate(mean), np.concatenate(deviation)
+        found = np.concatenate(mean), np.concatenate(deviation)
+        if not all(np.isfinite(each).all() for each in found):
+            raise UsageError(f"predictor={self.card['kind']!r} gives NaN or infinity: its parameters are too large")
+        return found
 
 
 @functools.cache

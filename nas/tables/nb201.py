@@ -10,11 +10,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from nas.errors import UsageError
+from nas.plain import shown
 from nas.tables.table import Column, Table, make_table
 from spaces.nasbench201 import NasBench201
 
 DATASETS = {"c10": "cifar10", "c100": "cifar100", "in16": "imagenet16_120"}
 SOURCE = "NAS-Bench-201 (Dong & Yang, 2020), HW-NAS-Bench (Li et al., 2021), HELP (Lee et al., 2021)"
+CELLS, EDGES, MOST_COLUMNS = 5**6, 6, 1000
 UNITS = {"latency": "ms", "energy": "mJ", "intensity": "operations a byte"}
 
 
@@ -23,16 +26,34 @@ def recognises(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def read(path: str, arrays: Mapping[str, np.ndarray]) -> Table:
+    """Raises UsageError where a member is missing, or is not what it is in the published file."""
+    try:
+        ops = np.asarray(arrays["ops"])
+        if ops.dtype.kind not in "iu" or ops.shape != (CELLS, EDGES) or not ((ops >= 0) & (ops < 5)).all():
+            raise ValueError(f"ops={ops.dtype} {list(ops.shape)} must be integers in 0..4, [{CELLS}, {EDGES}]")
+        columns, values = _columns(arrays, ops)
+    except KeyError as error:
+        raise UsageError(f"table={path!r} is NAS-Bench-201 without {shown(str(error), 60)}") from error
+    except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError, MemoryError) as error:
+        said = shown(" ".join(str(error).split()))
+        raise UsageError(f"table={path!r} is not NAS-Bench-201 as it was published: {said}") from error
+    return make_table(path, "nasbench201", SOURCE, columns, ops, values)
+
+
+def _columns(arrays: Mapping[str, np.ndarray], ops: np.ndarray) -> tuple[dict[str, Column], dict[str, np.ndarray]]:
     columns: dict[str, Column] = {}
     values: dict[str, np.ndarray] = {}
 
     def add(name: str, numbers: Any, kind: Any, unit: str, **about: Any) -> None:
+        if len(columns) == MOST_COLUMNS:
+            raise ValueError(f"it has more than {MOST_COLUMNS} columns")
         columns[name] = Column(kind, unit, **about)
-        values[name] = np.asarray(numbers, np.float32)
+        with np.errstate(over="ignore"):
+            values[name] = np.asarray(numbers, np.float32)
 
     add("params", 1e6 * np.asarray(arrays["params_M"], np.float64), "cost", "parameters")
     add("flops", 1e6 * np.asarray(arrays["flops_M"], np.float64), "cost", "operations")  # as NASLib counts
-    costs = NasBench201().cost(jnp.asarray(np.asarray(arrays["ops"], np.int32)))
+    costs = NasBench201().cost(jnp.asarray(ops.astype(np.int32)))
     add("macs", costs["macs"], "cost", "multiply-adds")
     for short, dataset in DATASETS.items():
         for epochs in (12, 200):
@@ -56,7 +77,7 @@ def read(path: str, arrays: Mapping[str, np.ndarray]) -> Table:
     for short in ("c10", "in16"):
         for k, name in enumerate(arrays["zc_names"].tolist()):
             add(f"{DATASETS[short]}_{name}", arrays[f"zc_{short}"][:, k], "score", "", dataset=DATASETS[short])
-    return make_table(path, "nasbench201", SOURCE, columns, arrays["ops"], values)
+    return columns, values
 
 
 def _seconds(arrays: Mapping[str, np.ndarray], short: str, epochs: int) -> np.ndarray:

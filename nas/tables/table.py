@@ -261,12 +261,15 @@ def make_table(
             raise UsageError(f"table={path!r}: column {name!r}={list(column.shape)} must be [{len(order)}]")
         if column.dtype.kind not in "fiub":
             raise UsageError(f"table={path!r}: column {name!r} has dtype {column.dtype}; allowed: numbers")
-        column = np.asarray(column, np.float32)
+        with np.errstate(over="ignore"):  # what float32 does not hold is infinite, and refused
+            column = np.asarray(column, np.float32)
         sorted_values[name] = column[order]
         if columns[name].kind == "seconds" and not (np.isnan(column) | ((column > 0) & np.isfinite(column))).all():
             raise UsageError(f"table={path!r}: column {name!r} must hold times above 0")
         if columns[name].kind == "error" and np.nanmax(np.abs(column - 0.5), initial=0) > 0.5:
             raise UsageError(f"table={path!r}: column {name!r} must hold errors, shares in 0..1")
+        if np.isinf(column).any():
+            raise UsageError(f"table={path!r}: column {name!r} must hold finite numbers, or NaN where there is none")
     return Table(path, space_name, source, columns, sorted_values, space_fields)
 
 
