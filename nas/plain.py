@@ -215,9 +215,11 @@ def read_bounded(
     check_regular(field, path)
     try:
         with open(path, "rb") as file:
-            found = file.read(START)
-            if begins(found):
-                found += file.read(most + 1 - len(found))
+            found = file.peek(START)[:START]
+            if begins(found) and os.fstat(file.fileno()).st_size <= most:
+                found = file.read(most + 1)
+            elif begins(found):
+                raise UsageError(f"{field} is longer than {most} bytes, which no {what} is")
     except OSError as error:
         raise UsageError(f"{field} cannot be read: {error.strerror}") from error
     if len(found) > most:

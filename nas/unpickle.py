@@ -37,7 +37,7 @@ DAMAGE = (
     *(AttributeError, TypeError, ValueError, LookupError, ArithmeticError, ImportError),
 )
 # What a file may be unpacked to: so many bytes, or times its own size if that is more. Curves take a tenth.
-TRUSTED_BYTES, MAX_RATIO = 2**25, 50
+TRUSTED_BYTES, MAX_RATIO = 2**23, 50
 MOST_LEVELS = 1000  # of containers in containers
 MOST_IN_KEY = 1000  # values of a tuple, with those of tuples in it as often as they are there: all are hashed
 MOST_DIGITS = 1000  # bytes of an integer, for the same reason

@@ -221,7 +221,7 @@ def number(name: str, value: Any) -> str:
         return "-"
     if isinstance(value, list):
         return printable(" ".join(map(str, value)))
-    if not isinstance(value, numbers.Real):
+    if not issubclass(type(value), numbers.Real):
         return printable(str(value))
     if not math.isfinite(value):
         return str(value)

@@ -49,7 +49,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
     try:
         with safe_open(path, framework="numpy") as file:
             yield file, from_json((file.metadata() or {})["note"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UsageError(
             f"{path} is not a whole weights file of this library: {shown(' '.join(str(error).split()))}"
         ) from error

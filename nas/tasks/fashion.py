@@ -61,6 +61,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     magic = bytes([0, 0, 8, dimensions])
     if data[:4] != magic or len(data) < start:
         raise UsageError(f"{str(path)!r} begins with {data[:4].hex()!r}; allowed: {magic.hex()!r} and its sizes")
+    if not expected:
+        raise UsageError(f"{str(path)!r} holds no values: its header says {shape}")
     if expected > most:
         raise UsageError(f"{str(path)!r} is to hold {expected} values; allowed: {most}, of a file of its size")
     values = np.frombuffer(data, np.uint8, offset=start)
