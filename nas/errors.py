@@ -3,6 +3,7 @@
 import difflib
 import errno
 import os
+import sys
 from collections.abc import Iterable
 
 
@@ -26,13 +27,17 @@ class Answered(SystemExit):
     """A parser has printed what --help asked for. Exit status 0."""
 
 
-def no_device(error: RuntimeError) -> UsageError:
-    """The error where JAX finds no device of the kind that JAX_PLATFORMS asks for. Any other is raised again."""
+def no_device(error: Exception) -> UsageError:
+    """The error where JAX finds no device of the kind that JAX_PLATFORMS asks for, which shows as anything. Where it
+    finds one, what was raised is raised again."""
     asked = os.environ.get("JAX_PLATFORMS")
-    if not asked or "initialize backend" not in str(error):
+    if not asked or "jax" not in sys.modules:
         raise error
-    said = " ".join(str(error).split()).partition(" (set JAX_PLATFORMS")[0]
-    return UsageError(f"JAX_PLATFORMS={asked!r} must name what this machine has, such as cpu: {said}")
+    try:
+        sys.modules["jax"].devices()
+    except Exception:  # of JAX, which has tried before
+        return UsageError(f"JAX_PLATFORMS={asked!r} must name devices that JAX finds on this machine, such as cpu")
+    raise error
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -15,6 +15,7 @@ import math
 import os
 import pickle  # noqa: TID251 - only through `_Reader`, which finds no class or function but those below
 import re
+import struct
 import time
 import zipfile
 import zlib
@@ -34,7 +35,7 @@ TORCH_SKIPPED = re.compile(r"torch\.(_utils\._rebuild_\w+|(storage\.)?\w*Storage
 NUMBERS = re.compile(r"[biufc][1-9]\d?|\?")  # the dtypes without objects, fields, texts or dates
 DAMAGE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, OSError, MemoryError, RuntimeError),
-    *(AttributeError, TypeError, ValueError, LookupError, ArithmeticError, ImportError),
+    *(AttributeError, TypeError, ValueError, LookupError, ArithmeticError, ImportError, struct.error),
 )
 # What a file may be unpacked to: so many bytes, or times its own size if that is more. Curves take a tenth.
 TRUSTED_BYTES, MAX_RATIO = 2**23, 50
@@ -43,7 +44,7 @@ MOST_IN_KEY = 1000  # values of a tuple, with those of tuples in it as often as 
 MOST_DIGITS = 1000  # bytes of an integer, for the same reason
 # Containers for which no bytes are asked, and bytes for each further one.
 FREE_CONTAINERS, CONTAINER_BYTES = 100_000, 4
-FREE_SECONDS, BYTE_SECONDS = 5.0, 5e-6  # of the processor; twenty times what a slow one takes
+FREE_SECONDS, BYTE_SECONDS = 2.0, 5e-6  # of the processor; twenty times what a slow one takes
 LOOK = 1000  # entries of a container from one look at the clock to the next
 PIECE = 2**20  # bytes that are asked of a stream at once
 

@@ -72,6 +72,7 @@ ALLOWED = {
         "strategies.base",
         "nas.engine.executors",
         "nas.engine.proposals",
+        "nas.errors",
         "nas.evaluators.base",
         "nas.training.compilation",
     ],

@@ -30,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.say("nas", text)
     except (UsageError, RunError) as error:
         return output.complain("nas", error)
-    except RuntimeError as error:
-        return output.complain("nas", no_device(error))
     except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
         return output.complain("nas", UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:
         if isinstance(stop, Interrupted):
             output.tell(f"\n{stop}")
         return 130
+    except Exception as error:
+        return output.complain("nas", no_device(error))
 
 
 def _answer(argv: list[str]) -> str:

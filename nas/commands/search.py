@@ -19,8 +19,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.say(PROGRAM, answer(list(sys.argv[1:] if argv is None else argv), PROGRAM))
     except (UsageError, RunError) as error:
         return output.complain(PROGRAM, error)
-    except RuntimeError as error:
-        return output.complain(PROGRAM, no_device(error))
     except Answered:  # --help has printed itself
         return 0
     except (SystemExit, GeneratorExit) as error:  # of a part of the user's own
@@ -28,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         output.tell(f"\n{stop}")
         return 130
+    except Exception as error:
+        return output.complain(PROGRAM, no_device(error))
 
 
 def answer(argv: Sequence[str], program: str = "nas search") -> str:

@@ -319,9 +319,9 @@ def named(data: Any, part: str) -> tuple[str, Data]:
         return data, {}
     default = getattr(Config, part, None)
     if isinstance(data, Mapping) and isinstance(data.get("name", default), str):
-        fields = dict(data)
+        fields = {str(key): value for key, value in data.items()}
         return fields.pop("name", default), fields
-    raise UsageError(f"{part}={data!r} must be a name, or a mapping with a name and fields")
+    raise UsageError(f"{part}={shown(data)} must be a name, or a mapping with a name and fields")
 
 
 def _replace(value: Any, data: Any, where: str) -> Any:
@@ -353,7 +353,7 @@ def _replace(value: Any, data: Any, where: str) -> Any:
 
 def mapping(data: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
-        raise UsageError(f"{where}={data!r} must be a mapping of fields")
+        raise UsageError(f"{where}={shown(data)} must be a mapping of fields")
     return data
 
 

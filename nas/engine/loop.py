@@ -22,6 +22,7 @@ import numpy as np
 
 from nas.engine.executors import Executor
 from nas.engine.proposals import check_form, check_values
+from nas.errors import UsageError
 from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
@@ -193,12 +194,14 @@ def run(
     known: deque[tuple[int, int]] = deque()  # trials whose result is that of another one
     unsubmitted: deque[int] = deque()  # trials that are not in the log for good
     unheard: deque[tuple[int, tuple[float, ...]]] = deque()  # reports of which that is true too
+    running: set[int] = set()  # trials that the executor has
 
     def submit(number: int) -> None:
         entry = search.entries[number]
         first = firsts.setdefault((entry.encoding, entry.budget), number)
         if first == number or _failed(search.entries[first]):  # what failed may have failed by chance
             executor.submit(Job(number, entry.encoding, entry.budget, seed))
+            running.add(number)
         elif search.entries[first].objectives is not None:
             known.append((number, first))
         else:
@@ -246,8 +249,11 @@ def run(
             number, first = known.popleft()
             objectives = search.entries[first].objectives or ()
             log.repeat(number, first)
+        elif not running:
+            raise UsageError("the run is damaged: its trials wait for one another, as those of no search do")
         else:
             report = executor.wait()
+            running.discard(report.number)
             number, objectives = report.number, log.report(report)
         unheard.append((number, objectives))
         tell(number, objectives)

@@ -22,7 +22,7 @@ SCORES = ("run", "task", "kind", "trial", "budget", "seed", "name", "value")
 FILES = ("run", "kind", "path", "sha256")
 COUNTS = ("macs", "params", "flops", "bops", "ops", "bits", "bytes")
 MOST_SAID = 2000  # letters of an error
-STYLE = re.compile(r"\x1b\[[0-9;]*m")  # what rich writes around headings
+STYLE = re.compile(r"\x1b\[[01]m")  # what rich writes around headings: bold, and no longer
 ODD = re.compile(rf"{STYLE.pattern}|[^\n\t -~]")
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
@@ -69,7 +69,7 @@ def tell(line: str) -> None:
 
 def _harmless(text: str) -> str:
     """The text with what may move a cursor, or turn what is read around, as escapes: it may be of anybody. Ends of
-    lines and the colours of our tables are as they are."""
+    lines and bold letters are as they are."""
     return ODD.sub(lambda found: found[0] if STYLE.fullmatch(found[0]) else printable(found[0]), text)
 
 
