@@ -170,6 +170,8 @@ class Database:
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
         except records.Damaged as error:
             raise UsageError(f"store={self.url}: {error}; {ADVICE['malformed']}") from error
+        except UnicodeDecodeError as error:  # of a schema that is no text
+            raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
 
     def record(self, kind: Callable[..., T], row: Row, **more: Any) -> T:
         """The row as a record of this kind. Raises UsageError for what nobody has written so."""

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import math
 import os
 import select
 import subprocess
@@ -26,7 +27,7 @@ def planned(cases: int, only: list[str]) -> list[tuple[str, int]]:
     whole = sum(reader.share for reader in readers)
     plan = []
     for reader in readers:
-        count = max(len(directed.of(reader.name)), round(cases * reader.share / whole))
+        count = max(len(directed.of(reader.name)), math.ceil(cases * reader.share / whole))
         plan += [(reader.name, i) for i in range(count)]
     return plan
 
