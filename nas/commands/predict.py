@@ -16,7 +16,7 @@ from nas.plain import check_archive, place, whole
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks.folders import files, is_image
-from nas.tasks.pixels import MAX_BYTES, as_uint8, decode
+from nas.tasks.pixels import MAX_HELD, as_uint8, decode
 
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
@@ -98,7 +98,7 @@ def _archived(path: Path) -> np.ndarray:
                 raise UsageError(f"{field} has the arrays {sorted(archive.files)}; allowed: one with images")
             assert archive.zip is not None  # it is open
             wanted = [each for each in archive.zip.infolist() if each.filename.removesuffix(".npy") == "images"]
-            check_archive(field, wanted, MAX_BYTES)
+            check_archive(field, wanted, MAX_HELD)
             images = archive["images"]
     except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__

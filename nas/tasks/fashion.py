@@ -13,7 +13,7 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.tasks.base import Raw
-from nas.tasks.pixels import MAX_BYTES, check_bytes
+from nas.tasks.pixels import MAX_HELD, check_bytes
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -50,7 +50,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             data = file.read(start)
             shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]
             expected = math.prod(shape)
-            if expected <= MAX_BYTES:  # no more than the header says, and a byte that shows whether there is more
+            if expected <= MAX_HELD:  # no more than the header says, and a byte that shows whether there is more
                 data += file.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{str(path)!r} cannot be read ({type(error).__name__}); a complete file is needed") from error

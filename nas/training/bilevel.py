@@ -101,11 +101,12 @@ def search(
     logits = strategy.init(key_logits, space.mixing())
     kept = checkpoints(saved, note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
     state, start = kept.begin(begin(rule, program, weights, logits, epochs))
-    data, statistics = task.train.on_device, everywhere(statistics)
+    statistics = everywhere(statistics)
     began = time.monotonic()
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
-        indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
+        chosen = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
+        data, indices = task.train.batch(chosen)
         return Batch(statistics, data, indices, key, step)
 
     def take(state: SearchState, step: int) -> tuple[SearchState, Array]:

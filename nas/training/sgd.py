@@ -194,14 +194,14 @@ def fit(
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest, **of_whom)
     state, start = kept.begin(program.begin(weights))
-    arrays, statistics = data.on_device, everywhere(statistics)
+    statistics = everywhere(statistics)
     if purpose is None:
         purpose = TRAINING if program.shared else OWN_TRAINING
     key, rates, drops = stream(seed, purpose), learning_rates(recipe), drop_rates(recipe)
 
     def take(state: TrainState, step: int) -> tuple[TrainState, Array]:
         where = path if paths is None else paths[step]
-        indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
+        arrays, indices = data.batch(batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose))
         pace = rates[step], key, step, drops[step], held
         return train_step(first if step < real_steps else program, state, statistics, arrays, indices, where, *pace)
 
