@@ -416,7 +416,7 @@ def test_a_job_on_files_is_the_one_in_memory_and_goes_on_from_another_folder(opt
     monkeypatch.chdir(elsewhere)
     nas.search(resume="mapped", store=store)
     (tmp_path / "a.npz").rename(elsewhere / "b.npz")
-    assert "does not exist" in refusal(nas.search, resume="mapped", store=store)
+    assert "cannot be read" in refusal(nas.search, resume="mapped", store=store)
     nas.search(resume="mapped", store=store, task="npz:b.npz")
     npz(elsewhere / "b.npz", images=pixels(150, 8, 8, 1), labels=labels)
     said = refusal(nas.search, resume="mapped", store=store, task="npz:b.npz")

@@ -76,7 +76,7 @@ def _array(archive: Any, key: str, entry: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f"{key} holds {entry.file_size - member.tell()} bytes; its header says {size}")
         found = empty(shape[::-1] if is_fortran else shape, dtype)
         content = found.reshape(-1).view(np.uint8)
-        for some in pieces(size, 1):
+        for some in pieces(size, 1, found):
             content[some] = np.frombuffer(member.read(some.stop - some.start), np.uint8)
         member.read()  # to the end, where its checksum is
         return found.T if is_fortran else found

@@ -246,7 +246,7 @@ def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel, from whole-number sums: the same on every machine."""
     n = images[..., 0].size
     total, squares = np.zeros((2, images.shape[3]), np.int64)
-    for some in pieces(len(images), images[0].nbytes):
+    for some in pieces(len(images), images[0].nbytes, images):
         part = images[some]
         total += part.sum(axis=(0, 1, 2), dtype=np.int64)
         squares += np.einsum("nhwc,nhwc->c", part, part, dtype=np.int64, casting="safe")

@@ -12,7 +12,7 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.tasks import Resize
-from nas.tasks.room import CHUNK, pieces
+from nas.tasks.room import CHUNK, let_go, pieces
 
 _travelling = False  # whether what is pickled now must hold its images
 
@@ -78,7 +78,9 @@ class Split:
             return self.on_device, indices
         from nas.devices import everywhere
 
-        return everywhere((self.images[indices], self.labels[indices])), np.arange(len(indices), dtype=np.int32)
+        images = self.images[indices]
+        let_go(self.images)
+        return everywhere((images, self.labels[indices])), np.arange(len(indices), dtype=np.int32)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.file is None or _travelling:
@@ -149,7 +151,7 @@ def _digest(array: np.ndarray) -> bytes:
     if array.nbytes <= CHUNK:
         return hashlib.sha256(np.ascontiguousarray(array).data).digest()
     digest = hashlib.sha256()
-    for some in pieces(len(array), array[0].nbytes):
+    for some in pieces(len(array), array[0].nbytes, array):
         digest.update(np.ascontiguousarray(array[some]).data)
     return digest.digest()
 

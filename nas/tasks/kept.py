@@ -26,7 +26,7 @@ from nas.plain import from_json, read_bounded
 from nas.tasks import PARTS_GIVEN, PLACED, Reading, places
 from nas.tasks.data import Mapped, Split, Task
 from nas.tasks.kinds import described, from_data
-from nas.tasks.room import FOLDER, folder, is_large, on_disk, pieces, reserve
+from nas.tasks.room import FOLDER, OFF, folder, is_large, on_disk, pieces, reserve
 
 FORMAT = 1  # of a folder, and of how images are decoded: another one is made anew
 NOTE, LOCK, BEGUN = "task.json", "lock", "unfinished-"
@@ -50,7 +50,7 @@ class Source:
 def source_of(asked: Reading) -> Source | None:
     """None for what is not made from files of which the name of the task says where they lie."""
     kind = asked.name.partition(":")[0]
-    if asked.place is None or kind not in (*PLACED, "cifar10", "fashion-mnist") or folder() is None:
+    if asked.place is None or kind not in (*PLACED, "cifar10", "fashion-mnist") or os.environ.get(FOLDER) == OFF:
         return None
     roots = [os.path.realpath(each) for each in places(kind, asked.place)]
     digest = hashlib.sha256()
@@ -88,7 +88,7 @@ def found(source: Source, asked: Reading, split_seed: int, max_images: int | Non
 
 def known(name: str, task_name: str) -> Task | None:
     """The task that is kept in the folder of this name. One that is not what was written is removed."""
-    root = folder()
+    root = folder(make=False)
     if root is None or not (root / name).is_dir():
         return None
     task = _opened(root / name, task_name)
@@ -178,7 +178,7 @@ class Writing:
             np.lib.format.write_array_header_1_0(file, header)
             file.flush()
             reserve(file, file.tell() + int(np.prod(shape, dtype=np.int64)))
-            for some in pieces(len(order), max(images[0].nbytes, int(np.prod(shape[1:])))):
+            for some in pieces(len(order), max(images[0].nbytes, int(np.prod(shape[1:]))), images):
                 file.write(change(images[order[some]]).tobytes())
         mapped = Mapped(str(path), shape[3])
         return Split(mapped.open(), labels, mapped._replace(path=str(_file(self.place, part, "images"))))

@@ -56,7 +56,7 @@ def as_uint8(field: str, images: np.ndarray) -> np.ndarray:
     if not is_large(images.nbytes):
         return _rounded(field, images)
     found = empty(images.shape, np.uint8)
-    for some in pieces(len(images), images[0].nbytes):
+    for some in pieces(len(images), images[0].nbytes, images, found):
         found[some] = _rounded(field, images[some])
     return found
 

@@ -6,6 +6,7 @@ Files are mapped: the kernel holds of them what is looked at, and takes it back 
 import atexit
 import contextlib
 import functools
+import mmap
 import os
 import shutil
 import tempfile
@@ -21,35 +22,42 @@ from nas.plain import WHOLE, shown
 
 FOLDER = "NAS_IMAGE_CACHE"  # where images are kept that are too many for memory; `off`: they are held in memory
 MEMORY = "NAS_IMAGE_MEMORY"  # MiB of images of a task that are held in memory
-DEFAULT = 256
+OFF, DEFAULT = "off", 256
 CHUNK = 32 * 2**20  # bytes that are dealt with at once
 
 
-def folder() -> Path | None:
-    """Where images are kept; None where they are to be held in memory. The folder is made."""
+def folder(*, make: bool = True) -> Path | None:
+    """Where images are kept; None where they are to be held in memory, or, without `make`, where there can be none yet.
+    Raises UsageError for a folder that cannot be made."""
     given = os.environ.get(FOLDER)
-    if given == "off":
+    if given == OFF:
         return None
     if not given:
-        return _own_folder()
+        return _own_folder(make)
     place = Path(os.path.abspath(os.path.expanduser(given)))
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        if make:
+            place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(f"{FOLDER}={given!r}", error) from error
     return place
 
 
-@functools.cache
-def _own_folder() -> Path:
+def _own_folder(make: bool) -> Path | None:
     """The user's; where there is none that can be written, one that this process and its workers share, and that goes
     with it."""
     with contextlib.suppress(RuntimeError, OSError):
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         place = Path(home) / "nas-engine" / "images"
-        place.mkdir(parents=True, exist_ok=True)
-        if os.access(place, os.W_OK):
+        if make:
+            place.mkdir(parents=True, exist_ok=True)
+        if not make or os.access(place, os.W_OK):
             return place
+    return _passing_folder() if make else None
+
+
+@functools.cache
+def _passing_folder() -> Path:
     place = Path(tempfile.mkdtemp(prefix="nas-engine-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     return place
@@ -60,7 +68,7 @@ def is_large(size: int) -> bool:
     given = os.environ.get(MEMORY) or str(DEFAULT)
     if not WHOLE.match(given) or int(given) < 0:
         raise UsageError(f"{MEMORY}={shown(repr(given))} must be a whole number of MiB, 0 or more")
-    return size > int(given) * 2**20 and folder() is not None
+    return size > int(given) * 2**20 and os.environ.get(FOLDER) != OFF
 
 
 def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
@@ -99,11 +107,23 @@ def reserve(file: IO[bytes], size: int) -> None:
     file.seek(begin)
 
 
-def pieces(count: int, size: int) -> Iterator[slice]:
-    """The first `count` places, some at a time, of which each is so many bytes."""
+def pieces(count: int, size: int, *mapped: np.ndarray) -> Iterator[slice]:
+    """The first `count` places, some at a time, of which each is so many bytes; of arrays that are mapped nothing is
+    held from one piece to the next."""
     step = max(1, CHUNK // max(1, size))
     for start in range(0, count, step):
         yield slice(start, min(start + step, count))
+        for array in mapped:
+            let_go(array)
+
+
+def let_go(array: Any) -> None:
+    """Takes the pages of a mapped file from this process. The kernel may still have them, and reads them again where it
+    has not; what was written is not lost. Of other arrays it does nothing."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    if isinstance(array, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.madvise(mmap.MADV_DONTNEED)
 
 
 class Rows:
@@ -157,6 +177,6 @@ class Rows:
         if np.array_equal(order, np.arange(order[0], order[0] + len(order))):
             return rows[order[0] : order[0] + len(order)]
         found = empty((len(order), *self._shape), np.uint8)
-        for some in pieces(len(order), found[0].nbytes):
+        for some in pieces(len(order), found[0].nbytes, rows, found):
             found[some] = rows[order[some]]
         return found
