@@ -23,7 +23,7 @@ from nas.evaluators.supernet import SupernetEvaluator
 from nas.store.sql import Store
 from nas.tasks import kept, load, room
 from nas.tasks.base import Task, split
-from nas.tasks.data import in_channels, travelling
+from nas.tasks.data import digest_of, in_channels, travelling
 from nas.training.net import flatten
 from nas.training.paths import uniform_paths
 from nas.training.recipe import Recipe
@@ -313,6 +313,26 @@ def test_a_part_that_is_sent_says_where_its_images_lie_or_takes_them_along(cache
         there = pickle.loads(whole)
         assert there.file is None
         np.testing.assert_array_equal(there.images, part.images)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is looked at as Linux shows it")
+def test_no_more_of_the_images_is_held_than_what_is_looked_at(cache):
+    part = split("own", pixels(4000, 32, 32, 1), np.arange(4000) % 2, 2).train
+    assert part.file is not None
+
+    def held() -> int:
+        rows = Path("/proc/self/smaps").read_text().splitlines()
+        places = [i for i, row in enumerate(rows) if row.endswith(part.file.path)]
+        return sum(int(next(row for row in rows[i:] if row.startswith("Rss:")).split()[1]) for i in places)
+
+    digest = digest_of("", [part.images])
+    assert held() == 0
+    images, places = part.batch(np.arange(0, 2400, 7))[0][0], part.images[::7]
+    np.testing.assert_array_equal(images, places)
+    assert held() > 500  # KiB: by looking at them all
+    part.batch(np.arange(3))
+    assert held() == 0
+    assert digest_of("", [np.array(part.images)]) == digest
 
 
 def test_grey_images_in_three_channels_are_the_same_in_files(cache, monkeypatch):

@@ -107,7 +107,9 @@ def told(task: Task) -> Task:
     assert file is not None
     count, size = sum(task.counts.values()), _bytes(task) / 2**30
     said = f"{task.name}: {count} images, {size:.2f} GiB decoded, are kept in {os.path.dirname(file.path)}"
-    return dataclasses.replace(task, note="; ".join(filter(None, (task.note, f"{said} ({FOLDER} moves it)"))))
+    noted = dataclasses.replace(task, note="; ".join(filter(None, (task.note, f"{said} ({FOLDER} moves it)"))))
+    vars(noted)["_fingerprint"] = task.fingerprint()  # to take it is to read all of them
+    return noted
 
 
 def _opened(place: Path, name: str) -> Task | None:
