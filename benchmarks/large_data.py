@@ -8,7 +8,7 @@ The images are made: two crossed waves a class, under noise. A job trains a supe
 candidates on two Ray workers and trains the best one from scratch; then the same job is run again, which finds the
 images decoded. Both are processes of their own that begin with an empty cache of compiled programs.
 
-Memory is sampled four times a second over the job's process and all that it starts, Ray's daemons included. `in use` is
+Memory is sampled once a second over the job's process and all that it starts, Ray's daemons included. `in use` is
 the proportional set size, in which shared memory counts once. A part of it are pages of files, among them the images
 that are mapped: the kernel takes these back whenever it needs them. `held` is the rest, which it cannot take back.
 """
@@ -143,7 +143,7 @@ def measured(folder: Path, task: str, options: argparse.Namespace, run: str) -> 
             peak = max(peak, now, key=lambda each: each["Pss"])
             held = max(held, now["Pss_Anon"] + now["Pss_Shmem"])
             resident = max(resident, now["Rss"])
-            time.sleep(0.25)
+            time.sleep(1.0)
         assert child.stdout is not None
         text = child.stdout.read()
     if child.returncode:

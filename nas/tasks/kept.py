@@ -31,6 +31,7 @@ from nas.tasks.room import FOLDER, OFF, folder, is_large, on_disk, pieces, reser
 FORMAT = 1  # of a folder, and of how images are decoded: another one is made anew
 NOTE, LOCK, BEGUN = "task.json", "lock", "unfinished-"
 MOST_BYTES = 16 * 2**20  # of a note
+AROUND = 16  # times what is looked at of a mapped file is held of it, as it lies around it
 FRESH = 60.0  # seconds in which a folder may not yet have its lock
 
 
@@ -180,7 +181,8 @@ class Writing:
             np.lib.format.write_array_header_1_0(file, header)
             file.flush()
             reserve(file, file.tell() + int(np.prod(shape, dtype=np.int64)))
-            for some in pieces(len(order), max(images[0].nbytes, int(np.prod(shape[1:]))), images):
+            size = max(images[0].nbytes, int(np.prod(shape[1:])))
+            for some in pieces(len(order), AROUND * size, images):
                 file.write(change(images[order[some]]).tobytes())
         mapped = Mapped(str(path), shape[3])
         return Split(mapped.open(), labels, mapped._replace(path=str(_file(self.place, part, "images"))))
