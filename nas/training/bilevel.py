@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array
 
-from nas.devices import everywhere
+from nas.devices import Queue, everywhere
 from nas.errors import UsageError
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
@@ -101,7 +101,7 @@ def search(
     logits = strategy.init(key_logits, space.mixing())
     kept = checkpoints(saved, note, recipe, task, seed, epochs=epochs, strategy=repr(strategy), limits=rule.limits)
     state, start = kept.begin(begin(rule, program, weights, logits, epochs))
-    statistics = everywhere(statistics)
+    statistics, under_way = everywhere(statistics), Queue()
     began = time.monotonic()
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
@@ -115,7 +115,10 @@ def search(
         train = batch(for_weights, key_train, step, SEARCH, 0)
         valid = batch(for_logits, key_valid, step, SEARCH, 1) if strategy.bilevel else train
         learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
-        return search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
+        state, loss = search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
+        if task.train.file is not None:
+            under_way.add(loss)
+        return state, loss
 
     def after(state: SearchState, epoch: int) -> SearchState:
         nonlocal began
