@@ -6,6 +6,7 @@ https://arxiv.org/abs/2105.04663). With one device nothing is changed. With more
 """
 
 import functools
+from collections import deque
 from typing import Any
 
 import jax
@@ -32,3 +33,17 @@ def divided(batch: Array) -> Array:
     if _mesh().size == 1 or batch.shape[0] % _mesh().size:
         return batch
     return jax.lax.with_sharding_constraint(batch, NamedSharding(_mesh(), PartitionSpec(BATCH)))
+
+
+class Queue:
+    """Results of programs that are given images of their own: no more than a few are under way at once, or the images
+    of all that are begun would lie in memory. Meanwhile those of the next are read."""
+
+    def __init__(self, most: int = 2):
+        self._results: deque[Any] = deque()
+        self._most = most
+
+    def add(self, result: Any) -> None:
+        self._results.append(result)
+        if len(self._results) > self._most:
+            jax.block_until_ready(self._results.popleft())

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from nas import config
-from nas.config import Config, build, parse, to_data
+from nas.config import Config, build, moved, parse, same_part, to_data
 from nas.errors import UsageError
 from nas.evaluators.supernet import Supernet
 from nas.tasks import check_name, lasting_task
@@ -492,6 +492,52 @@ def test_stored_data_build_the_same_configuration(flags, data):
         lasting = dataclasses.replace(built, task=lasting_task(built.task))  # data are found from any folder
         assert build(stored) == build(json.loads(json.dumps(stored))) == lasting  # as the store keeps them
         assert to_data(build(stored), stored) == stored
+
+
+FILES = {
+    "task": ("npz:a.npz", "folder:photos", "voc:photos", "table:t.npz", "coco:a.json,photos", "load.py:load"),
+    "pretrain": ("folder:photos", "npz:a.npz"),
+    "cost": ("mine.py:cost",),
+    "prescreen": ("mine.py:Mine",),
+    "latency": ("my.json",),
+    "data_dir": ("photos",),
+}
+
+
+@pytest.mark.parametrize(("field", "name"), [(field, name) for field, names in FILES.items() for name in names])
+def test_a_stored_job_names_its_files_so_that_they_are_found_from_any_folder(field, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def cost(space, encodings):\n    return {}\n")
+    given = {field: name}
+    stored = to_data(build(given), given)
+    kind, colon, place = ("", "", name) if ".py:" in name else name.rpartition(":")
+    assert stored[field] == f"{kind}{colon}" + ",".join(f"{tmp_path}/{each}" for each in place.split(","))
+    if field in ("cost", "prescreen", "latency"):
+        monkeypatch.chdir("/")
+        assert same_part(field, stored[field], stored)
+        assert not same_part(field, f"/elsewhere/{name}", stored)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "stored", "is_moved"),
+    [
+        ("task", "npz:b/a.npz", "npz:/a/a.npz", True),
+        ("task", "coco:b.json,c", "coco:/a.json,/b", True),
+        ("task", "table:b.npz", "table:/a.npz", True),
+        ("task", "folder:b", "npz:/a.npz", False),
+        ("task", "digits", "npz:/a.npz", False),
+        ("task", "digits", "digits", False),
+        ("task", "scenes:large", "scenes:small", False),
+        ("task", 3, "npz:/a.npz", False),
+        ("pretrain", "folder:b", "folder:/a", True),
+        ("pretrain", "folder:b", None, False),
+        ("latency", "b.json", "/a.json", True),
+        ("latency", "b.json", None, False),
+        ("trials", 3, 4, False),
+    ],
+)
+def test_a_job_that_goes_on_may_find_the_same_data_in_another_place(field, given, stored, is_moved):
+    assert moved(field, given, {} if stored is None else {field: stored}) == is_moved
 
 
 def test_stored_data_name_every_field():

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+from nas.devices import Queue
 
 SCRIPT = """
 import dataclasses, json, sys
@@ -64,3 +67,12 @@ def test_eight_devices_train_and_measure_as_one_does():
     for name in ("losses", "weights", "statistics"):
         np.testing.assert_allclose(eight[name], one[name], rtol=2e-4, atol=1e-5)
     assert eight["error"] == pytest.approx(one["error"], abs=0.02)
+
+
+def test_no_more_than_a_few_programs_are_under_way(monkeypatch):
+    waited: list[int] = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    queue = Queue(2)
+    for number in range(5):
+        queue.add(number)
+        assert waited == list(range(number - 1))

@@ -18,6 +18,9 @@ from nas.engine.executors import InProcess
 from nas.engine.ray_pool import RayPool, start_ray, stop_ray
 from nas.errors import RunError
 from nas.evaluators.base import Evaluation, Job, Report
+from nas.tasks import room
+from nas.tasks.base import split
+from nas.tasks.data import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,33 @@ def cluster():
         yield
         stop_ray()
     assert not ray.is_initialized()
+
+
+@dataclasses.dataclass(frozen=True)
+class Looking:
+    """Scores by the images that it was given."""
+
+    part: Split
+
+    def __call__(self, encoding, budget, seed):
+        return Evaluation({"error": float(self.part.images.sum()), "mapped": self.part.file is not None})
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_images_in_files_are_opened_by_workers_of_this_machine_and_sent_to_others(elsewhere, tmp_path, monkeypatch):
+    monkeypatch.setenv(room.FOLDER, str(tmp_path))
+    monkeypatch.setenv(room.MEMORY, "0")
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    part = split("own", images, np.arange(40) % 2, 2).train
+    if elsewhere:
+        others = [{**node, "NodeManagerHostname": "other"} for node in ray.nodes()]
+        monkeypatch.setattr(ray, "nodes", lambda: others)
+    pool = RayPool(Looking(part), 1)
+    pool.submit(Job(0, (0,), 0, 0))
+    evaluation = pool.wait().evaluation
+    pool.close()
+    assert evaluation is not None
+    assert evaluation.metrics == {"error": float(part.images.sum()), "mapped": not elsewhere}
 
 
 def test_a_session_that_was_there_before_is_left_as_it_is(monkeypatch):

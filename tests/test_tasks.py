@@ -489,7 +489,7 @@ def test_a_damaged_idx_file_is_refused(tmp_path, data, said):
 
 def test_an_idx_file_that_says_it_is_too_large_is_refused(tmp_path, monkeypatch):
     write_fashion(tmp_path)
-    monkeypatch.setattr("nas.tasks.fashion.MAX_BYTES", 199)
+    monkeypatch.setattr("nas.tasks.fashion.MAX_HELD", 199)
     assert "is to hold 200 values; allowed: 199" in refusal(read_idx, tmp_path / "train-labels-idx1-ubyte.gz", 1)
 
 
@@ -765,7 +765,7 @@ def test_an_npz_is_not_read_where_a_few_bytes_stand_for_many(tmp_path, monkeypat
     assert load(name).num_classes == 2
     monkeypatch.setattr("nas.npz.TRUSTED_BYTES", 10**5)
     assert "holds 1616256 bytes in a file of" in refusal(load, name)
-    monkeypatch.setattr("nas.tasks.arrays.MAX_BYTES", 10**6, raising=False)
+    monkeypatch.setattr("nas.tasks.pixels.MAX_BYTES", 10**6)
     assert f"npz={str(path)!r} has 2 arrays, of 1616256 bytes; allowed: 10000 of 1000000" in refusal(load, name)
 
 

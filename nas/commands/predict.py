@@ -15,7 +15,7 @@ from nas.plain import place, shown, whole
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks.folders import files, is_image
-from nas.tasks.pixels import MAX_BYTES, as_uint8, decode
+from nas.tasks.pixels import MAX_HELD, as_uint8, decode
 
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
@@ -87,7 +87,7 @@ def _square(field: str, image: np.ndarray, network: "Exported") -> np.ndarray:
 def _archived(path: Path) -> np.ndarray:
     """The array `images` of an archive, as uint8."""
     field = f"image={str(path)!r}"
-    found = open_arrays(field, path, MAX_BYTES, ["images"], hint="allowed: a .npz archive with images")
+    found = open_arrays(field, path, MAX_HELD, ["images"], hint="allowed: a .npz archive with images")
     if "images" not in found:
         raise UsageError(f"{field} has the arrays {shown(sorted(found))}; allowed: one with images")
     images = found["images"]

@@ -15,7 +15,7 @@ from nas.config.values import BOUND, PARTS, Config, Data
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, shown
 from nas.report import logs
-from nas.tasks import lasting_task
+from nas.tasks import PLACED, lasting_task
 from nas.training.recipe import Recipe
 
 
@@ -240,8 +240,9 @@ def to_data(config: Config, given: Data) -> Data:
     data["task"] = lasting_task(config.task)
     if config.pretrain is not None:
         data["pretrain"] = lasting_task(config.pretrain)
-    if config.cost is not None:
-        data["cost"] = registry.lasting(config.cost)
+    for name in ("cost", "prescreen"):
+        if data[name] is not None:
+            data[name] = registry.lasting(data[name])
     data["log"] = logs.lasting(config.log)
     for name in ("data_dir", "latency"):
         if data[name] is not None:
@@ -275,8 +276,8 @@ def check_kept(config: Config, given: Data) -> None:
 
 def same_part(part: str, given: Any, stored: Data) -> bool:
     """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
-    if part == "cost":
-        return isinstance(given, str) and registry.lasting(given) == stored.get("cost")
+    if part in ("cost", "prescreen"):
+        return isinstance(given, str) and stored.get(part) in (given, registry.lasting(given))
     if part == "latency":
         return isinstance(given, str) and _absolute(given) == stored.get("latency")
     if part == "pretrain":
@@ -292,6 +293,17 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     fields = {key.replace("-", "_"): value for key, value in fields.items()}
     build_part = BUILDERS[part]
     return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
+
+
+def moved(part: str, given: Any, stored: Data) -> bool:
+    """Whether a field gives another place for what a stored run has: whoever reads it sees whether it is the same."""
+    before = stored.get(part)
+    if part == "latency":
+        return isinstance(given, str) and before is not None
+    if part not in ("task", "pretrain") or not (isinstance(given, str) and isinstance(before, str)):
+        return False
+    kind = given.partition(":")[0]
+    return ":" in given and kind == before.partition(":")[0] and kind in (*PLACED, "table")
 
 
 def names(data: Data) -> dict[str, str]:

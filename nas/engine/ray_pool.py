@@ -1,11 +1,14 @@
 """A pool of Ray actors that evaluate, on this machine or a cluster. The only module that imports Ray.
 
-The evaluator, with its weights and data, lies once in the object store, and all workers read it there. A worker that
-dies, runs out of memory or takes too long is replaced, and its job tried again, a bounded number of times.
+The evaluator, with its weights and data, lies once in the object store, and all workers read it there; of images that
+are kept in files it says where they lie, unless there are other machines. A worker that dies, runs out of memory or
+takes too long is replaced, and its job tried again, a bounded number of times.
 """
 
+import contextlib
 import dataclasses
 import os
+import socket
 import sys
 import time
 import warnings
@@ -24,6 +27,7 @@ from nas import registry
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 from nas.interrupts import check, kept
+from nas.tasks.data import travelling
 from nas.training.compilation import CACHE
 
 LISTEN_SECONDS = 5.0  # between two looks whether a signal came
@@ -75,7 +79,8 @@ class RayPool:
         start_ray(workers, address)
         if ray.cluster_resources().get("CPU", 0) < 1:
             raise RunError("the Ray session that this process has joined has no core for a worker")
-        self._evaluator = ray.put(evaluator)
+        with travelling() if _has_other_machines() else contextlib.nullcontext():
+            self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
         self._failed_starts = 0  # since the last success
@@ -232,6 +237,10 @@ def stop_ray() -> None:
     if _started:
         ray.shutdown()
         _started = False
+
+
+def _has_other_machines() -> bool:
+    return any(node["Alive"] and node["NodeManagerHostname"] != socket.gethostname() for node in ray.nodes())
 
 
 def _reason(error: exceptions.RayError) -> str:

@@ -62,10 +62,17 @@ def search(
                 f"run={run.name!r} was begun by an earlier version, with {old[0]}: it cannot be gone on with"
             )
         changed = {name: value for name, value in data.items() if not config.same_part(name, value, stored)}
-        odd = sorted(set(changed) - set(config.RESUMABLE))
+        odd = sorted(
+            name
+            for name, value in changed.items()
+            if name not in config.RESUMABLE and not config.moved(name, value, stored)
+        )
         if odd:
             allowed = ", ".join(config.RESUMABLE)
-            raise UsageError(f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}")
+            raise UsageError(
+                f"{odd[0]} cannot be changed by --resume, which takes no more than {allowed}, and another place of the "
+                "same data"
+            )
         taught = run.config.get("teacher")
         resume = run.name  # the latest may be another one in a moment
         given = {**stored, **changed, "store": url}

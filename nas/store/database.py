@@ -173,7 +173,7 @@ class Database:
         except UnicodeDecodeError as error:  # of a schema that is no text
             raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
 
-    def record(self, kind: Callable[..., T], row: Row, **more: Any) -> T:
+    def record(self, kind: type[T], row: Row, **more: Any) -> T:
         """The row as a record of this kind. Raises UsageError for what nobody has written so."""
         with self._translated():
             return kind(**records.checked(kind, row), **more)

@@ -88,7 +88,9 @@ def _architectures(database: Database, which: Any) -> list[str]:
     found = [row["architecture"] for row in database.rows(wanted)]
     for each in found:
         if not isinstance(each, str):
-            raise UsageError(f"store={database.url}: architecture={plain.shown(each)} is no text; {ADVICE['malformed']}")
+            raise UsageError(
+                f"store={database.url}: architecture={plain.shown(each)} is no text; {ADVICE['malformed']}"
+            )
     return found
 
 

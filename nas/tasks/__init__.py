@@ -12,6 +12,7 @@ from nas.tasks.names import NAMES
 
 if TYPE_CHECKING:
     from nas.tasks.base import Raw, Task
+    from nas.tasks.kept import Source
 
 Resize = Literal["crop", "pad", "stretch"]  # how images become squares of one size: see `nas.tasks.pixels.fit`
 
@@ -123,11 +124,11 @@ def lasting_task(name: str) -> str:
     """The name that finds the data from any folder."""
     kind, colon, place = name.partition(":")
     if colon and kind in (*PLACED, "table"):
-        return f"{kind}:{','.join(map(os.path.abspath, _places(kind, place)))}"
+        return f"{kind}:{','.join(map(os.path.abspath, places(kind, place)))}"
     return registry.lasting(name)
 
 
-def _places(kind: str, place: str) -> list[str]:
+def places(kind: str, place: str) -> list[str]:
     """The paths in the name of a task, from the home folder where they begin with ~."""
     return [os.path.expanduser(each) for each in (place.rsplit(",", 1) if kind == "coco" else [place])]
 
@@ -159,7 +160,12 @@ def load(
         max_images=max_images,
         skip_invalid=skip_invalid,
     )
-    return made(asked, read(asked), split_seed, max_images)
+    from nas.tasks import kept
+
+    source = kept.source_of(asked)
+    if source is not None and (task := kept.found(source, asked, split_seed, max_images)) is not None:
+        return task
+    return made(asked, read(asked, source), split_seed, max_images)
 
 
 def reading(
@@ -184,24 +190,35 @@ def reading(
         said = "images of a detection task are scaled to fit, with black to the right and below"
         raise UsageError(f"resize={resize!r} must be crop, its default, for task={name!r}: {said}")
     check_skips(name, skip_invalid)
-    where = ",".join(_places(kind, place or data_dir or "")) or None
+    where = ",".join(places(kind, place or data_dir or "")) or None
     return Reading(name, where, image_size, resize, skip_invalid)
 
 
-def read(asked: Reading) -> "Raw":
-    """The data as they lie there. Raises UsageError."""
+def read(asked: Reading, source: "Source | None" = None) -> "Raw":
+    """The data as they lie there; `source` is what is known of their files already. Raises UsageError."""
+    from nas.tasks import kept
     from nas.tasks.base import own_images
 
     if registry.is_own("task", asked.name):
         return own_images(asked.name, registry.own("task", asked.name))
-    return TASKS[asked.name.partition(":")[0]](asked)
+    source = source or kept.source_of(asked)
+    return TASKS[asked.name.partition(":")[0]](asked)._replace(source=source)
 
 
 def made(asked: Reading, raw: "Raw", split_seed: int, max_images: int | None) -> "Task":
     """The task of what was read: see `nas.tasks.base.split`."""
+    from nas.tasks import kept
     from nas.tasks.base import split
 
-    task = split(
+    def kept_as() -> str | None:
+        """The name of the folder of a task that is large."""
+        if raw.source is None:
+            return None
+        if kept.source_of(asked) != raw.source:
+            raise UsageError(f"task={asked.name!r} has files that changed while they were read; try again")
+        return raw.source.name(split_seed, max_images, skipped=asked.invalid.count > 0)
+
+    return split(
         asked.name,
         *raw.train,
         raw.num_classes,
@@ -213,8 +230,9 @@ def made(asked: Reading, raw: "Raw", split_seed: int, max_images: int | None) ->
         resize=asked.resize,
         classes=raw.classes,
         found=raw.found,
+        remark=raw.note,
+        kept_as=kept_as,
     )
-    return dataclasses.replace(task, note="; ".join(filter(None, (raw.note, task.note))) or None)
 
 
 def check_skips(name: str, skip_invalid: bool) -> None:

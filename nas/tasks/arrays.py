@@ -6,7 +6,8 @@ from nas.errors import UsageError
 from nas.npz import open_arrays
 from nas.plain import shown
 from nas.tasks.base import Arrays, Raw, count_classes
-from nas.tasks.pixels import MAX_BYTES
+from nas.tasks.pixels import most_bytes
+from nas.tasks.room import empty
 
 KEYS = "images and labels, or train_images and train_labels, and where given valid_*, test_* and classes"
 NAMES = {f"{part}{kind}" for part in ("", "train_", "valid_", "test_") for kind in ("images", "labels")} | {"classes"}
@@ -14,7 +15,8 @@ NAMES = {f"{part}{kind}" for part in ("", "train_", "valid_", "test_") for kind 
 
 def read_npz(place: str) -> Raw:
     """The number of classes is one more than the largest label; `classes` are their names, in order."""
-    found = open_arrays(f"npz={place!r}", place, MAX_BYTES, NAMES, hint=f"allowed: a .npz archive of {KEYS}")
+    hint = f"allowed: a .npz archive of {KEYS}"
+    found = open_arrays(f"npz={place!r}", place, most_bytes, NAMES, room=empty, hint=hint)
     names = list(found)
     found = {name: np.asarray(array) for name, array in found.items() if array is not None}
 

@@ -5,101 +5,21 @@ The parts depend on the data and on the split seed, never on the seed of a searc
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from nas import registry
 from nas.errors import UsageError
-from nas.tasks import Resize
+from nas.tasks import Resize, kept
+from nas.tasks.data import Split as Split
+from nas.tasks.data import Task as Task
+from nas.tasks.data import digest_of as digest_of
 from nas.tasks.kinds import kind_of
 from nas.tasks.pixels import as_uint8, resizing
 from nas.tasks.pixels import resize as resized
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    images: np.ndarray  # uint8 [n, height, width, channels]
-    labels: np.ndarray  # int32 [n]; float32 [n, ...] where they are numbers
-
-    def __post_init__(self):
-        images, labels = self.images, self.labels
-        if images.dtype != np.uint8 or images.ndim != 4:
-            kind = f"{images.dtype} {list(images.shape)}"
-            raise UsageError(f"images={kind} must be uint8 [n, height, width, channels]")
-        if labels.dtype not in (np.int32, np.float32) or labels.shape[:1] != images.shape[:1]:
-            allowed = f"int32 or float32 [{len(images)}, ...]"
-            raise UsageError(f"labels={labels.dtype} {list(labels.shape)} must be {allowed}")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @functools.cached_property
-    def on_device(self) -> tuple[Any, Any]:
-        """Images and labels as arrays of the device, which hold them once."""
-        from nas.devices import everywhere
-
-        return everywhere(self.images), everywhere(self.labels)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"images": self.images, "labels": self.labels}
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    name: str
-    train: Split
-    valid: Split
-    test: Split
-    kind: Any  # what is asked of a network: see `nas.tasks.kinds`
-    mean: tuple[float, ...]  # of train, per channel, with 255 as 1
-    std: tuple[float, ...]
-    classes: tuple[str, ...] = ()  # their names by label; without any they are "0", "1", ...
-    resize: Resize | None = None  # how images became image_size x image_size; None: they were
-    note: str | None = None  # what was done to the images and a user should know, in one line
-
-    def __post_init__(self):
-        object.__setattr__(self, "classes", self.kind.named(f"task={self.name!r}: classes", self.classes))
-
-    @property
-    def num_classes(self) -> int:
-        """How many numbers a network gives for an image, as spaces call it: of classes, one each."""
-        return self.kind.outputs
-
-    @property
-    def image_size(self) -> int:
-        return self.train.images.shape[1]
-
-    @property
-    def image_channels(self) -> int:
-        return self.train.images.shape[3]
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many images each part has."""
-        return {"train": len(self.train), "valid": len(self.valid), "test": len(self.test)}
-
-    def fingerprint(self) -> str:
-        """Equal for equal data in equal parts, wherever the files lie and whatever the task is called."""
-        return self._fingerprint
-
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        parts = (self.train, self.valid, self.test)
-        return digest_of(self.num_classes, [array for part in parts for array in (part.images, part.labels)])
-
-
-def digest_of(begin: object, arrays: Iterable[np.ndarray]) -> str:
-    """64 hex digits, equal for equal arrays in this order after equal beginnings."""
-    digest = hashlib.sha256(str(begin).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}".encode())
-        digest.update(hashlib.sha256(np.ascontiguousarray(array).data).digest())
-    return digest.hexdigest()
-
+from nas.tasks.room import is_large, pieces
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images and labels, unchecked, as a file holds them
 
@@ -116,6 +36,7 @@ class Raw(NamedTuple):
     note: str | None = None  # what its reader did, and a user should know, in one line
     modes: Mapping[str, int] | None = None  # images by what their pixels were in files, as Pillow calls it
     files: Mapping[str, Sequence[str]] | None = None  # of each part: where each image lies
+    source: kept.Source | None = None  # what was read, where that are files
 
 
 def own_images(name: str, part: Any) -> Raw:
@@ -165,6 +86,8 @@ def split(
     resize: Resize = "crop",
     classes: tuple[str, ...] = (),
     found: Mapping[tuple[int, int], int] | None = None,
+    remark: str | None = None,
+    kept_as: Callable[[], str | None] = lambda: None,
 ) -> Task:
     """The task of these images, every part in a random order of which each prefix is stratified by class.
 
@@ -173,7 +96,8 @@ def split(
     same share of test; what it keeps is a part of what a larger number keeps. Images become
     squares of `image_size` by `resize`: see `nas.tasks.pixels.fit`. Without a size that is the smaller of
     height and width, or the larger one where they are padded. `found` counts images by the width and height
-    that they had in files; without it they are as they were.
+    that they had in files; without it they are as they were. `remark` is said in the note of the task first. Where all
+    this is too large for memory, it is kept in a folder whose name `kept_as` gives, or else its content.
     """
     check_options(seed, max_images, image_size, resize)
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
@@ -204,20 +128,61 @@ def split(
     sizes = _sizes({part: len(index) for part, (_, index) in chosen.items()}, max_images, max(1, kind.outputs))
     height, width = shapes["train"][:2]
     size = image_size or (max if resize == "pad" else min)(height, width)
-    parts: dict[str, Split] = {}
+    cut: dict[str, _Piece] = {}
     for part, (source, index) in chosen.items():
-        arrays = whole[source]
         index = index[_spread(strata[source][index], rng, lead=0)][: sizes[part]]
-        pixels = resized(arrays.images[index], size, resize)
-        parts[part] = Split(pixels, arrays.labels[index])
-        parts[part].images.setflags(write=False)
-        parts[part].labels.setflags(write=False)
-    mean, std = _moments(parts["train"].images)
-    note = resizing(name, found or {(width, height): sum(map(len, parts.values()))}, size, resize)
-    how = None if note is None else resize
-    task = Task(name, **parts, kind=kind, mean=mean, std=std, classes=classes, resize=how, note=note)
-    remark = kind.remark(name, task.classes, {part: data.labels for part, data in parts.items()})
-    return dataclasses.replace(task, note="; ".join(filter(None, (note, remark))) or None)
+        cut[part] = _Piece(whole[source].images, index, whole[source].labels[index])
+    change = functools.partial(resized, size=size, mode=resize)
+
+    def made(parts: dict[str, Split]) -> Task:
+        mean, std = _moments(parts["train"].images)
+        note = resizing(name, found or {(width, height): sum(map(len, parts.values()))}, size, resize)
+        how = None if note is None else resize
+        task = Task(
+            name,
+            parts["train"],
+            parts["valid"],
+            parts["test"],
+            kind=kind,
+            mean=mean,
+            std=std,
+            classes=classes,
+            resize=how,
+        )
+        said = kind.remark(name, task.classes, {part: data.labels for part, data in parts.items()})
+        return dataclasses.replace(task, note="; ".join(filter(None, (remark, note, said))) or None)
+
+    if not is_large(sum(len(piece.labels) for piece in cut.values()) * size * size * shapes["train"][2]):
+        return made({part: _in_memory(piece, change) for part, piece in cut.items()})
+    place = kept_as() or _content(name, cut, size, resize)
+    if (known := kept.known(place, name)) is not None:
+        return known
+    with kept.written(place) as folder:
+        task = made({part: folder.part(part, *piece, change) for part, piece in cut.items()})
+        folder.describe(task)
+    return kept.told(task)
+
+
+class _Piece(NamedTuple):
+    """A part of a task, before its images are squares of one size."""
+
+    images: np.ndarray  # among others
+    order: np.ndarray  # those that it has
+    labels: np.ndarray  # of these
+
+
+def _in_memory(piece: _Piece, change: Callable[[np.ndarray], np.ndarray]) -> Split:
+    found = Split(change(piece.images[piece.order]), piece.labels)
+    found.images.setflags(write=False)
+    found.labels.setflags(write=False)
+    return found
+
+
+def _content(name: str, parts: Mapping[str, _Piece], size: int, resize: Resize) -> str:
+    """A name for what is made of data that do not lie in files."""
+    arrays = [array for piece in parts.values() for array in piece]
+    digest = digest_of((kept.FORMAT, name, size, resize), arrays)
+    return f"{digest[:16]}-{digest[16:48]}"
 
 
 def check_options(seed: int, max_images: int | None, image_size: int | None, resize: str) -> None:
@@ -280,8 +245,11 @@ def _sizes(full: dict[str, int], max_images: int | None, num_classes: int) -> di
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation a channel, from whole-number sums: the same on every machine."""
     n = images[..., 0].size
-    total = images.sum(axis=(0, 1, 2), dtype=np.int64)
-    squares = np.einsum("nhwc,nhwc->c", images, images, dtype=np.int64, casting="safe")
+    total, squares = np.zeros((2, images.shape[3]), np.int64)
+    for some in pieces(len(images), images[0].nbytes, images):
+        part = images[some]
+        total += part.sum(axis=(0, 1, 2), dtype=np.int64)
+        squares += np.einsum("nhwc,nhwc->c", part, part, dtype=np.int64, casting="safe")
     mean = total / n
     # One grey level at least, so that a constant channel can be divided by it.
     std = np.maximum(np.sqrt(np.maximum(squares / n - mean**2, 0)), 1)

@@ -15,7 +15,7 @@ from nas.errors import UsageError
 from nas.npz import MAX_RATIO, TRUSTED_BYTES
 from nas.plain import check_regular
 from nas.tasks.base import Raw
-from nas.tasks.pixels import MAX_BYTES
+from nas.tasks.pixels import MAX_HELD
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -49,7 +49,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     start = 4 + 4 * dimensions
     check_regular(f"{str(path)!r}", path)
     try:
-        most = min(MAX_BYTES, max(TRUSTED_BYTES, MAX_RATIO * path.stat().st_size))
+        most = min(MAX_HELD, max(TRUSTED_BYTES, MAX_RATIO * path.stat().st_size))
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(start)
             shape = [int.from_bytes(data[i : i + 4]) for i in range(4, start, 4)]

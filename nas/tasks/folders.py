@@ -23,6 +23,7 @@ from nas.plain import check_regular, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
 from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, resize
+from nas.tasks.room import Rows
 
 IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
 SIZES = range(4, 1025)
@@ -163,7 +164,7 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], aske
     a tar of it make the same task. Without a size, squares of one size are left as they are.
     """
     invalid, modes = asked.invalid, Counter[str]()
-    images, sizes = _squares(field, found, asked, modes)
+    rows, images, sizes = _squares(field, found, asked, modes)
     if not images:
         raise UsageError(f"{field} holds no images; allowed: class folders of {FORMATS_SAID} images")
     # An archive often holds one folder that holds it all.
@@ -196,7 +197,7 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], aske
         if not members:
             return None
         labels = np.array([classes[each.label] for each in members], np.int32)
-        return np.stack([each.pixels for each in members]), labels
+        return rows.taken([each.row for each in members]), labels
 
     train = arrays("train")
     assert train is not None  # there is one
@@ -216,7 +217,7 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], aske
 
 class _Image(NamedTuple):
     names: tuple[str, ...]  # of its path
-    pixels: np.ndarray  # uint8 [size, size, 3]
+    row: int  # among all images, in the order in which they were read
 
     @property
     def label(self) -> str:
@@ -225,12 +226,14 @@ class _Image(NamedTuple):
 
 def _squares(
     field: str, found: Iterable[tuple[PurePosixPath, bytes]], asked: Reading, modes: Counter[str]
-) -> tuple[dict[tuple[str, ...], np.ndarray], dict[tuple[str, ...], tuple[int, int]]]:
-    """By path: images `[size, size, 3]`, and the width and height that they had. Counts them by their modes."""
+) -> tuple[Rows, dict[tuple[str, ...], int], dict[tuple[str, ...], tuple[int, int]]]:
+    """Images `[size, size, 3]`, and by path which of them, and the width and height that it had. Counts them by their
+    modes."""
     image_size = asked.image_size
-    images: dict[tuple[str, ...], np.ndarray] = {}
+    rows = Rows()
+    places: dict[tuple[str, ...], int] = {}
     sizes: dict[tuple[str, ...], tuple[int, int]] = {}
-    first, held = None, 0
+    first = None
     for path, data in found:
         image = None
         with asked.invalid.left_out("image"):
@@ -242,9 +245,14 @@ def _squares(
         # Until one differs from the first, all are kept as they are: no file is read twice.
         if image_size is None and not (image.width == image.height in SIZES and image.size == first):
             image_size = IMAGE_SIZE
-            images = {names: resize(square[None], image_size)[0] for names, square in images.items()}
-            held = sum(square.nbytes for square in images.values())
-        images[path.parts] = np.asarray(image if image_size is None else fit(image, image_size, asked.resize))
-        held += images[path.parts].nbytes
-        check_bytes(field, held)
-    return images, sizes
+            rows = _resized(rows, image_size)
+        places[path.parts] = rows.add(np.asarray(image if image_size is None else fit(image, image_size, asked.resize)))
+        check_bytes(field, rows.nbytes)
+    return rows, places, sizes
+
+
+def _resized(rows: Rows, size: int) -> Rows:
+    smaller = Rows()
+    for square in rows:
+        smaller.add(resize(square[None], size)[0])
+    return smaller

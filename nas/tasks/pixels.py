@@ -15,8 +15,10 @@ from PIL import ExifTags, Image
 from nas.errors import UsageError
 from nas.plain import read_bounded
 from nas.tasks import Resize
+from nas.tasks.room import empty, is_large, pieces
 
-MAX_BYTES = 16 * 2**30  # of all images of a task, which are held in memory
+MAX_BYTES = 2**40  # of all images of a task
+MAX_HELD = 16 * 2**30  # of those that are held in memory
 MAX_PIXELS = 50_000_000  # of one image file; below the size at which Pillow itself suspects a decompression bomb
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 FORMATS_SAID = "JPEG, PNG, WebP, TIFF or BMP"
@@ -61,6 +63,15 @@ def as_uint8(field: str, images: np.ndarray) -> np.ndarray:
         return images
     if images.dtype.kind not in "iufb":
         raise UsageError(f"{field} has dtype {images.dtype}; allowed: integers in 0..255, floats in 0..1")
+    if not is_large(images.nbytes):
+        return _rounded(field, images)
+    found = empty(images.shape, np.uint8)
+    for some in pieces(len(images), images[0].nbytes, images, found):
+        found[some] = _rounded(field, images[some])
+    return found
+
+
+def _rounded(field: str, images: np.ndarray) -> np.ndarray:
     top, scale = (255, 1) if images.dtype.kind in "iu" else (1, 255)
     outside = np.flatnonzero(~((images >= 0) & (images <= top)))  # negated, so that NaN is outside
     if len(outside):
@@ -151,10 +162,15 @@ def _orientation(image: Image.Image) -> Any:
             return None
 
 
+def most_bytes(n: int) -> int:
+    """How many bytes of images a task may have that has `n`: fewer where they are held in memory."""
+    return MAX_BYTES if is_large(n) else min(MAX_BYTES, MAX_HELD)
+
+
 def check_bytes(field: str, n: int) -> None:
-    """Raises unless `n` bytes of images may be held in memory."""
-    if n > MAX_BYTES:
-        raise UsageError(f"{field} takes {n} bytes; allowed: {MAX_BYTES} in all, of fewer or smaller images")
+    """Raises unless a task may have `n` bytes of images."""
+    if n > (most := most_bytes(n)):
+        raise UsageError(f"{field} takes {n} bytes; allowed: {most} in all, of fewer or smaller images")
 
 
 def resizing(name: str, found: Mapping[tuple[int, int], int], size: int, mode: Resize | None) -> str | None:

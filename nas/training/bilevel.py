@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array
 
-from nas.devices import everywhere
+from nas.devices import Queue, everywhere
 from nas.errors import UsageError
 from nas.streams import CURVATURE, HALVES, SEARCH, generator, stream
 from nas.streams import WEIGHTS as INITIAL
@@ -110,11 +110,12 @@ def search(
         said = f"{saved} is after {start // per_epoch} epochs, of which the store knows {recorded}"
         say(f"{said}: the search begins anew, and finds the same.")
         state, start = everywhere(fresh), 0
-    data, statistics = task.train.on_device, everywhere(statistics)
+    statistics, under_way = everywhere(statistics), Queue()
     began = time.monotonic()
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
-        indices = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
+        chosen = which[batch_indices(seed, step, len(which), recipe.batch_size, *address)]
+        data, indices = task.train.batch(chosen)
         return Batch(statistics, data, indices, key, step)
 
     def take(state: SearchState, step: int) -> tuple[SearchState, Array]:
@@ -123,7 +124,10 @@ def search(
         train = batch(for_weights, key_train, step, SEARCH, 0)
         valid = batch(for_logits, key_valid, step, SEARCH, 1) if strategy.bilevel else train
         learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
-        return search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
+        state, loss = search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
+        if task.train.file is not None:
+            under_way.add(loss)
+        return state, loss
 
     def after(state: SearchState, epoch: int) -> SearchState:
         nonlocal began

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from nas.devices import divided
+from nas.devices import Queue, divided
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split, Task
 from nas.training.compilation import same_bits
@@ -198,15 +198,18 @@ def calibrate(graph, weights, statistics, images: Any, task: Task, path, *, batc
 def measure(
     graph, weights, statistics, data: Split, task: Task, path, *, batch: int, precision: str
 ) -> dict[str, float]:
-    """The metrics of the task on these images. They lie on the device, and are judged there."""
+    """The metrics of the task on these images, which are judged on the device."""
     batch = min(batch, len(data))
     scaling = (task.mean, task.std)
-    judged = []
+    judged, under_way = [], Queue()
     for i in range(0, len(data), batch):
         # The last batch is moved back, not padded or cut: one shape is one program.
         indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
-        inputs = (weights, statistics, *data.on_device, path, indices, indices >= i)
+        arrays, places = data.batch(indices)
+        inputs = (weights, statistics, *arrays, path, places, indices >= i)
         judged.append(_judged(graph, scaling, (precision, task.kind), *inputs))
+        if data.file is not None:
+            under_way.add(judged[-1])
     return task.kind.metrics(jax.device_get(judged), data.labels)
 
 

@@ -15,6 +15,7 @@ from flax import nnx
 from nas.errors import UsageError
 from nas.streams import OWN_PRETRAINED, OWN_PRETRAINING, PRETRAINED, PRETRAINING, stream
 from nas.tasks.base import Task
+from nas.tasks.data import in_channels
 from nas.training.net import alone, flatten, split, supernet, unflatten
 from nas.training.recipe import Recipe
 from nas.training.sgd import fit
@@ -74,8 +75,5 @@ def with_channels(task: Task, channels: int) -> Task:
         return task
     if task.image_channels != 1:
         raise UsageError(f"its images have {task.image_channels} channels, not {channels} or 1")
-    parts = {}
-    for name in ("train", "valid", "test"):
-        part = getattr(task, name)
-        parts[name] = dataclasses.replace(part, images=np.repeat(part.images, channels, axis=3))
+    parts = {name: in_channels(getattr(task, name), channels) for name in ("train", "valid", "test")}
     return dataclasses.replace(task, **parts, mean=task.mean * channels, std=task.std * channels)

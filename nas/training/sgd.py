@@ -19,7 +19,7 @@ import optax
 from flax import nnx, struct
 from jaxtyping import Array, Int
 
-from nas.devices import divided, everywhere
+from nas.devices import Queue, divided, everywhere
 from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
@@ -194,16 +194,20 @@ def fit(
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest, **of_whom)
     state, start = kept.begin(program.begin(weights))
-    arrays, statistics = data.on_device, everywhere(statistics)
+    statistics, under_way = everywhere(statistics), Queue()
     if purpose is None:
         purpose = TRAINING if program.shared else OWN_TRAINING
     key, rates, drops = stream(seed, purpose), learning_rates(recipe), drop_rates(recipe)
 
     def take(state: TrainState, step: int) -> tuple[TrainState, Array]:
         where = path if paths is None else paths[step]
-        indices = batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose)
+        arrays, indices = data.batch(batch_indices(seed, step, len(data.labels), recipe.batch_size, purpose))
         pace = rates[step], key, step, drops[step], held
-        return train_step(first if step < real_steps else program, state, statistics, arrays, indices, where, *pace)
+        now = first if step < real_steps else program
+        state, loss = train_step(now, state, statistics, arrays, indices, where, *pace)
+        if data.file is not None:
+            under_way.add(loss)
+        return state, loss
 
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
     steps = range(start, recipe.steps)

@@ -19,6 +19,7 @@ from nas.tasks.base import Raw
 from nas.tasks.detection import CLASS, COLUMNS, SIDE, X0, X1, Y0, Y1
 from nas.tasks.detection.letterbox import checked_size, letterboxed
 from nas.tasks.pixels import check_bytes, decode, image_bytes, resizing
+from nas.tasks.room import empty
 
 MAX_OBJECTS = 1000  # of an image: all images have as many rows as the one of most objects
 
@@ -52,7 +53,7 @@ def raw_of(
     squares: dict[str, np.ndarray] = {}
     objects: dict[str, list[tuple[int, list[np.ndarray]]]] = {}  # of each image: the side, and rows without it
     for part, photos in parts.items():
-        images, kept = np.empty((len(photos), size, size, 3), np.uint8), []
+        images, kept = empty((len(photos), size, size, 3), np.uint8), []
         for photo in photos:
             with invalid.left_out("image"):
                 image = _opened(photo)
