@@ -463,11 +463,11 @@ def test_a_flag_that_does_not_fit_is_refused_in_one_line(content, flags, said, f
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, file):
     assert "No such file" in refusal(of_flags, "--config", str(tmp_path / "none.yaml"))
-    assert "Is a directory" in refusal(of_flags, "--config", str(tmp_path))
+    assert "it is not a file" in refusal(of_flags, "--config", str(tmp_path))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     assert "is not YAML" in refusal(of_flags, "--config", str(binary))
-    assert "longer than" in refusal(of_flags, "--config", "/dev/zero")
+    assert "it is not a file" in refusal(of_flags, "--config", "/dev/zero")
     assert "No such file" in refusal(of_flags, "--config", "")
 
 

@@ -180,6 +180,9 @@ class Torn:
 
     report = repeat = ask
 
+    def flush(self):
+        pass
+
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_log_whose_trials_wait_for_one_another_is_refused():

@@ -64,7 +64,10 @@ def test_what_a_callback_raises_ends_the_job_which_goes_on_after_it(table, tmp_p
         search(table, callback=callback)
     heard = []
     nas.search(resume="it", callback=lambda kind, number, values: heard.append((kind, number)))
-    assert heard[:2] == [("trial", 4), ("trial", 5)]
+    assert ("trial", 3) not in heard
+    assert heard[-4:] == [("final", number) for number in range(4)]
+    with Store("sqlite:///nas.db") as store:
+        assert [trial.state for trial in store.trials(store.run("it").id)] == ["finished"] * 6
 
 
 def events(folder: Path) -> list:

@@ -35,7 +35,7 @@ def script(argv: Sequence[str], parser: argparse.ArgumentParser, commands: dict[
     given the flags of commands that read their own lines, and then complete, and read none."""
     shell = flags().parse_args(argv).shell
     own = {name: importlib.import_module(f"nas.commands.{name}").flags() for name in MODULES}
-    own |= {"search": config.flags("nas search"), "table": tables.flags(), "completion": flags()}
+    own |= {"search": config.parser_of_all("nas search"), "table": tables.flags(), "completion": flags()}
     own |= {name: parts.flags(f"nas {name}", "") for name in ("spaces", "strategies", "tasks", "evaluators")}
     commands.update(own)
     _tell_apart(parser)

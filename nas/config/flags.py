@@ -73,7 +73,7 @@ def parse(argv: Sequence[str], space: Data | str | None = None, program: str = "
     return data, resume
 
 
-def flags(program: str) -> Parser:
+def parser_of_all(program: str) -> Parser:
     """The parser of a search with the parts that it has by default, and with the fields of recipes."""
     return _parser(
         program, {part: make(getattr(Config, part)) for part, make in BUILDERS.items()}, Config.strategy, full=True

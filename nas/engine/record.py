@@ -85,15 +85,16 @@ class Record:
         """A trial has measured metrics, or failed for the reason that `error` says."""
         how = {"metrics": metrics, "error": error, "seconds": seconds}
         self.store.finish_trial(self.run.id, number, kind=self.kind, **how)
-        self._told(number)
+        self._tell(number)
 
-    def _told(self, number: int) -> None:
+    def _tell(self, *numbers: int) -> None:
+        """The logs hear of trials that the store has."""
         if self.logs is None or not self.logs.listening:
             return
-        trial = self.store.trial(self.run.id, number, self.kind)
-        values = {"architecture": trial.architecture, "state": trial.state, "seconds": trial.seconds}
-        kind = "trial" if self.kind == "search" else "final"
-        self.logs.measured(kind, number, {**values, **outward(trial.measurements)})
+        trials = [self.store.trial(self.run.id, number, self.kind) for number in numbers]
+        told = ("architecture", "state", "seconds")
+        found = [({name: getattr(trial, name) for name in told} | outward(trial.measurements)) for trial in trials]
+        self.logs.measured("trial" if self.kind == "search" else "final", *zip(numbers, found, strict=True))
 
     # What the loop asks of its log: see `nas.engine.loop.Log`.
 
@@ -129,8 +130,7 @@ class Record:
         known = [report.number for report in self._reports]
         self._reports.clear()
         self._new.clear()
-        for number in known:
-            self._told(number)
+        self._tell(*known)
 
     def complete(self, search: loop.Search) -> bool:
         """Whether nothing is left to do."""

@@ -46,7 +46,7 @@ def by_gradients(job: Ongoing) -> list[Trial]:
         job.space,
         job.subject.images,
         job.search,
-        on_loss=lambda step, loss: job.logs.measured("training", step, {"loss": loss}),
+        on_loss=lambda step, loss: job.logs.measured("training", (step, {"loss": loss})),
         **how,
     )
     if saved.exists():
@@ -105,7 +105,7 @@ def _kept(job: Ongoing, stage: str, file: str, steps: int, kind: str) -> dict[st
 
     def shown(step: int, loss: float) -> None:
         job.reporter.show(stage, step, steps, f"loss {loss:.3f}")
-        job.logs.measured(kind, step, {"loss": loss})
+        job.logs.measured(kind, (step, {"loss": loss}))
 
     return {"saved": job.folder / f"{file}.safetensors", "note": job.note, "on_step": shown}
 

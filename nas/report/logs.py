@@ -165,10 +165,12 @@ class Logs:
         for kind, place in parsed(text):
             self._tried(kind, functools.partial(add, kind, place))
 
-    def measured(self, kind: str, number: int, values: Mapping[str, Any]) -> None:
-        for name, log in list(self._logs.items()):
-            self._tried(name, functools.partial(log, kind, number, values))
-        if self._callback is not None:
+    def measured(self, kind: str, *found: tuple[int, Mapping[str, Any]]) -> None:
+        """What was found, each with its number. Logs hear of all of it before the callback, which may end the job."""
+        for number, values in found:
+            for name, log in list(self._logs.items()):
+                self._tried(name, functools.partial(log, kind, number, values))
+        for number, values in found if self._callback is not None else ():
             self._callback(kind, number, values)
 
     def _close(self, finished: bool) -> None:
