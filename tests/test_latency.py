@@ -315,7 +315,7 @@ def test_a_search_is_limited_by_what_was_measured_and_goes_on_by_the_same_alone(
     monkeypatch.chdir(tmp_path / "elsewhere")
     at = ["--store", f"sqlite:///{tmp_path}/nas.db"]
     assert launch.main(["--resume", "it", *at]) == 0
-    (tmp_path / "my.json").write_text(json.dumps(data | {"fixed_ms": 0.5}))
+    (tmp_path / "my.json").write_text(json.dumps(data | {"fixed_ms": 0.5 * data["fixed_ms"]}))
     assert launch.main(["--resume", "it", *at]) == 2
     assert "holds other times than when it began" in capsys.readouterr().err
 
