@@ -122,8 +122,8 @@ def test_the_commands_of_a_tutorial_run_as_they_stand(page, tmp_path):
             assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
 
 
-# The commands of the other pages run as they are written too, with flags after them by which each takes seconds, and
-# with something in place of the words that stand for the reader's own.
+# The commands of some other pages run as they are written too, with flags after them by which each takes seconds, and
+# with something in place of the words that stand for the reader's own. Those of the others take too long to compile.
 
 SHORT = ["--max-images", "80", "--final.batch-size", "8", "--training.batch-size", "8", "--training.steps", "4"]
 SHORT += ["--final.steps", "3", "--workers", "0"]
@@ -133,18 +133,12 @@ NOT_HERE = {
     "fashion-mnist": "its data cannot be had everywhere",
     "NATS-tss": "the same",
     "nas dashboard": "it answers until it is stopped",
-    "--image-size 512": "it takes a quarter of an hour to compile",
 }
 # What each page needs before its first command.
 SEARCH = "nas search --space shufflenet --strategy random --task folder:photos --trials 4"
 BEFORE = {
-    "README": [f"{SEARCH} --name r"],
-    "search": [f"{SEARCH} --name my-run"],
+    "README": [f"{SEARCH} --name r", "nas export --run r --out best"],
     "query": [f"{SEARCH} --name r", f"nas compare {CELLS} --trials 20 --out compare"],
-    "detection": [
-        "nas search --space nas-fpn:tiny --strategy random --task voc:DIR --trials 2 --name r --image-size 128",
-        "nas export --run r --out best",
-    ],
 }
 
 
@@ -205,13 +199,12 @@ def measured(space, path: str, head: str, at: tuple[float, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", ["README", "query", "predictors"])
 def test_the_commands_of_a_page_run(page, stage, monkeypatch, capsys):
+    page = ROOT / "README.md" if page == "README" else ROOT / "docs" / f"{page}.md"
     wanted = [words for words in commands(page) if not any(each in " ".join(["nas", *words]) for each in NOT_HERE)]
     if page.stem == "README":  # which begins with some of those of the other pages
         wanted = [words for words in wanted if words not in [each for other in PAGES[1:] for each in commands(other)]]
-    if not wanted:
-        pytest.skip("it has no commands")
     if any("--packed" in words for words in wanted):
         wanted = [shlex.split("search --space binary-width:tiny --task digits --name one-bit"), *wanted]
     wanted = [*(shlex.split(line)[1:] for line in BEFORE.get(page.stem, [])), *wanted]

@@ -20,6 +20,7 @@ from PIL import Image
 import nas
 from nas.errors import RunError
 from nas.evaluators.supernet import SupernetEvaluator
+from nas.saved import checkpoint
 from nas.store.sql import Store
 from nas.tasks import kept, load, room
 from nas.tasks.base import Task, split
@@ -423,7 +424,8 @@ def test_a_job_on_files_is_the_one_in_memory_and_goes_on_from_another_folder(opt
         with Store(store) as runs:
             found = runs.run(outcome.name)
             trials = [(trial.encoding, trial.state, trial.measurements) for trial in runs.trials(found.id)]
-            return trials, [file.sha256 for file in runs.artifacts(found.id, kind="weights")]
+            files = [checkpoint.read(Path(file.path))[0] for file in runs.artifacts(found.id, kind="weights")]
+            return trials, [{name: array.tobytes() for name, array in arrays.items()} for arrays in files]
 
     with monkeypatch.context() as usual:
         usual.delenv(room.MEMORY)

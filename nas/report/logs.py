@@ -170,8 +170,9 @@ class Logs:
         for number, values in found:
             for name, log in list(self._logs.items()):
                 self._tried(name, functools.partial(log, kind, number, values))
-        for number, values in found if self._callback is not None else ():
-            self._callback(kind, number, values)
+        if self._callback is not None:
+            for number, values in found:
+                self._callback(kind, number, values)
 
     def _close(self, finished: bool) -> None:
         for name, log in list(self._logs.items()):

@@ -48,6 +48,8 @@ def _reported(database: Database, run_id: int, kind: Kind) -> dict[str, int]:
     others = sa.select(TRIAL.c.state, sa.func.count().label("count")).where(mine & (TRIAL.c.state != "finished"))
     counts = {row["state"]: row["count"] for row in database.rows(others.group_by(TRIAL.c.state))}
     last = database.rows(sa.select(sa.func.max(TRIAL.c.order).label("order")).where(mine))[0]["order"]
+    if not isinstance(last, int | None):  # SQLite keeps anything anywhere
+        raise UsageError(f"store={database.url}: order={plain.shown(last)} is no number; {ADVICE['malformed']}")
     reports = 0 if last is None else last + 1
     return {**counts, "finished": reports - counts.get("failed", 0)}
 
