@@ -43,7 +43,7 @@ def test_a_callback_hears_each_trial_once_the_store_has_it(table, tmp_path, monk
 
     def callback(kind, number, values):
         with Store("sqlite:///nas.db") as store:
-            found = store.trial(store.run("it").id, number, "search" if kind == "trial" else "final")
+            (found,) = store.trials(store.run("it").id, "search" if kind == "trial" else "final", [number])
         assert found.state == values["state"] == "finished"
         assert found.architecture == values["architecture"]
         assert found.measurements.items() <= values.items()

@@ -91,10 +91,13 @@ class Record:
         """The logs hear of trials that the store has."""
         if self.logs is None or not self.logs.listening:
             return
-        trials = [self.store.trial(self.run.id, number, self.kind) for number in numbers]
+        trials = {trial.number: trial for trial in self.store.trials(self.run.id, self.kind, numbers)}
         told = ("architecture", "state", "seconds")
-        found = [({name: getattr(trial, name) for name in told} | outward(trial.measurements)) for trial in trials]
-        self.logs.measured("trial" if self.kind == "search" else "final", *zip(numbers, found, strict=True))
+        found = [
+            (number, {name: getattr(trials[number], name) for name in told} | outward(trials[number].measurements))
+            for number in numbers
+        ]
+        self.logs.measured("trial" if self.kind == "search" else "final", *found)
 
     # What the loop asks of its log: see `nas.engine.loop.Log`.
 
@@ -122,7 +125,7 @@ class Record:
 
     def repeat(self, number: int, first: int) -> None:
         pending = (report.metrics for report in self._reports if report.number == first)
-        metrics = next(pending, None) or self.store.measured(self.run.id, first)
+        metrics = next(pending, None) or self.store.trials(self.run.id, numbers=[first])[0].measurements
         self._reports.append(Finished(number, metrics, None, 0.0, repeats=first))
 
     def flush(self) -> None:

@@ -15,16 +15,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nas.errors import UsageError
 from nas.metrics import inner, outer, outward
 from nas.plain import shown
 from nas.store import query
-from nas.store.database import ADVICE, Database
+from nas.store.database import Database
 from nas.store.fronts import nondominated
-from nas.store.query import METRICS, Kind, Row, Run, Trial
-from nas.store.schema import FRONT, MEASUREMENT, RUN, TRIAL
+from nas.store.query import METRICS, Row, Run, Trial
+from nas.store.schema import AT_ONCE, FRONT, MEASUREMENT, RUN, TRIAL, of_run
 
-AT_ONCE = 10_000  # numbers of trials in one question
 # What is asked of a metric, as asked of its negative.
 MIRRORED = {operator.lt: operator.gt, operator.gt: operator.lt, operator.le: operator.ge, operator.ge: operator.le}
 
@@ -47,11 +45,7 @@ def trials_where(database: Database, mine: Any) -> list[Trial]:
 
 def check_number(database: Database, name: Any, value: Any) -> None:
     if not isinstance(name, str) or not isinstance(value, int | float | None):  # SQLite keeps anything anywhere
-        raise UsageError(f"store={database.url}: {shown(name)}={shown(value)} is no number; {ADVICE['malformed']}")
-
-
-def of_run(run_id: int, kind: Kind = "search") -> Any:
-    return (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+        raise database.damaged(f"{shown(name)}={shown(value)} is no number")
 
 
 @dataclasses.dataclass(frozen=True)

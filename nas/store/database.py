@@ -169,9 +169,13 @@ class Database:
             kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else UsageError
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
         except records.Damaged as error:
-            raise UsageError(f"store={self.url}: {error}; {ADVICE['malformed']}") from error
+            raise self.damaged(f"{error}") from error
         except UnicodeDecodeError as error:  # of a schema that is no text
             raise UsageError(f"store={self.url}: {ADVICE['malformed']} ({type(error).__name__})") from error
+
+    def damaged(self, said: str) -> UsageError:
+        """The error where what is in a database was not written there."""
+        return UsageError(f"store={self.url}: {said}; {ADVICE['malformed']}")
 
     def record(self, kind: type[T], row: Row, **more: Any) -> T:
         """The row as a record of this kind. Raises UsageError for what nobody has written so."""

@@ -9,10 +9,10 @@ from nas import plain
 from nas.errors import UsageError
 from nas.metrics import seen
 from nas.store import query
-from nas.store.asking import check_number, of_run, trials_where
-from nas.store.database import ADVICE, Database
+from nas.store.asking import check_number, trials_where
+from nas.store.database import Database
 from nas.store.query import Kind, Row, Run
-from nas.store.schema import ARTIFACT, MEASUREMENT, RUN, TRIAL
+from nas.store.schema import ARTIFACT, MEASUREMENT, RUN, TRIAL, of_run
 
 NEAR = 5000  # names among which one that is near to a misspelt one is looked for
 BEGINNING = 40  # characters of a description that the index of a SQLite file has
@@ -49,7 +49,7 @@ def _reported(database: Database, run_id: int, kind: Kind) -> dict[str, int]:
     counts = {row["state"]: row["count"] for row in database.rows(others.group_by(TRIAL.c.state))}
     last = database.rows(sa.select(sa.func.max(TRIAL.c.order).label("order")).where(mine))[0]["order"]
     if not isinstance(last, int | None):  # SQLite keeps anything anywhere
-        raise UsageError(f"store={database.url}: order={plain.shown(last)} is no number; {ADVICE['malformed']}")
+        raise database.damaged(f"order={plain.shown(last)} is no number")
     reports = 0 if last is None else last + 1
     return {**counts, "finished": reports - counts.get("failed", 0)}
 
@@ -90,9 +90,7 @@ def _architectures(database: Database, which: Any) -> list[str]:
     found = [row["architecture"] for row in database.rows(wanted)]
     for each in found:
         if not isinstance(each, str):
-            raise UsageError(
-                f"store={database.url}: architecture={plain.shown(each)} is no text; {ADVICE['malformed']}"
-            )
+            raise database.damaged(f"architecture={plain.shown(each)} is no text")
     return found
 
 

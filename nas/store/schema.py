@@ -2,10 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 
-from nas.store.query import Artifact, Predictor, Run, Trial
+from nas.store.query import Artifact, Kind, Predictor, Run, Trial
+
+AT_ONCE = 10_000  # numbers of trials in one question
 
 
 def _table(name: str, columns: Iterable[str]) -> sa.TableClause:
@@ -22,3 +25,8 @@ RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner", "front"]), _table("trial", _fi
 ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor", _fields(Predictor))
 MEASUREMENT = _table("measurement", ["trial_id", "name", "value", "run_id"])
 FRONT = _table("front", ["trial_id", "run_id"])
+
+
+def of_run(run_id: int, kind: Kind = "search") -> Any:
+    """Which trials are of a run."""
+    return (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)

@@ -23,7 +23,7 @@ from nas.store.database import Database
 from nas.store.files import Files
 from nas.store.query import Artifact, Finished, Kind, NewTrial, Predictor, Row, Run, Status, Trial
 from nas.store.running import Front
-from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL
+from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL, of_run
 from nas.store.urls import without_password as without_password
 
 
@@ -213,11 +213,6 @@ class Store:
             self._fronts[run_id] = front
         return changed
 
-    def measured(self, run_id: int, number: int) -> dict[str, float]:
-        """By a trial of the search."""
-        (trial,) = asking.trials_where(self._database, asking.of_run(run_id) & (TRIAL.c.number == number))
-        return trial.measurements
-
     def add_artifact(
         self, run_id: int, *, kind: str, path: str | Path, sha256: str, architecture: str | None = None
     ) -> None:
@@ -257,11 +252,12 @@ class Store:
         rows = self._database.rows(sa.select(*columns).order_by(RUN.c.id))
         return [self._database.record(Run, _with_mapping(row, "config")) for row in rows]
 
-    def trials(self, run_id: int, kind: Kind = "search") -> list[Trial]:
-        return asking.trials_where(self._database, asking.of_run(run_id, kind))
-
-    def trial(self, run_id: int, number: int, kind: Kind = "search") -> Trial:
-        return asking.trials_where(self._database, asking.of_run(run_id, kind) & (TRIAL.c.number == number))[0]
+    def trials(self, run_id: int, kind: Kind = "search", numbers: Iterable[int] | None = None) -> list[Trial]:
+        """By number: all, or those of these numbers."""
+        mine = of_run(run_id, kind)
+        return asking.trials_where(
+            self._database, mine if numbers is None else mine & TRIAL.c.number.in_(list(numbers))
+        )
 
     def artifacts(
         self, run_id: int | None = None, architecture: str | None = None, kind: str | None = None

@@ -10,16 +10,13 @@ import sqlalchemy as sa
 from nas.errors import UsageError
 from nas.store.query import Finished, Kind, NewTrial, Row
 from nas.store.running import Front, Scored, joined
-from nas.store.schema import MEASUREMENT, TRIAL
-
-AT_ONCE = 10_000  # numbers of trials in one question
+from nas.store.schema import AT_ONCE, MEASUREMENT, TRIAL, of_run
 
 
 def add(connection: sa.Connection, run_id: int, kind: Kind, rows: Sequence[NewTrial], again: bool) -> None:
     """New trials, which run. `again`: they may be there, from a first time of which the answer was lost."""
     if again:
-        mine = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
-        there = set(connection.scalars(sa.select(TRIAL.c.number).where(mine)))
+        there = set(connection.scalars(sa.select(TRIAL.c.number).where(of_run(run_id, kind))))
         rows = [row for row in rows if row.number not in there]
     if rows:
         connection.execute(sa.insert(TRIAL), [_new(run_id, kind, row) for row in rows])
@@ -40,7 +37,7 @@ def finish(
     no trial."""
     if not reports:
         return [], front
-    siblings = (TRIAL.c.run_id == run_id) & (TRIAL.c.kind == kind)
+    siblings = of_run(run_id, kind)
     numbers = [int(report.number) for report in reports]
     known = {row.number: row for row in _asked_for(connection, siblings, numbers)}
     order = _next_order(connection, siblings)
