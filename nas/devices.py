@@ -36,14 +36,16 @@ def divided(batch: Array) -> Array:
 
 
 class Queue:
-    """Results of programs that are given images of their own: no more than a few are under way at once, or the images
-    of all that are begun would lie in memory. Meanwhile those of the next are read."""
+    """Results of programs. Of those that are `given` images of their own no more than a few are under way at once, or
+    the images of all that are begun would lie in memory. Meanwhile those of the next are read."""
 
-    def __init__(self, most: int = 2):
+    def __init__(self, most: int = 2, given: bool = True):
         self._results: deque[Any] = deque()
-        self._most = most
+        self._given, self._most = given, most
 
     def add(self, result: Any) -> None:
+        if not self._given:
+            return
         self._results.append(result)
         if len(self._results) > self._most:
             jax.block_until_ready(self._results.popleft())

@@ -110,7 +110,7 @@ def search(
         said = f"{saved} is after {start // per_epoch} epochs, of which the store knows {recorded}"
         say(f"{said}: the search begins anew, and finds the same.")
         state, start = everywhere(fresh), 0
-    statistics, under_way = everywhere(statistics), Queue()
+    statistics, under_way = everywhere(statistics), Queue(given=task.train.file is not None)
     began = time.monotonic()
 
     def batch(which: np.ndarray, key: jax.Array, step: int, *address: int) -> Batch:
@@ -125,8 +125,7 @@ def search(
         valid = batch(for_logits, key_valid, step, SEARCH, 1) if strategy.bilevel else train
         learns, key = epoch >= round(strategy.warmup * epochs), jr.fold_in(key_noise, step)
         state, loss = search_step(rule, program, state, train, valid, key, progress, rates[step], learns=learns)
-        if task.train.file is not None:
-            under_way.add(loss)
+        under_way.add(loss)
         return state, loss
 
     def after(state: SearchState, epoch: int) -> SearchState:

@@ -201,15 +201,14 @@ def measure(
     """The metrics of the task on these images, which are judged on the device."""
     batch = min(batch, len(data))
     scaling = (task.mean, task.std)
-    judged, under_way = [], Queue()
+    judged, under_way = [], Queue(given=data.file is not None)
     for i in range(0, len(data), batch):
         # The last batch is moved back, not padded or cut: one shape is one program.
         indices = np.arange(batch, dtype=np.int32) + min(i, len(data) - batch)
         arrays, places = data.batch(indices)
         inputs = (weights, statistics, *arrays, path, places, indices >= i)
         judged.append(_judged(graph, scaling, (precision, task.kind), *inputs))
-        if data.file is not None:
-            under_way.add(judged[-1])
+        under_way.add(judged[-1])
     return task.kind.metrics(jax.device_get(judged), data.labels)
 
 

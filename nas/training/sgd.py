@@ -194,7 +194,7 @@ def fit(
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest, **of_whom)
     state, start = kept.begin(program.begin(weights))
-    statistics, under_way = everywhere(statistics), Queue()
+    statistics, under_way = everywhere(statistics), Queue(given=data.file is not None)
     if purpose is None:
         purpose = TRAINING if program.shared else OWN_TRAINING
     key, rates, drops = stream(seed, purpose), learning_rates(recipe), drop_rates(recipe)
@@ -205,8 +205,7 @@ def fit(
         pace = rates[step], key, step, drops[step], held
         now = first if step < real_steps else program
         state, loss = train_step(now, state, statistics, arrays, indices, where, *pace)
-        if data.file is not None:
-            under_way.add(loss)
+        under_way.add(loss)
         return state, loss
 
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
