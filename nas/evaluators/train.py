@@ -72,10 +72,7 @@ class TrainEvaluator:
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The metric of the task (validation) and the costs; with `tests` also that of test, and the weights and
         statistics."""
-        recipe = self.recipe
-        if budget:
-            epoch = -(-len(self.task.train.labels) // recipe.batch_size)
-            recipe = dataclasses.replace(recipe, steps=budget * epoch)
+        recipe = lasting(self.recipe, self.task, budget)
         key, row = stream(seed, OWN_WEIGHTS), np.asarray(encoding, np.int32)
         if self.pruned:
             graph, start, statistics = split(self._built(row, key))
@@ -134,6 +131,11 @@ class TrainEvaluator:
         graph, plain, statistics = split(alone(self.space, self.task.kind, row, key))
         trained = flatten(weights)
         return unflatten(plain, {name: trained[name] for name in flatten(plain)}), graph, statistics
+
+
+def lasting(recipe: Recipe, task: Task, epochs: int) -> Recipe:
+    """The recipe with the steps of so many epochs; with its own where that is 0."""
+    return dataclasses.replace(recipe, steps=epochs * -(-len(task.train) // recipe.batch_size)) if epochs else recipe
 
 
 def check(space: Space, recipe: Recipe) -> None:

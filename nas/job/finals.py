@@ -11,6 +11,7 @@ import numpy as np
 from nas.engine import loop
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Job, Report
+from nas.evaluators.train import lasting
 from nas.job.context import Ongoing
 from nas.job.subject import Subject
 from nas.saved import checkpoint
@@ -41,9 +42,8 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
     waiting = [number for number in range(len(rows)) if number not in done]
     if waiting:
         budget = settings.epochs if given else 0
-        progress = _Progress(job, len(rows), len(done))
-        if not scoring.immediate:
-            progress = _Progress(job, len(rows), len(done), "Training from scratch", _steps(job, budget))
+        stage = ("Looking up the best", 1) if scoring.immediate else ("Training from scratch", _steps(job, budget))
+        progress = _Progress(job, *stage, len(rows), len(done))
         workers = min(settings.workers, len(waiting))
         evaluator = scoring.prepare(job.context(on_step=progress.hear if workers == 0 else None))
         progress.look()
@@ -65,8 +65,8 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
 
 def _steps(job: Ongoing, budget: int) -> int:
     """Of one training, which lasts so many epochs or as long as its recipe says."""
-    settings, task = job.settings, job.subject.images
-    own = budget * -(-len(task.train) // settings.final.batch_size) if budget else settings.final.steps
+    settings = job.settings
+    own = lasting(settings.final, job.subject.images, budget).steps
     return own if job.subject.pretraining is None else settings.pretraining.steps + own
 
 
@@ -75,10 +75,10 @@ class _Progress:
     """How far the trainings are, all together, in steps."""
 
     job: Ongoing
+    stage: str
+    each: int  # steps of one
     count: int  # of trainings
     done: int
-    stage: str = "Looking up the best"
-    each: int = 1  # steps of one
 
     def look(self) -> None:
         """Shows what is known of those under way from their checkpoints, which workers write."""
