@@ -86,7 +86,6 @@ def _array(
     needed = math.prod(shape) * dtype.itemsize
     if needed > entry.file_size - header:
         raise ValueError(f"{entry.filename} is cut short")
-    order: Any = "F" if fortran else "C"
     if not needed:
         return np.empty(shape, dtype)
     if not mapped or entry.compress_type != zipfile.ZIP_STORED:
@@ -104,4 +103,4 @@ def _array(
     offset = entry.header_offset + 30 + int(name_size) + int(extra_size) + header
     if offset + needed > size:
         raise ValueError(f"{entry.filename} is cut short")
-    return np.memmap(path, dtype, "r", offset, shape, order)
+    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")

@@ -17,7 +17,6 @@ from nas.config import Parser
 
 # Commands whose parser has a module of its own, as its function `flags`.
 MODULES = ("compare", "data", "latency", "predictors", "retrain", "export", "predict", "detect", "evaluate")
-KINDS = {"space": "space", "strategy": "strategy", "evaluator": "evaluator"}
 FOLDERS, FILES = ("DIR", "DATA_DIR", "FOLDER"), ("FILE", "CONFIG", "LATENCY", "IMAGES")
 
 
@@ -47,8 +46,8 @@ def _tell_apart(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for inner in action.choices.values():
                 _tell_apart(inner)
-        elif action.dest in KINDS and action.option_strings:
-            action.choices = registry.ours(KINDS[action.dest])
+        elif action.dest in config.PARTS and action.option_strings:
+            action.choices = registry.ours(action.dest)
         elif action.metavar in FOLDERS:
             action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
         elif action.metavar in FILES:
