@@ -9,6 +9,7 @@ import pickle  # noqa: TID251 - writes what the reader is to refuse
 import sqlite3
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.hostile.samples import photo
 Spoil = Callable[[Path], Any]
 Case = tuple[str, Spoil]
 
-CANARY = "/tmp/hostile-canary"
+CANARY = os.path.join(tempfile.gettempdir(), "hostile-canary")
 
 
 class Calls:
@@ -205,7 +206,7 @@ def of_yaml(name: str) -> list[Case]:
     bomb = b"a: &a [x, x]\n" + b"".join(b"%c: &%c [*%c, *%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120))
     texts = {
         "aliases": bomb,
-        "a call": b"task: !!python/object/apply:os.system ['touch /tmp/hostile-canary']\n",
+        "a call": f"task: !!python/object/apply:os.system ['touch {CANARY}']\n".encode(),
         "a name of Python": b"task: !!python/name:os.system\n",
         "lists in lists": b"space: " + b"[" * 10**5,
         "flows in flows": b"space: " + b"{a: " * 10**4,
@@ -417,7 +418,7 @@ ODD_DESCRIPTIONS: list[dict[str, Any]] = [
     {"encoding": [10**400] * 6},
     {"encoding": None},
     {"space": {"name": "nasbench201", "width": 10**5, "cells": 1000, "image_size": 8, "num_classes": 3}},
-    {"space": {"name": "/tmp/x.py:Space"}},
+    {"space": {"name": "absent/x.py:Space"}},
     {"space": {"name": "os:system"}},
     {"space": "nasbench201"},
     {"kind": {"name": "classification", "num_classes": 10**9}},
