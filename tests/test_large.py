@@ -419,13 +419,16 @@ def test_a_job_on_files_is_the_one_in_memory_and_goes_on_from_another_folder(opt
     )
     store = f"sqlite:///{tmp_path}/nas.db"
 
-    def run(called: str, **more) -> tuple[list, list]:
+    def run(called: str, **more) -> tuple[list, dict]:
         outcome = nas.search(**options, **more, name=called, store=store)
         with Store(store) as runs:
             found = runs.run(outcome.name)
             trials = [(trial.encoding, trial.state, trial.measurements) for trial in runs.trials(found.id)]
-            files = [checkpoint.read(Path(file.path))[0] for file in runs.artifacts(found.id, kind="weights")]
-            return trials, [{name: array.tobytes() for name, array in arrays.items()} for arrays in files]
+            files = runs.artifacts(found.id, kind="weights")  # in the order in which workers were done
+            arrays = {file.architecture: checkpoint.read(Path(file.path))[0] for file in files}
+            return trials, {
+                which: {name: each.tobytes() for name, each in its.items()} for which, its in arrays.items()
+            }
 
     with monkeypatch.context() as usual:
         usual.delenv(room.MEMORY)
