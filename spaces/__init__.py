@@ -1,4 +1,7 @@
-"""The spaces by name. Each is a module whose `PRESETS` are its values by name, the first being the default."""
+"""The spaces by name. Each is a module whose `PRESETS` are its values by name, the first being the default.
+
+Where another preset suits larger images better, its `LARGER` says from how many pixels of a side on.
+"""
 
 import importlib
 
@@ -19,6 +22,12 @@ SPACES = {
 def presets(name: str) -> dict[str, Space]:
     """The values of a space by preset. Raises KeyError for a name that is not in `SPACES`."""
     return importlib.import_module(SPACES[name]).PRESETS
+
+
+def suited(name: str, image_size: int) -> str | None:
+    """The preset of a space that suits images of this size; None for the default. Raises KeyError as `presets` does."""
+    larger = getattr(importlib.import_module(SPACES[name]), "LARGER", {})
+    return max((each for each in larger if image_size >= larger[each]), key=larger.__getitem__, default=None)
 
 
 def published(space: str, name: str) -> Published:

@@ -19,7 +19,8 @@ from nas.commands import cli, search
 from nas.config import build
 from nas.errors import UsageError
 from nas.evaluators.train import check
-from nas.job.subject import load_subject, with_recipes
+from nas.job.chosen import with_recipes
+from nas.job.subject import load_subject
 from nas.tasks import load
 from nas.tasks.kinds.classification import Classification
 from nas.testing import check_space

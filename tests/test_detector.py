@@ -11,7 +11,8 @@ from conftest import SHARED
 import nas
 from nas import config
 from nas.evaluators.supernet import SupernetEvaluator
-from nas.job.subject import bind, load_subject, with_recipes
+from nas.job.chosen import with_recipes
+from nas.job.subject import bind, load_subject
 from nas.tasks import load
 from nas.tasks.base import Split
 from nas.training.net import alone, calibrate, flatten, measure, supernet

@@ -3,6 +3,8 @@
 import ast
 import functools
 import importlib
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,3 +183,14 @@ def test_a_benchmark_imports_what_there_is(path):
             module = importlib.import_module(str(node.module))
             for alias in node.names:
                 assert hasattr(module, alias.name) or f"{node.module}.{alias.name}" in MODULES
+
+
+def test_exact_versions_are_listed_of_all_that_the_package_and_its_tests_need():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = {
+        name: [each for each in group if isinstance(each, str)] for name, group in project["dependency-groups"].items()
+    }
+    wanted = [*project["project"]["dependencies"], *(each for group in groups.values() for each in group)]
+    names = {re.split(r"[\[<>=]", each)[0].lower().replace("_", "-") for each in wanted}
+    listed = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock.txt").read_text().lower(), re.MULTILINE))
+    assert names - listed == set()

@@ -54,8 +54,9 @@ class Config:
     """The folder of the data, where the task needs one."""
     image_size: int | None = None
     """Pixels of a side to which images are resized. By default square images keep their size, and others become squares
-    of their shorter side (of their longer one where padded); a folder whose images are not all squares of one size
-    becomes 32 x 32. Images with objects are scaled to fit 256 x 256, or another multiple of 128."""
+    of their shorter side (of their longer one where padded); of a folder whose images are not all squares of one
+    size they become 64 x 64, or 32 x 32 where most of them are smaller. Images with objects are scaled to fit 256 x
+    256, or another multiple of 128."""
     resize: Resize = "crop"
     """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
     longer side and fills up with black, stretch scales each side by itself."""

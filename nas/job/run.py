@@ -14,9 +14,10 @@ from nas.engine import loop
 from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
-from nas.job import finals, plan, stages
+from nas.job import chosen, finals, plan, stages
 from nas.job.context import Ongoing
 from nas.job.learning import Learning, with_whole_names
+from nas.job.pretraining import check_pretraining
 from nas.job.subject import (
     Subject,
     check_own,
@@ -24,8 +25,8 @@ from nas.job.subject import (
     context_of,
     given_row,
     load_subject,
+    load_task,
     with_objectives,
-    with_recipes,
 )
 from nas.metrics import outer, outward
 from nas.report import command_lines
@@ -36,6 +37,7 @@ from nas.saved.predictors import described
 from nas.store.query import Run, Trial
 from nas.store.sql import Store
 from nas.streams import SEARCH, stream
+from nas.tasks.base import Task
 from nas.training.compilation import quick_start
 from spaces.base import fingerprint
 from strategies.base import GradientStrategy
@@ -84,7 +86,12 @@ def search(
     check_own(given, settings)
     if resume is None:
         config.check_kept(settings, given)
-    subject = load_subject(settings, config.names(given)["space"], taught)
+    task = None
+    if resume is None and not settings.task.startswith("table:"):
+        check_pretraining(settings)
+        task = load_task(settings)
+        settings, given = _chosen(settings, given, task, reporter)
+    subject = load_subject(settings, config.names(given)["space"], taught, task)
     settings = _settled(settings, given, subject)
     if settings.time is not None and resume is None:
         given = plan.planned(settings, given, subject, reporter)
@@ -111,10 +118,19 @@ def search(
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
 
 
+def _chosen(settings: Config, given: Data, task: Task, reporter: Reporter) -> tuple[Config, Data]:
+    """The settings and the data given with the preset that suits the images; the first line of a job says what follows
+    from them."""
+    suited = chosen.with_preset(given, task)
+    if (said := chosen.told(given, suited, task)) is not None:
+        reporter.say(said)
+    return (settings, given) if suited == given else (with_whole_names(config.build(suited)), suited)
+
+
 def _settled(settings: Config, given: Data, subject: Subject) -> Config:
     """The settings with what follows from the data, the space and the evaluator. Raises UsageError."""
     with _usage():
-        return with_objectives(with_recipes(settings, given, subject), given, subject)
+        return with_objectives(chosen.with_recipes(settings, given, subject), given, subject)
 
 
 def _check_name(url: str, name: str) -> None:

@@ -11,8 +11,9 @@ from flax import nnx
 from nas import config
 from nas.errors import UsageError
 from nas.evaluators.supernet import Supernet, calibration
+from nas.job.chosen import with_recipes
 from nas.job.finals import description
-from nas.job.subject import Subject, load_subject, with_recipes
+from nas.job.subject import Subject, load_subject
 from nas.report import command_lines
 from nas.saved import checkpoint, exports
 from nas.store.query import RETRAIN, Run, Trial

@@ -43,7 +43,6 @@ from nas.training.pretraining import Pretraining
 from nas.training.recipe import misplaced
 from nas.training.sgd import augmentation
 from spaces import callbacks
-from spaces.abilities import Advised
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
 from spaces.product import Product
@@ -75,13 +74,14 @@ class Subject:
         return self.task
 
 
-def load_subject(settings: Config, space_name: str, taught: str | None = None) -> Subject:
-    """`taught` is the digest of the teacher with which a run began that goes on. Raises UsageError."""
+def load_subject(settings: Config, space_name: str, taught: str | None = None, task: Task | None = None) -> Subject:
+    """`taught` is the digest of the teacher with which a run began that goes on, and `task` the images where they were
+    loaded before. Raises UsageError."""
     check_pretraining(settings)
     table = table_of(settings.task, space_name, settings.space)
     if table is not None:
         return _on_table(settings, table)
-    task = load_task(settings)
+    task = task or load_task(settings)
     space, timed = _timed(settings, _ended(bind(settings.space, task), task))
     space = _priced(settings, space)
     check_recipe(space, settings.final)
@@ -188,16 +188,6 @@ def _priced(settings: Config, space: Space) -> Space:
         if not np.isfinite(values).all():
             raise UsageError(f"cost={settings.cost!r}: {name}={shown(values.tolist())} must be finite numbers")
     return priced
-
-
-def with_recipes(settings: Config, given: Data, subject: Subject) -> Config:
-    """The settings with the recipes of the kind of task, and of the space, but for what the user gives."""
-    of_kind = {} if subject.task is None else subject.task.kind.recipes
-    of_space = subject.space.recipes if isinstance(subject.space, Advised) else {}
-    for name, own in (*of_kind.items(), *of_space.items()):
-        fields = {field: value for field, value in own.items() if field not in given.get(name, ())}
-        settings = dataclasses.replace(settings, **{name: dataclasses.replace(getattr(settings, name), **fields)})
-    return settings
 
 
 def with_objectives(settings: Config, given: Data, subject: Subject) -> Config:

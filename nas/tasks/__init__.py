@@ -145,9 +145,9 @@ def load(
 ) -> "Task":
     """The task of this name, the same for the same arguments and data.
 
-    `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`,
-    by `resize` where they are not square: see `split`; those of folders that are not squares of one size
-    become 32 x 32 where no size is given. `max_images` keeps at most so many training and validation images
+    `data_dir` says where fashion-mnist and cifar10 lie. Images become `image_size` x `image_size`, by `resize` where
+    they are not square: see `split`; those of folders that are not squares of one size become 64 x 64, or 32 x 32 where
+    most of them are smaller, where no size is given. `max_images` keeps at most so many training and validation images
     together, and the same share of test. `skip_invalid` leaves out the images and objects of folders and detection
     tasks that are invalid, and says how many in the note of the task; otherwise the first is an error.
     """

@@ -25,7 +25,9 @@ from nas.tasks.base import Arrays, Raw
 from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, resize
 from nas.tasks.room import Rows
 
-IMAGE_SIZE = 32  # of images that are not squares of one size already, where none is given
+# Where none is given, images that are not squares of one size already become as large as most of them are, of these:
+# more pixels cost more, and are to be asked for.
+IMAGE_SIZES = (32, 64)
 SIZES = range(4, 1025)
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # Images we do not read are listed too, so that they are refused rather than overlooked.
@@ -161,7 +163,8 @@ class _Bounded(io.RawIOBase):
 
 def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], asked: Reading) -> Raw:
     """A label is the place of the class among the sorted names. Images are sorted by path, so a folder and
-    a tar of it make the same task. Without a size, squares of one size are left as they are.
+    a tar of it make the same task. Without a size, squares of one size are left as they are, and others become as large
+    as most of them are, of the usual sizes.
     """
     invalid, modes = asked.invalid, Counter[str]()
     rows, images, sizes = _squares(field, found, asked, modes)
@@ -229,8 +232,9 @@ def _squares(
 ) -> tuple[Rows, dict[tuple[str, ...], int], dict[tuple[str, ...], tuple[int, int]]]:
     """Images `[size, size, 3]`, and by path which of them, and the width and height that it had. Counts them by their
     modes."""
-    image_size = asked.image_size
-    rows = Rows()
+    # Until one differs from the first, all are kept as they are; then in all sizes that may be chosen in the end. No
+    # file is read twice.
+    rows: dict[int | None, Rows] = {asked.image_size: Rows()}
     places: dict[tuple[str, ...], int] = {}
     sizes: dict[tuple[str, ...], tuple[int, int]] = {}
     first = None
@@ -242,17 +246,23 @@ def _squares(
             continue
         sizes[path.parts] = image.size
         first = first or image.size
-        # Until one differs from the first, all are kept as they are: no file is read twice.
-        if image_size is None and not (image.width == image.height in SIZES and image.size == first):
-            image_size = IMAGE_SIZE
-            rows = _resized(rows, image_size)
-        places[path.parts] = rows.add(np.asarray(image if image_size is None else fit(image, image_size, asked.resize)))
-        check_bytes(field, rows.nbytes)
-    return rows, places, sizes
+        if None in rows and not (image.width == image.height in SIZES and image.size == first):
+            rows = {size: _resized(rows[None], size) for size in IMAGE_SIZES}
+        for size, its in rows.items():
+            places[path.parts] = its.add(np.asarray(image if size is None else fit(image, size, asked.resize)))
+        check_bytes(field, max(its.nbytes for its in rows.values()))
+    return rows[_most_have(sizes.values()) if len(rows) > 1 else next(iter(rows))], places, sizes
+
+
+def _most_have(sizes: Iterable[tuple[int, int]]) -> int:
+    """The largest of the usual sizes that half of the images have at least, or the least."""
+    sides = [min(size) for size in sizes]
+    fitting = [size for size in IMAGE_SIZES if 2 * sum(side >= size for side in sides) >= len(sides)]
+    return max(fitting, default=IMAGE_SIZES[0])
 
 
 def _resized(rows: Rows, size: int) -> Rows:
-    smaller = Rows()
+    resized = Rows()
     for square in rows:
-        smaller.add(resize(square[None], size)[0])
-    return smaller
+        resized.add(resize(square[None], size)[0])
+    return resized

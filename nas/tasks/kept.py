@@ -28,7 +28,7 @@ from nas.tasks.data import Mapped, Split, Task
 from nas.tasks.kinds import described, from_data
 from nas.tasks.room import FOLDER, OFF, folder, is_large, on_disk, pieces, reserve
 
-FORMAT = 1  # of a folder, and of how images are decoded: another one is made anew
+FORMAT = 2  # of a folder, and of how images are decoded: another one is made anew
 NOTE, LOCK, BEGUN = "task.json", "lock", "unfinished-"
 MOST_BYTES = 16 * 2**20  # of a note
 AROUND = 16  # times what is looked at of a mapped file is held of it, as it lies around it
