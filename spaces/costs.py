@@ -91,7 +91,8 @@ def _fields(space: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=64)  # equal spaces are of one class
 def _kind(kind: type, cost: Any, mixes: bool) -> type:
     def more(self: Any, encodings: Encodings) -> dict[str, jax.Array]:
-        own, added = kind.cost(self, encodings), _costs(self, cost, encodings)  # pyright: ignore
+        before = kind(**_fields(self))  # without the cost, which may build on what the space costs
+        own, added = before.cost(encodings), _costs(before, cost, encodings)
         for name in added:
             if name in own:
                 raise ValueError(f"cost {name!r} is one of the space already; give it another name")

@@ -156,6 +156,13 @@ def test_a_cost_in_a_file_is_a_limit_and_an_objective(here, capsys):
         assert said in capsys.readouterr().err
 
 
+def test_a_cost_may_build_on_what_the_space_costs(here):
+    (here / "energy.py").write_text("def joules(space, rows): return 2 * space.cost(rows)['macs']")
+    space = with_cost(presets("shufflenet")["tiny"], registry.own("cost", "energy.py:joules"))
+    costs = jax.jit(space.cost)(jnp.asarray([[0] * 9, [2] * 9]))
+    np.testing.assert_array_equal(costs["joules"], 2 * costs["macs"])
+
+
 def test_a_cost_is_of_the_same_space_everywhere(here):
     space = presets("shufflenet")["tiny"]
     cost = registry.own("cost", "my_cost.py:phone_ms")
