@@ -144,7 +144,7 @@ BEFORE = {
 
 def shortened(words: list[str]) -> list[str]:
     if words[0] == "compare":
-        return [*words, "--seeds", "4"]
+        return [*words, "--seeds", "4", "--budget-seconds", "1000"]
     on_table = any(word.startswith("table:") for word in words)
     if words[0] == "search" and "--resume" not in words:
         return [*words, "--trials", "24" if on_table else "4", *(SHORT[-2:] if on_table else [*SHORT, "--epochs", "1"])]
@@ -199,7 +199,7 @@ def measured(space, path: str, head: str, at: tuple[float, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README", "query", "predictors"])
+@pytest.mark.parametrize("page", ["README", "query", "predictors", "compare", "own-parts"])
 def test_the_commands_of_a_page_run(page, stage, monkeypatch, capsys):
     page = ROOT / "README.md" if page == "README" else ROOT / "docs" / f"{page}.md"
     wanted = [words for words in commands(page) if not any(each in " ".join(["nas", *words]) for each in NOT_HERE)]
