@@ -11,7 +11,6 @@ import io
 import itertools
 import math
 import multiprocessing
-import os
 import pkgutil
 import shlex
 import shutil
@@ -60,6 +59,9 @@ SMALL = {
 }
 QUICK = "--workers 0 --concurrency 2 --epochs 2 --baselines 0 --training.steps 2 --training.batch-size 8"
 QUICK += " --final.steps 2 --final.batch-size 8"
+
+ERROR = "nas: error: "  # how the line of one begins
+PATIENCE = 10.0  # seconds in which a process ends that is told to
 
 Outcome = Literal["ran", "refused", "failed"]
 
@@ -123,13 +125,19 @@ def run(space: str, strategy: str, folder: Path, trials: int = TRIALS, more: Seq
     if status == 130:
         raise KeyboardInterrupt
     result = Result(space, strategy, "failed", shlex.join(["nas", "search", *line]), time.monotonic() - began)
-    last = said.getvalue().strip().rpartition("\n")[2].removeprefix("nas: error: ")
+    last = _complaint(said.getvalue())
     if status == 0:
         return _of_store(result, url)
     stored = any(folder.iterdir())
     if status == 2 and not stored:
         return dataclasses.replace(result, outcome="refused", why=last)
     return dataclasses.replace(result, why=f"refused after it was stored: {last}" if status == 2 else last)
+
+
+def _complaint(text: str) -> str:
+    """The line of an error among those of progress; the last line where there is none."""
+    lines = text.strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if line.startswith(ERROR)), lines[-1]).removeprefix(ERROR)
 
 
 def _of_store(result: Result, url: str) -> Result:
@@ -194,7 +202,7 @@ def _by_process(
             try:
                 answered = ours.poll(None if math.isinf(limit) else limit)
                 found = ours.recv() if answered else None
-            except EOFError:
+            except (EOFError, OSError):
                 process.join()
                 found = f"its process ended with status {process.exitcode}"
             if isinstance(found, Result):
@@ -205,6 +213,8 @@ def _by_process(
             yield Result(space, name, "failed", command, time.monotonic() - began, why=why)
             return
     finally:
+        process.terminate()  # which a job hears, and tells its workers
+        process.join(PATIENCE)
         process.kill()
         process.join()
         ours.close()
@@ -215,7 +225,6 @@ def _child(connection: Any, space: str, names: list[str], scratch: str, trials: 
 
     # In these jobs compiling takes longer than running.
     jax.config.update("jax_disable_most_optimizations", True)
-    os.environ.setdefault("COLUMNS", "200")
     with contextlib.suppress(KeyboardInterrupt):  # whoever waits heard it too
         for name in names:
             folder = Path(tempfile.mkdtemp(dir=scratch))
