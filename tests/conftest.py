@@ -81,6 +81,7 @@ COSTLY = {
     "interrupts": r"between_storing|cannot_be_written",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
     "loop": r"other_workers\[(first delayed|last first)|evaluated_again.*\[3|go_on_from_any_beginning.*(lag|evolution)",
+    "matrix": r"would_run.*gumbel",
     "nas_fpn": r"path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)|laws_of_spaces.*(small|paper)"
     r"|by_the_programs|policy_of_ppo|trained_through|equal_maps|is_a_new_level|backbone_has_the_parameters",
     "nasbench201": r"training_along_a_path|cell_of_nothing|every_operation_but_none|pruned_network\[\(3",

@@ -132,6 +132,7 @@ OWN: dict[str, tuple[str, str]] = {
     "tasks": ("The data that a search can be of.", "nas.commands.parts:tasks"),
     "evaluators": ("How candidates can be scored.", "nas.commands.parts:evaluators"),
     "compare": ("Strategies side by side on a table, over many seeds.", "nas.commands.compare:main"),
+    "matrix": ("Every space with every strategy, each pair a small search.", "nas.commands.matrix:main"),
     "table": ("Tables of measurements: read published ones, build your own.", "nas.commands.tables:main"),
     "predictors": ("What was learned from runs: fit, measure, score, hand on.", "nas.commands.predictors:main"),
     "latency": ("What networks take on this machine, as a cost of searches.", "nas.commands.latency:main"),

@@ -16,7 +16,7 @@ from nas.commands import parts, tables
 from nas.config import Parser
 
 # Commands whose parser has a module of its own, as its function `flags`.
-MODULES = ("compare", "data", "latency", "predictors", "retrain", "export", "predict", "detect", "evaluate")
+MODULES = ("compare", "matrix", "data", "latency", "predictors", "retrain", "export", "predict", "detect", "evaluate")
 FOLDERS, FILES = ("DIR", "DATA_DIR", "FOLDER"), ("FILE", "CONFIG", "LATENCY", "IMAGES")
 
 

@@ -38,15 +38,15 @@ def check(settings: Config, space: Space, task: Task | None) -> None:
         said = "a gradient strategy scores by the network that it searches in"
         raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} cannot be set: {said}")
     mixing = space.mixing()
+    try:  # first, for it refuses what no field can mend
+        strategy.init(stream(settings.seed, SEARCH), mixing)
+    except ValueError as error:
+        raise UsageError(f"strategy.{error}") from error
     if mixing.partial % strategy.partial:
         allowed = "be 1 in this space" if mixing.partial == 1 else f"divide {mixing.partial}"
         raise UsageError(f"strategy.partial={strategy.partial} must {allowed}")
     if strategy.max_skips is not None and mixing.skip is None:
         raise UsageError(f"strategy.max_skips={strategy.max_skips} must be none: this space has no skips")
-    try:
-        strategy.init(stream(settings.seed, SEARCH), mixing)
-    except ValueError as error:
-        raise UsageError(f"strategy.{error}") from error
     if settings.objectives != task.kind.metric:
         shown = ",".join(map(outer, settings.objectives.split(",")))
         raise UsageError(f"objectives={shown!r} must be {outer(task.kind.metric)}: set limits on other costs")
