@@ -2,27 +2,28 @@
 
     python benchmarks/driver.py cost                          a job on a table, by strategy; about 2 minutes on 2 cores
     python benchmarks/driver.py resume                        jobs that are killed near their end, by size; 3 minutes
-    python benchmarks/driver.py busy --trials 10000           64 workers that sleep as long as a draw says; 3 minutes
-                                                              for each of the strategies
+    python benchmarks/driver.py busy --trials 10000           64 workers of a simulated clock; half a minute a row
 A job on a table evaluates in no time: what it takes is what the loop, the strategy and the store take. `cost` is the
 difference between a large job and one of a tenth, by the trials that it has more: what starts and compiles drops out.
 Times of the processor are of the job's process with all its threads, and hardly depend on what else the machine does.
 
-`busy` runs the real loop and store with threads that sleep 0.2 to 1 s, by a draw that belongs to the architecture. The
-share is what the workers slept of the time from the first trial to the last report.
+`busy` runs the real loop and store. Evaluations take 0.2 to 1 s, by a draw that belongs to the architecture, on a clock
+that is put forward while the loop waits; what loop, strategy and store take passes on it too: the processor's time, or
+with `--clock` all time, in which others may have the machine. The share is of the time from the first trial to the last
+report, in which the last trials leave workers idle.
 """
 
 import argparse
-import queue
+import heapq
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import report
@@ -43,7 +44,7 @@ SHORT, LONG = 0.2, 1.0  # seconds of an evaluation
 
 def main() -> None:
     options = _options()
-    found = {"machine": report.machine(("jax", "jaxlib", "numpy", "sqlalchemy"))}
+    found: dict[str, Any] = {"machine": report.machine(("jax", "jaxlib", "numpy", "sqlalchemy"))}
     text, found[options.what] = {"cost": cost, "resume": resumed, "busy": busy}[options.what](options)
     print(report.line(found["machine"]) + "\n\n" + text)
     report.write(options.json, found)
@@ -56,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--strategies", default="random,regularized-evolution", help="[random,regularized-evolution]")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[], help="[8; of busy 64 128 192]")
     parser.add_argument("--workers", type=int, default=64, help="of busy [64]")
+    parser.add_argument("--clock", action="store_true", help="of busy: count waits for the disk and others too")
     parser.add_argument("--unordered", action="store_true", help="of busy: tell reports as they arrive")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     return parser.parse_args()
@@ -151,39 +153,37 @@ def _reported(folder: Path) -> int:
 # The loop with workers that sleep.
 
 
-class Sleepers:
-    """An executor whose workers are threads, and whose evaluations take their time and nothing else."""
+class Simulated:
+    """An executor of workers whose evaluations take the time that a draw says, on a clock that is put forward while the
+    loop waits. What the loop itself takes passes on that clock as `passing` measures it."""
 
-    def __init__(self, workers: int, seed: int):
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
-        self._seed, self.slept = seed, 0.0
-        self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
-        for worker in self._workers:
-            worker.start()
+    def __init__(self, workers: int, passing: Callable[[], float]):
+        self._passing, self._began, self._skipped = passing, passing(), 0.0
+        self._free = [0.0] * workers  # when each has done what it was given
+        self._ends: list[tuple[float, int, Report]] = []
+        self.busy = 0.0
 
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            draw = np.random.default_rng([self._seed, *job.encoding])
-            seconds, error = draw.uniform(SHORT, LONG), draw.uniform(0.05, 0.95)
-            time.sleep(seconds)
-            metrics = {"error": float(error), "macs": 1e6 * (1 + sum(job.encoding)), "params": 1e5}
-            self._reports.put(Report(job.number, Evaluation(metrics), None, seconds))
+    def now(self) -> float:
+        return self._passing() - self._began + self._skipped
 
     def submit(self, job: Job) -> None:
-        self._jobs.put(job)
+        draw = np.random.default_rng(job.encoding)
+        seconds, error = draw.uniform(SHORT, LONG), draw.uniform(0.05, 0.95)
+        metrics = {"error": float(error), "macs": 1e6 * (1 + sum(job.encoding)), "params": 1e5}
+        end = max(self.now(), heapq.heappop(self._free)) + seconds
+        heapq.heappush(self._free, end)
+        heapq.heappush(self._ends, (end, job.number, Report(job.number, Evaluation(metrics), None, seconds)))
 
     def wait(self) -> Report:
-        found = self._reports.get()
-        self.slept += found.seconds
-        return found
+        end, _, report = heapq.heappop(self._ends)
+        self._skipped += max(0.0, end - self.now())
+        self.busy += report.seconds
+        return report
 
     def ready(self) -> bool:
-        return not self._reports.empty()
+        return bool(self._ends) and self._ends[0][0] <= self.now()
 
-    def close(self) -> None:
-        for _ in self._workers:
-            self._jobs.put(None)
+    def close(self) -> None: ...
 
 
 def busy(options: argparse.Namespace) -> tuple[str, list[dict]]:
@@ -193,7 +193,7 @@ def busy(options: argparse.Namespace) -> tuple[str, list[dict]]:
             row = {"strategy": strategy, "workers": options.workers, "concurrency": concurrency}
             found.append({**row, **simulated(options, strategy, options.trials[-1], concurrency)})
             report.say(f"{found[-1]}")
-    return _table(found, clock_seconds="{:.1f}", processor_ms_a_trial="{:.2f}", busy="{:.1%}"), found
+    return _table(found, simulated_seconds="{:.1f}", processor_ms_a_trial="{:.2f}", busy="{:.1%}"), found
 
 
 def simulated(options: argparse.Namespace, strategy: str, trials: int, concurrency: int) -> dict[str, float]:
@@ -204,13 +204,13 @@ def simulated(options: argparse.Namespace, strategy: str, trials: int, concurren
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
         how = {"space": "nasbench201", "strategy": strategy, "task": "made", "code_version": "0", "seed": 0}
         record = Record(store, store.add_run(name="it", config={}, **how), space, 0, ("error",))
-        workers = Sleepers(options.workers, 0)
-        began, processor = time.perf_counter(), time.process_time()
+        workers = Simulated(options.workers, time.perf_counter if options.clock else time.process_time)
+        processor = time.process_time()
         loop.run(search, workers, record, seed=0)
-        clock, processor = time.perf_counter() - began, time.process_time() - processor
-        workers.close()
-    share = workers.slept / clock / options.workers
-    return {"trials": trials, "clock_seconds": clock, "processor_ms_a_trial": 1000 * processor / trials, "busy": share}
+        seconds, processor = workers.now(), time.process_time() - processor
+    share = workers.busy / seconds / options.workers
+    row = {"trials": trials, "simulated_seconds": seconds, "processor_ms_a_trial": 1000 * processor / trials}
+    return {**row, "busy": share}
 
 
 def _table(found: list[dict], **forms: str) -> str:
