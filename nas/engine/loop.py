@@ -164,8 +164,10 @@ class Search:
         if entry.drawn is not None:
             row, log_probability = entry.drawn
             drawn = Drawn(*_placed(([row], np.int32), ([log_probability], np.float32)))
-        those = _placed(([entry.encoding], np.int32), ([entry.budget], np.int32), ([entry.objectives], np.float32))
-        observed = Observations(*those, drawn)
+        encodings, budgets, objectives = _placed(
+            ([entry.encoding], np.int32), ([entry.budget], np.int32), ([entry.objectives], np.float32)
+        )
+        observed = Observations(encodings, budgets, objectives, drawn)
         self.state = tell(self.strategy, self.state, observed)
         self.told.append(number)
         del self.waiting[number]
