@@ -3,11 +3,14 @@
     uv run python benchmarks/scale.py 100000 [--store URL]
 
 Fills a store with made trials of a search with four objectives, in groups, by the functions that a search uses, and
-times each question once, in this process and as a command.
+times each question once, in this process and as a command: seconds of the clock, and of the processor. From those of a
+command what `nas --version` takes is to be subtracted, which is to start.
 """
 
 import argparse
 import hashlib
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,10 +65,21 @@ def new(number: int, row: list[int]) -> NewTrial:
 
 
 def timed(name: str, ask: Callable[[], Any]) -> Any:
-    began = time.perf_counter()
+    clock, processor = time.perf_counter(), used()
     answer = ask()
-    print(f"{name:42} {time.perf_counter() - began:10.3f} s", flush=True)
+    print(f"{name:42} {time.perf_counter() - clock:10.3f} s {used() - processor:10.3f} s", flush=True)
     return answer
+
+
+def used() -> float:
+    """Seconds that this process and those that it has waited for have had of the processor."""
+    whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(each.ru_utime + each.ru_stime for each in map(resource.getrusage, whose))
+
+
+def command(line: list[str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def one_by_one(store: Store, count: int = 200) -> None:
@@ -92,10 +106,7 @@ def main() -> None:
         with Store(url, create=True) as store:
             names = [row["name"] for row in store.runs()]
             if f"of-{options.trials}" not in names:
-                began = time.perf_counter()
-                fill(store, options.trials)
-                each = 1e6 * (time.perf_counter() - began) / options.trials
-                print(f"{'a trial, in groups of ten thousand':42} {each:10.1f} us", flush=True)
+                timed(f"{options.trials} trials, in groups of {GROUP}", lambda: fill(store, options.trials))
             one_by_one(store)
             run = f"of-{options.trials}"
             front = {"error,macs": ("error", "macs"), "the run's four objectives": None}
@@ -111,21 +122,14 @@ def main() -> None:
             }
             for name, ask in questions.items():
                 if name.split()[0] not in options.skip.split(","):
-                    try:
-                        timed(name, ask)
-                    except Exception as error:
-                        print(name, type(error), error)
-        for words in (["--version"], ["runs"], ["top", run], ["pareto", run], ["hypervolume", run]):
+                    timed(name, ask)
+            best = store.top(run)[0]["architecture"]
+        for words in (["--version"], ["runs"], ["top", run], ["show", best], ["pareto", run], ["hypervolume", run]):
             if words[0] not in options.skip.split(","):
-                line = [
-                    sys.executable,
-                    "-m",
-                    "nas",
-                    *words,
-                    *(["--store", url] if words[1:] or words == ["runs"] else []),
-                ]
-                how: Any = {"check": True, "stdout": subprocess.DEVNULL}
-                timed(f"nas {words[0]}", lambda line=line, how=how: subprocess.run(line, **how))
+                where = [] if words == ["--version"] else ["--store", url]
+                line = [sys.executable, "-m", "nas", *words, *where]
+                command(line)  # the first time, Python compiles itself
+                timed(f"nas {words[0]}", lambda line=line: command(line))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@
 Candidates are evaluated with shared weights (recalibration and validation) in this process, which has all cores, by
 one worker and by two, which have one core each. Every one is warmed up, and they take turns in each round. A ratio is
 that of two rates of the same round: its median and range over the rounds. `busy` is the share of the time that the
-workers spend evaluating; the rest goes to handing out jobs.
+workers spend evaluating; the rest goes to handing out jobs. Beside it, what the memory gives: bytes a second that one
+process and two at once move when they copy arrays larger than all caches (the copy of STREAM, McCalpin, 1995,
+https://www.cs.virginia.edu/stream). Two workers cannot gain more than that on what memory bounds.
 
 Memory is the proportional set size of the job's process and of everything it starts, Ray's daemons included, where
 shared memory counts once; sampled four times a second.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import os
 import statistics as stats
@@ -56,7 +59,8 @@ def main() -> None:
         text += "\n\nAt the peak: " + ", ".join(f"{name} {gib:.2f}" for name, gib in found["memory"]["parts"].items())
     else:
         found["rounds"] = throughput(options)
-        text = summary(found["rounds"], options)
+        found["copies"] = copies(options.rounds)
+        text = summary(found["rounds"], options) + "\n\n" + copied(found["copies"])
     print(report.line(found["machine"]) + "\n\n" + text)
     report.write(options.json, found)
 
@@ -144,6 +148,42 @@ def summary(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespa
         ratio = report.spread([rate / one for rate, one in zip(rates, ones, strict=True)])
         rows.append((name, f"{stats.median(rates):.0f}", ratio if name != ONE else "", f"{stats.median(busy):.1%}"))
     return report.table((f"{options.space}, {options.task}", "candidates a minute", f"over {ONE}", "busy"), rows)
+
+
+COPY = """
+import json, sys, time
+import numpy as np
+size = int(sys.argv[1])
+source, target = np.ones(size // 8), np.zeros(size // 8)
+for line in sys.stdin:
+    began, moved = time.monotonic(), 0
+    while time.monotonic() - began < float(line):
+        np.copyto(target, source)
+        moved += 2 * size
+    print(json.dumps(moved / (time.monotonic() - began)), flush=True)
+"""
+COPIED_BYTES, COPY_SECONDS = 2**28, 1.0  # an array, and how long it is copied
+
+
+def copies(rounds: int) -> dict[str, list[float]]:
+    """Bytes a second, read and written, by one process and by two at once; they take turns."""
+    processes = [report.start([sys.executable, "-c", COPY, str(COPIED_BYTES)]) for _ in range(2)]
+    found: dict[str, list[float]] = {ONE: [], TWO: []}
+    for _ in range(rounds + 1):  # the first touches the memory
+        for name, some in ((ONE, processes[:1]), (TWO, processes)):
+            with concurrent.futures.ThreadPoolExecutor() as at_once:
+                found[name].append(sum(at_once.map(lambda each: report.ask(each, str(COPY_SECONDS)), some)))
+    for process in processes:
+        process.kill()
+        process.wait()
+    return {name: rates[1:] for name, rates in found.items()}
+
+
+def copied(found: dict[str, list[float]]) -> str:
+    ratio = report.spread([two / one for one, two in zip(found[ONE], found[TWO], strict=True)])
+    rates = [f"{stats.median(each) / 1e9:.1f}" for each in found.values()]
+    rows = [("1 process", rates[0], ""), ("2 processes", rates[1], ratio)]
+    return report.table(("copies of arrays", "GB a second", "over 1 process"), rows)
 
 
 def memory(flags: list[str]) -> dict:

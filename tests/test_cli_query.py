@@ -184,6 +184,24 @@ def test_a_table_fits_its_terminal_and_keeps_what_was_asked_for(url, width):
     assert ("|nor_conv_3x3~0|+" * 6 in lines[1]) == (width == 300)
 
 
+@pytest.mark.parametrize("width", [None, 80, 120, 300])
+def test_rows_that_fit_are_laid_out_as_those_that_are_wrapped(url, width, monkeypatch):
+    """Thousands of rows are written without the library that breaks lines."""
+    with Store(url) as store:
+        rows = [*store.top(RUN), {"architecture": "x", "macs": None, "description": "short"}]
+    asked = (rows, (*IDENTITY, *METRICS), "table", width)
+    soon = output.render(*asked)
+
+    def wrapped(texts, widths, numeric, bold):
+        return output._wrapped(texts, widths, numeric, width or 1000, bold)
+
+    monkeypatch.setattr(output, "_lines", wrapped)
+    library = output.render(*asked)
+    plain = [output.STYLE.sub("", text) for text in (soon, library)]
+    assert [line.rstrip() for line in plain[0].splitlines()] == [line.rstrip() for line in plain[1].splitlines()]
+    assert ("\x1b[1marchitecture" in soon) == ("\x1b[1marchitecture" in library) == (width is not None)
+
+
 def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
     calls = []
 

@@ -14,6 +14,7 @@ from test_store import store as store  # a fixture
 from test_store import url as url  # a fixture
 
 from nas.store import query
+from nas.store.asking import Asked
 from nas.store.fronts import hypervolume, nondominated
 from nas.store.migrations import VERSION_TABLE
 from nas.store.query import Finished
@@ -201,3 +202,85 @@ def test_a_large_front_is_measured_and_told_soon():
     inside = 1 - random.random((4000, 4))
     counted = np.mean([(sphere <= each).all(1).any() for each in inside])
     assert abs(found - counted) < 0.03
+
+
+def slices(points, bound):
+    """A volume by its definition: along each coordinate, what lies between two values is dominated alike."""
+    if not points:
+        return 0.0
+    if len(bound) == 1:
+        return bound[0] - min(point[0] for point in points)
+    ends = [*sorted({point[0] for point in points}), bound[0]]
+    parts = itertools.pairwise(ends)
+    return sum((b - a) * slices([point[1:] for point in points if point[0] <= a], bound[1:]) for a, b in parts)
+
+
+@pytest.mark.parametrize("m", range(1, 6))
+@pytest.mark.parametrize("n", [1, 2, 12])
+def test_a_volume_is_that_of_its_slices(n, m):
+    drawn = np.random.default_rng([n, m]).random((n, m)).tolist()
+    drawn += [[1.5] * m, drawn[0]]  # beyond the reference, and twice
+    inside = [point for point in drawn if max(point) < 0.9]
+    assert hypervolume(drawn, [0.9] * m) == pytest.approx(slices(inside, [0.9] * m), rel=1e-12)
+
+
+@given(points, st.permutations(range(4)))
+def test_a_volume_depends_on_neither_the_order_nor_what_is_dominated(drawn, order):
+    whole = hypervolume(drawn, [4.0] * 4)
+    turned = [[point[i] for i in order] for point in reversed(drawn)]
+    front = [point for point, kept in zip(drawn, nondominated(np.reshape(drawn, (-1, 4))), strict=True) if kept]
+    assert hypervolume(turned, [4.0] * 4) == hypervolume(front, [4.0] * 4) == whole
+
+
+def test_a_volume_without_a_bound_is_infinite_and_one_of_nothing_is_none():
+    assert hypervolume([(0.0, 1.0)], [math.inf, 2.0]) == hypervolume([(-math.inf, 1.0)], [1.0, 2.0]) == math.inf
+    assert hypervolume([], [1.0, 2.0]) == hypervolume([(1.0, 1.0)], [1.0, 2.0]) == 0.0
+
+
+@pytest.mark.parametrize("gap", [None, "missing", "nan", "failed"])
+@pytest.mark.parametrize("finals", [False, True])
+def test_a_front_of_some_objectives_is_found_by_that_of_all(store, gap, finals, monkeypatch):
+    """Where a trial lacks one of the others, which then is on no front that is kept, it is looked for among all."""
+    how = {"space": "toy", "strategy": "nsga2", "task": "digits", "code_version": "0", "seed": 0}
+    run = store.add_run(name="mine", config={"given": {"objectives": "error,macs,ap"}}, **how).id
+    random = np.random.default_rng(3)
+    store.add_trials(run, [new(i, f"a{i % 40}") for i in range(80)])
+    reports = []
+    for number in range(80):
+        drawn = map(float, random.integers(1, 6, 3))
+        metrics: dict[str, float] = dict(zip(["error", "macs", "ap"], drawn, strict=True))
+        if number == 17 and gap is not None:  # the best of two, but for the third
+            metrics = {"error": 0.0, "macs": 0.0, **({"ap": math.nan} if gap == "nan" else {})}
+        reports.append(Finished(number, metrics, "boom" if number == 17 and gap == "failed" else None, 1.0))
+    store.log(run, reports, [])
+    if finals:
+        store.add_trials(run, [new(0, "a3")], "final")
+        store.log(run, [Finished(0, {"error": 0.5, "test_error": 0.1}, None, 2.0)], [], "final")
+    rows = query.build_rows(store.trials(run), store.trials(run, "final"))
+    for names in (["error", "macs"], ["ap", "error"], ["macs"]):
+        assert repr(store.pareto("mine", names)) == repr(query.pareto(rows, names))
+    whole, scans = Asked._numbers, []
+    monkeypatch.setattr(Asked, "_numbers", lambda *words, **how: scans.append(1) or whole(*words, **how))
+    store.pareto("mine", ["error", "macs"])
+    assert bool(scans) == (gap in ("missing", "nan"))
+
+
+def test_reports_take_as_many_statements_however_many_they_are_and_came_before(store):
+    """A group is made durable at once, and nothing is read of the trials before it."""
+    run, asked = start(store, "mine").id, []
+
+    @sa.event.listens_for(store._database._engine, "before_cursor_execute")
+    def hear(connection, cursor, statement, parameters, context, many):
+        asked.append(statement)
+
+    def statements(first: int, count: int) -> int:
+        store.add_trials(run, [new(i) for i in range(first, first + count)])
+        asked.clear()
+        # Each is better than those before: the front changes with every one.
+        reports = [Finished(i, {"error": 1.0 / (1 + i), "macs": 1.0}, None, 1.0) for i in range(first, first + count)]
+        store.log(run, reports, [new(first + count + 10_000)])
+        return len(asked)
+
+    statements(0, 1)
+    one, many, later = statements(1, 1), statements(2, 300), statements(302, 1)
+    assert one == many == later

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.errors import UsageError, unknown, unwritable
-from nas.report import draw, output
+from nas.report import output
 
 if TYPE_CHECKING:
     from nas.store.sql import Store
@@ -57,6 +57,10 @@ def show_published(options: argparse.Namespace, width: int | None) -> str:
 
 
 def _draw(graphs: list, options: argparse.Namespace) -> None:
+    if not (options.svg or options.dot):
+        return
+    from nas.report import draw  # which knows spaces, and with them JAX
+
     files: list[tuple[Path | None, Any]] = [(options.svg, draw.svg), (options.dot, draw.dot)]
     for path, write in files:
         if path is not None:

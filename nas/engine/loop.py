@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
@@ -83,6 +82,11 @@ def _programs() -> tuple[Any, Any]:
     )
 
 
+@functools.cache
+def _folded() -> Any:
+    return jax.jit(jr.fold_in)  # which operation by operation takes ten times as long
+
+
 def ask(strategy: Strategy, state: Any, key: jax.Array, n: int, pending: Proposals) -> Proposals:
     return _programs()[0](strategy, state, key, n, pending)
 
@@ -131,7 +135,7 @@ class Search:
 
     def ask(self, n: int) -> list[Entry]:
         """The next `n` trials; fewer where with them nothing is left to ask for. Raises UsageError for what is none."""
-        key = jr.fold_in(self.key, len(self.entries))
+        key = _folded()(self.key, np.uint32(len(self.entries)))
         proposals = ask(self.strategy, self.state, key, n, self._pending())
         check_values(self.strategy, proposals, self.space, self.limits)
         rows, budgets = (np.asarray(each).tolist() for each in (proposals.encodings, proposals.budgets))
@@ -159,13 +163,11 @@ class Search:
         entry, drawn = self.entries[number], None
         if entry.drawn is not None:
             row, log_probability = entry.drawn
-            drawn = Drawn(jnp.asarray([row], jnp.int32), jnp.asarray([log_probability], jnp.float32))
-        observed = Observations(
-            jnp.asarray([entry.encoding], jnp.int32),
-            jnp.asarray([entry.budget], jnp.int32),
-            jnp.asarray([entry.objectives], jnp.float32),
-            drawn,
+            drawn = Drawn(*_placed(([row], np.int32), ([log_probability], np.float32)))
+        encodings, budgets, objectives = _placed(
+            ([entry.encoding], np.int32), ([entry.budget], np.int32), ([entry.objectives], np.float32)
         )
+        observed = Observations(encodings, budgets, objectives, drawn)
         self.state = tell(self.strategy, self.state, observed)
         self.told.append(number)
         del self.waiting[number]
@@ -175,7 +177,7 @@ class Search:
         budgets = np.zeros(self.lag, np.int32)
         for slot, entry in enumerate(self.waiting.values()):
             encodings[slot], budgets[slot] = entry.encoding, entry.budget
-        return Proposals(jnp.asarray(encodings), jnp.asarray(budgets))
+        return Proposals(*_placed((encodings, np.int32), (budgets, np.int32)))
 
 
 def run(
@@ -263,6 +265,11 @@ def run(
             flush()
             began = time.monotonic()
     flush()
+
+
+def _placed(*arrays: tuple[Any, Any]) -> Any:
+    """Values of the types beside them, on the device. By `jnp.asarray` they take longer than most strategies."""
+    return jax.device_put([np.asarray(values, kind) for values, kind in arrays])
 
 
 def _failed(entry: Entry) -> bool:

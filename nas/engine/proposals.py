@@ -43,7 +43,7 @@ def are_choices(space: Space, rows: Encodings) -> Bool[Array, "n"]:
 def check_values(strategy: Any, proposed: Proposals, space: Space, limits: Limits) -> None:
     """What is known of proposals once they are made. Raises UsageError."""
     rows, budgets = np.asarray(proposed.encodings), np.asarray(proposed.budgets)
-    for row in rows[~np.asarray(are_choices(space, proposed.encodings))]:
+    for row in rows[((rows < 0) | (rows >= np.asarray(space.cardinalities))).any(1)]:
         said = f"whose choices must be at least 0 and below {list(space.cardinalities)}"
         raise refused(strategy, f"encoding={row.tolist()}, {said}")
     for budget in budgets[budgets < 0]:

@@ -34,7 +34,7 @@ from nas.report.logs import Callback, Logs
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
 from nas.saved.predictors import described
-from nas.store.query import Run, Trial
+from nas.store.query import Row, Run, Trial
 from nas.store.sql import Store
 from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
@@ -42,6 +42,8 @@ from nas.training.compilation import quick_start
 from spaces.base import fingerprint
 from strategies.base import GradientStrategy
 from strategies.region import region
+
+SHOWN = 5  # architectures of an outcome
 
 
 def search(
@@ -268,14 +270,13 @@ def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     trials = [] if given else stages.searched(job, loop_state)
     rows = [given_row(settings, job.subject)] if given else _distinct(trials)[: settings.finalists]
     trained = finals.trained(job, rows, rows[0] if given else tuple(trials[0].encoding), given=given)
-    best = store.top(run.name, limit=len(trials)) if trials else []
-    best.sort(key=lambda row: row["architecture"] != trials[0].architecture)  # what was found comes first
+    best = _best(store, run, trials) if trials else []
     with_weights = {file.architecture for file in store.artifacts(run.id, kind="weights")}
     return Outcome(
         run.name,
         store.url,
         outer(settings.objective),
-        best[:5],
+        best,
         [outward(row) for row in trained],
         next((row["architecture"] for row in trained if row["architecture"] in with_weights), None),
         objectives=",".join(map(outer, settings.objectives.split(","))),
@@ -285,6 +286,14 @@ def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         metric_most=outer(job.subject.metric) != job.subject.metric,
         test_images=None if job.subject.task is None else len(job.subject.task.test),
     )
+
+
+def _best(store: Store, run: Run, trials: Sequence[Trial]) -> list[Row]:
+    """The first few, of which what was found comes first: that need not be the best of all that were measured."""
+    found, rows = trials[0].architecture, store.top(run.name, limit=SHOWN)
+    if all(row["architecture"] != found for row in rows):
+        rows = store.top(run.name, limit=len(trials))
+    return sorted(rows, key=lambda row: row["architecture"] != found)[:SHOWN]
 
 
 def _distinct(trials: Sequence[Trial]) -> list[tuple[int, ...]]:

@@ -155,10 +155,6 @@ def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
 def _table(
     rows: Sequence[Row], columns: Iterable[str], width: int | None, droppable: Iterable[str] = DISPENSABLE
 ) -> str:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     if not rows:
         return "nothing to show\n"
     columns = list(columns)
@@ -174,24 +170,54 @@ def _table(
     widths = {column: max(map(len, [column, *cells])) for column, cells in texts.items()}
     if width is not None:
         widths = _fit(widths, width, droppable)
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     kept = {printable(column): column for column in columns}
+    numeric = {column: any(isinstance(row.get(kept[column]), int | float) for row in rows) for column in widths}
+    room = width or sum(widths.values()) + GAP * len(widths)
+    cells = {column: texts[column] for column in widths}
+    fits = sum(widths.values()) + GAP * (len(widths) - 1) <= room
+    if fits and all(text.isascii() for each in cells.items() for text in (each[0], *each[1])):
+        return _lines(cells, widths, numeric, bold=width is not None)
+    return _wrapped(cells, widths, numeric, room, styled=width is not None)
+
+
+def _lines(texts: dict[str, list[str]], widths: dict[str, int], numeric: dict[str, bool], bold: bool) -> str:
+    """A line a row: of letters that are as wide as each other, and where all columns have room."""
+
+    def placed(cells: Iterable[str]) -> str:
+        fitted = (
+            cell.rjust(wide) if is_number else (cell if len(cell) <= wide else f"{cell[: wide - 1]}…").ljust(wide)
+            for cell, wide, is_number in zip(cells, widths.values(), numeric.values(), strict=True)
+        )
+        return (" " * GAP).join(fitted).rstrip()
+
+    head = placed(texts)
+    lines = [f"\x1b[1m{head}\x1b[0m" if bold else head, *map(placed, zip(*texts.values(), strict=True))]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _wrapped(
+    texts: dict[str, list[str]], widths: dict[str, int], numeric: dict[str, bool], room: int, styled: bool
+) -> str:
+    """Cells are broken where the columns have no room."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column, wide in widths.items():
-        numeric = any(isinstance(row.get(kept[column]), int | float) for row in rows)
         # A description can be cut, for `show` has the whole of it; anything else may be there to be copied.
         cut = column == "description"
         table.add_column(
             Text(column),  # which is no markup
-            justify="right" if numeric else "left",
+            justify="right" if numeric[column] else "left",
             width=wide if cut else None,
             no_wrap=cut or column == "architecture",
             overflow="ellipsis" if cut else "fold",
         )
-    for cells in zip(*(texts[column] for column in widths), strict=True):
+    for cells in zip(*texts.values(), strict=True):
         table.add_row(*(Text(cell) for cell in cells))
     text = io.StringIO()
-    room = width or sum(widths.values()) + GAP * len(widths)
-    Console(file=text, width=room, force_terminal=width is not None).print(table)
+    Console(file=text, width=room, force_terminal=styled).print(table)
     return "".join(line.rstrip() + "\n" for line in text.getvalue().splitlines())
 
 

@@ -17,13 +17,14 @@ import sqlalchemy as sa
 
 from nas.metrics import inner, outer, outward
 from nas.plain import shown
-from nas.store import query
+from nas.store import projecting, query, records
 from nas.store.database import Database
 from nas.store.fronts import nondominated
 from nas.store.query import METRICS, Row, Run, Trial
-from nas.store.schema import AT_ONCE, FRONT, MEASUREMENT, RUN, TRIAL, of_run
+from nas.store.schema import AT_ONCE, FRONT, MEASUREMENT, RUN, TRIAL, TRIAL_FIELDS, of_run
 
 # What is asked of a metric, as asked of its negative.
+NUMBERS = (float, int, bool, type(None))
 MIRRORED = {operator.lt: operator.gt, operator.gt: operator.lt, operator.le: operator.ge, operator.ge: operator.le}
 
 
@@ -34,17 +35,18 @@ def trials_where(database: Database, mine: Any) -> list[Trial]:
 
     def work(connection: sa.Connection) -> list[Trial]:
         measurements: dict[int, dict[str, float]] = {}
-        rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).mappings().all()
-        for trial, name, value in connection.execute(values):
+        rows = connection.execute(sa.select(TRIAL).where(mine).order_by(TRIAL.c.number)).all()
+        for trial, name, value in connection.execute(values).all():
             check_number(database, name, value)
             measurements.setdefault(trial, {})[name] = math.nan if value is None else value
-        return [database.record(Trial, dict(row), measurements=measurements.get(row["id"], {})) for row in rows]
+        trials = (records.checked(Trial, dict(zip(TRIAL_FIELDS, row, strict=True))) for row in rows)
+        return [Trial(**trial, measurements=measurements.get(trial["id"], {})) for trial in trials]
 
     return database.read(work)
 
 
 def check_number(database: Database, name: Any, value: Any) -> None:
-    if not isinstance(name, str) or not isinstance(value, int | float | None):  # SQLite keeps anything anywhere
+    if not isinstance(name, str) or type(value) not in NUMBERS:  # SQLite keeps anything anywhere
         raise database.damaged(f"{shown(name)}={shown(value)} is no number")
 
 
@@ -189,6 +191,7 @@ class Asked:
 
     def front(self, names: list[str]) -> list[Row]:
         """See `nas.store.query.pareto`; the rows are as they are kept."""
+        query.check_objectives(names)
         rows = [*self.rows(self._candidates(names)), *self.special]
         rows.sort(key=lambda row: (row["trial"] is None, row["trial"] or 0))
         return query.front(rows, names)
@@ -196,12 +199,14 @@ class Asked:
     def _candidates(self, names: Sequence[str]) -> list[int]:
         """Trials that no other dominates, and perhaps some more; none of an architecture with a final training."""
         kept = self.database.rows(sa.select(RUN.c.front).where(RUN.c.id == self.run.id))[0]["front"]
-        if kept is not None and set(kept.split(",")) == set(names):
-            on_front = sa.select(FRONT.c.trial_id).join(TRIAL, TRIAL.c.id == FRONT.c.trial_id)
-            on_front = on_front.where(FRONT.c.run_id == self.run.id).order_by(FRONT.c.trial_id)
-            if self._with_finals:
-                on_front = on_front.where(TRIAL.c.architecture.not_in(self._with_finals))
-            return [row["trial_id"] for row in self.database.rows(on_front)]
+        objectives = set() if kept is None else set(kept.split(","))
+        if objectives == set(names):
+            return self._of_others(sa.select(FRONT.c.trial_id).where(FRONT.c.run_id == self.run.id))
+        if objectives > set(names):
+            found = projecting.projected(self.database, self.run.id, names, sorted(objectives))
+            if found is not None:
+                parts = (found[start : start + AT_ONCE] for start in range(0, len(found), AT_ONCE))
+                return [each for ids in parts for each in self._of_others(ids)]
         chosen, _ = self._numbers(names, needed=len(names))
         with self.database.transaction() as connection:
             found = connection.execute(chosen.add_columns(TRIAL.c.id)).all()
@@ -214,6 +219,13 @@ class Asked:
                     check_number(self.database, name, value)
             raise
         return sorted(each[-1] for each, is_kept in zip(found, kept, strict=True) if is_kept)
+
+    def _of_others(self, ids: Any) -> list[int]:
+        """Those of architectures without a final training, in order."""
+        chosen = sa.select(TRIAL.c.id).where(TRIAL.c.id.in_(ids)).order_by(TRIAL.c.id)
+        if self._with_finals:
+            chosen = chosen.where(TRIAL.c.architecture.not_in(self._with_finals))
+        return [row["id"] for row in self.database.rows(chosen)]
 
     def bounds(self, names: Sequence[str]) -> tuple[list[float], list[float]]:
         """The best and the worst of each metric in the run; 0 of what was not measured."""

@@ -10,6 +10,7 @@ from nas.errors import UsageError
 from nas.metrics import seen
 from nas.store import query
 from nas.store.asking import check_number, trials_where
+from nas.store.counting import reported
 from nas.store.database import Database
 from nas.store.query import Kind, Row, Run
 from nas.store.schema import ARTIFACT, MEASUREMENT, RUN, TRIAL, of_run
@@ -23,7 +24,7 @@ def runs(database: Database, known: Iterable[Run]) -> list[Row]:
     for run in known:
         kind: Kind = "final" if run.strategy == query.RETRAIN else "search"
         objective, best = seen(run.objective, _best(database, run, kind))
-        counted = {"trials": _reported(database, run.id, kind)["finished"], "objective": objective, "best": best}
+        counted = {"trials": reported(database, run.id, kind)["finished"], "objective": objective, "best": best}
         found.append({name: {**vars(run), **counted}[name] for name in query.RUN_COLUMNS})
     return found
 
@@ -42,21 +43,9 @@ def _best(database: Database, run: Run, kind: Kind) -> float | None:
     return value
 
 
-def _reported(database: Database, run_id: int, kind: Kind) -> dict[str, int]:
-    """How many trials there are of each state. Those that have not finished are few, and reports are counted."""
-    mine = of_run(run_id, kind)
-    others = sa.select(TRIAL.c.state, sa.func.count().label("count")).where(mine & (TRIAL.c.state != "finished"))
-    counts = {row["state"]: row["count"] for row in database.rows(others.group_by(TRIAL.c.state))}
-    last = database.rows(sa.select(sa.func.max(TRIAL.c.order).label("order")).where(mine))[0]["order"]
-    if not isinstance(last, int | None):  # SQLite keeps anything anywhere
-        raise database.damaged(f"order={plain.shown(last)} is no number")
-    reports = 0 if last is None else last + 1
-    return {**counts, "finished": reports - counts.get("failed", 0)}
-
-
 def tally(database: Database, run_id: int) -> dict[tuple[str, str], int]:
     kinds: tuple[Kind, ...] = ("search", "final")
-    counts = {(kind, state): n for kind in kinds for state, n in _reported(database, run_id, kind).items()}
+    counts = {(kind, state): n for kind in kinds for state, n in reported(database, run_id, kind).items()}
     return {which: count for which, count in counts.items() if count}
 
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from nas.errors import UsageError, unknown
 from nas.metrics import inner, outer, outward, seen
 from nas.plain import shown
+from nas.store.fronts import MOST, nondominated
 from nas.store.fronts import hypervolume as hypervolume
-from nas.store.fronts import nondominated
 
 Row = dict[str, Any]
 Kind = Literal["search", "final"]  # a final is a stand-alone training of what a search has found
@@ -271,8 +271,7 @@ def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> li
 
 def front(rows: list[Row], objectives: list[str]) -> list[Row]:
     """See `pareto`; rows and names are as they are kept."""
-    if not objectives:
-        raise UsageError("objectives must name at least one metric, such as error,macs")
+    check_objectives(objectives)
     known = ranked(rows, objectives)
     kept = nondominated([[row[name] for name in objectives] for row in known])
     best: dict[str, Row] = {}
@@ -280,6 +279,11 @@ def front(rows: list[Row], objectives: list[str]) -> list[Row]:
         if is_kept:
             best.setdefault(row["architecture"], row)
     return list(best.values())
+
+
+def check_objectives(objectives: Sequence[str]) -> None:
+    if not 1 <= len(objectives) <= MOST:
+        raise UsageError(f"objectives={len(objectives)} names must be 1 to {MOST} metrics, such as error,macs")
 
 
 def front_volume(

@@ -4,7 +4,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nas.plain import from_json, shown
@@ -30,8 +30,8 @@ def data_in(text: Any) -> Any:
 
 def checked(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a record, each of the type that the record has for it. Raises Damaged."""
-    for name, hint in _hints(kind).items():
-        if name in row and not _fits(name, hint, row[name]):
+    for name, fits in _checks(kind).items():
+        if name in row and not fits(row[name]):
             number = row.get("number", row.get("name", row.get("id")))
             called = f"{kind.__name__.lower()} {shown(repr(number), 60)}"
             raise Damaged(f"{called} is damaged: {name}={shown(repr(row[name]), 100)} was not written there")
@@ -39,20 +39,29 @@ def checked(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _checks(kind: type) -> dict[str, Callable[[Any], bool]]:
+    """By field, whether a value is one that a record has there: asked of every row, so what follows from the type is
+    found out once."""
+    return {name: _check(name, hint) for name, hint in typing.get_type_hints(kind).items()}
 
 
-def _fits(name: str, hint: Any, value: Any) -> bool:
+def _check(name: str, hint: Any) -> Callable[[Any], bool]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(name, each, value) for each in arguments)
+        first, *others = (_check(name, each) for each in arguments if each is not type(None))
+        nothing = type(None) in arguments
+        return lambda value: nothing if value is None else first(value) or any(check(value) for check in others)
     if origin is typing.Literal:
-        return value in arguments and isinstance(value, str)
+        return lambda value: isinstance(value, str) and value in arguments
     if hint is int:
-        return type(value) is int and 0 <= value <= (MOST_CHOICE if name in SMALL else MOST)
+        most = MOST_CHOICE if name in SMALL else MOST
+        return lambda value: type(value) is int and 0 <= value <= most
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return lambda value: type(value) in (int, float) and math.isfinite(value)
     if origin is list:
-        return isinstance(value, list) and all(type(each) is int and 0 <= each <= MOST_CHOICE for each in value)
-    return isinstance(value, origin or hint)
+        return _are_choices
+    return lambda value: isinstance(value, origin or hint)
+
+
+def _are_choices(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int and 0 <= each <= MOST_CHOICE for each in value)

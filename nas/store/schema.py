@@ -20,8 +20,8 @@ def _fields(record: type) -> list[str]:
     return [field.name for field in dataclasses.fields(record) if field.name != "measurements"]
 
 
-RUN_FIELDS = _fields(Run)
-RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner", "front"]), _table("trial", _fields(Trial))
+RUN_FIELDS, TRIAL_FIELDS = _fields(Run), _fields(Trial)
+RUN, TRIAL = _table("run", [*RUN_FIELDS, "owner", "front"]), _table("trial", TRIAL_FIELDS)
 ARTIFACT, PREDICTOR = _table("artifact", _fields(Artifact)), _table("predictor", _fields(Predictor))
 MEASUREMENT = _table("measurement", ["trial_id", "name", "value", "run_id"])
 FRONT = _table("front", ["trial_id", "run_id"])
