@@ -52,7 +52,7 @@ def replace(path: Path, data: bytes) -> None:
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
     found = 0
     for name in sorted(arrays):
-        found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8), found)
+        found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, found)
     return found
 
 

@@ -13,6 +13,7 @@ ROWS = 300  # of the table
 EVALUATOR = f'''
 import dataclasses
 import os
+import select
 import time
 
 
@@ -27,7 +28,7 @@ class Counted:
             file = os.open(os.environ["{LOG}"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.write(file, line.encode())
             os.close(file)
-            time.sleep(self.seconds)
+            select.select([], [], [], self.seconds)  # under libfaketime Python's sleep fails where the clock jumps
             return {{"error": sum((i + 2) * choice for i, choice in enumerate(encoding)) % 17 / 17}}
 
         return evaluate
@@ -58,8 +59,9 @@ def _table(strategy: str, more: str = "", share: float = 1.0) -> Job:
 SMALL = "--space.blocks (1,1) --space.widths (8,16) --space.strides (1,2) --space.stem-width 8 --space.last-width 16"
 DATA = f"--space shufflenet {SMALL} --task digits --max-images 300 --baselines 1 --final.batch-size 16 "
 OFTEN = "--training.batch-size 16 --training.checkpoint-seconds 0 --final.checkpoint-seconds 0 "
-LARGE = "--space shufflenet --space.blocks (2,2,2) --space.widths (8,16,32) --space.strides (1,2,2) --task digits "
-OWN = f"{LARGE} --max-images 100 --evaluator {{files}}/{COUNTED}:Counted --finalists 0 --baselines 0 "
+LARGE = "--space.blocks (2,2,2) --space.widths (8,16,32) --space.strides (1,2,2) --space.stem-width 8 "
+SCORED = f"--evaluator {{files}}/{COUNTED}:Counted --finalists 0 --baselines 0 "
+OWN = f"--space shufflenet {LARGE} --task digits --max-images 100 {SCORED}"
 EVOLUTION = "--strategy evolution --strategy.population-size 8 --strategy.num-mutations 4 --strategy.num-crossovers 2 "
 JOBS = (
     _table("random"),

@@ -103,9 +103,8 @@ class Rounds:
 
 def undisturbed(job: Job, where: Place, files: Path) -> Undisturbed:
     """Raises Broken where it does not end well, or evaluates something twice."""
-    command = Command(
-        [*job.line(files), *where.words], where.folder, uuid.uuid4().hex, {LOG: str(where.folder / "log")}
-    )
+    log, mark = beside(where.folder) / "log", uuid.uuid4().hex
+    command = Command([*job.line(files), *where.words], where.folder, beside(where.folder), mark, {LOG: str(log)})
     first, began, written = where.written, None, 0
     while command.running():
         written = max(written, where.written)
