@@ -27,8 +27,10 @@ class Proxy:
         self._refuses_until = time.monotonic() + seconds
         with self._one:
             pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            _close(*pair)
+        for one in (each for pair in pairs for each in pair):
+            with contextlib.suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+                one.shutdown(socket.SHUT_RD)  # awakes the thread that waits for it, which alone can close it
 
     def hold(self, seconds: float) -> None:
         """Nothing goes through for so long, and nothing is lost."""
@@ -45,12 +47,13 @@ class Proxy:
             except OSError:
                 return
             if time.monotonic() < self._refuses_until:
-                _close(client)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+                client.close()
                 continue
             try:
                 server = socket.create_connection(self._server, timeout=30)
             except OSError:
-                _close(client)
+                client.close()
                 continue
             with self._one:
                 self._pairs.append((client, server))
@@ -58,23 +61,13 @@ class Proxy:
 
     def _hand_on(self, client: socket.socket, server: socket.socket) -> None:
         other = {client: server, server: client}
-        with contextlib.suppress(OSError, ValueError):
+        with client, server, contextlib.suppress(OSError):
             while True:
                 for one in select.select([client, server], [], [])[0]:
                     data = one.recv(2**16)
                     while time.monotonic() < self._holds_until:
                         time.sleep(0.01)
                     if not data:
-                        return _close(client, server, reset=False)
+                        return
                     other[one].sendall(data)
                     self.sent += len(data) if one is client else 0
-        _close(client, server)
-
-
-def _close(*sockets: socket.socket, reset: bool = True) -> None:
-    for one in sockets:
-        with contextlib.suppress(OSError):
-            if reset:
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
-            one.shutdown(socket.SHUT_RDWR) if not reset else None
-            one.close()
