@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 MARK = "NAS_FAULTS_ROUND"  # in the environment of all that came of a command
 PATIENCE = 900.0  # seconds for a command, on whatever machine
-GONE_SECONDS = 20.0  # for what a dead driver leaves to notice it, on a machine that is busy
+GONE_SECONDS = 120.0  # for what a dead driver leaves: agents of Ray first wait for their GCS, by default for a minute
 
 
 class Process(NamedTuple):

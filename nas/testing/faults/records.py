@@ -137,7 +137,10 @@ def end(store: Store, answer: str) -> dict[str, Any]:
 
 
 def said(answer: str) -> str:
-    """An answer without the name of its store, which each round has another of."""
+    """An answer without the name of its store, which each round has another of; nothing where it says how long
+    something took."""
+    if "seconds" in answer.split():
+        return ""
     return "\n".join(line.partition(" --store")[0] for line in answer.splitlines() if not line.startswith("All of it"))
 
 
