@@ -75,6 +75,8 @@ COSTLY = {
     "detnas": r"killed|backbone_of_a_product|that_it_is_not_for",
     "evaluators": r"finds_what_it_expects|began_with_and_no_other",
     "export": r"says_that_it_resizes",
+    "faults": r"law_is_found\[(evaluates|forgets|leaves)|was_altered.*(DELETE|seconds|order|encoding)"
+    r"|that_keeps_the_law|no_command_may_have|from_its_seed|status_of_the_command",
     "heads": r"trained_and_measured|nasnet|\[darts|mixtures_cost|ended_by_the_head.*shufflenet",
     "import_tables": r"outside_of_0_to_1|more_memory_than",
     "inference": r"counted_once|20_candidates",

@@ -104,6 +104,9 @@ ALLOWED = {
         *("nas.tasks", "spaces", "nas.devices", "nas.errors", "nas.npz", "nas.plain", "nas.registry", "nas.unpickle"),
     ],
     "nas.saved.checkpoint": ["nas.errors", "nas.plain"],
+    "nas.testing.faults": [
+        *("spaces", "nas.store", "nas.tables", "nas.testing.faults", "nas.errors", "nas.plain", "nas.saved.checkpoint"),
+    ],
 }
 
 
@@ -160,9 +163,16 @@ def test_what_is_heavy_or_dangerous_is_imported_in_one_place(package):
     assert importers(package) <= ONLY_IN[package]
 
 
-@pytest.mark.parametrize("entry", ["nas.commands.cli", "nas.commands.search", "run_search", "nas.__main__"])
+COMMANDS = ["nas.commands.cli", "nas.commands.search", "run_search", "nas.__main__", "nas.testing.faults.__main__"]
+
+
+@pytest.mark.parametrize("entry", COMMANDS)
 def test_nobody_imports_a_command(entry):
     assert importers(entry) <= {"nas.__main__"}
+
+
+def test_a_search_knows_nothing_of_faults():
+    assert {module for module in importers("nas.testing.faults") if not below(module, "nas.testing.faults")} == set()
 
 
 def test_nobody_imports_the_tests_or_the_benchmarks():

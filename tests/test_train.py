@@ -169,6 +169,23 @@ def test_a_checkpoint_is_read_as_it_was_written(file):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_checkpoint_whose_numbers_were_changed_is_refused(file):
+    data = file.read_bytes()
+    file.write_bytes(data[:-100] + bytes(100))
+    assert "its checksum is another" in refusal(checkpoint.read, file)
+    file.write_bytes(data)
+    checkpoint.read(file)
+
+
+def test_a_checkpoint_and_its_name_are_on_the_disk_when_it_is_written(file, monkeypatch):
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (synced.append(os.readlink(f"/proc/self/fd/{handle}")), sync(handle))
+    )
+    checkpoint.write(file, {"a": np.ones(3)}, {})
+    assert synced == [f"{file}.tmp", str(file.parent)]
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.1, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused(file, kept):
     data = file.read_bytes()

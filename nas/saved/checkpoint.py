@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,17 @@ from nas.errors import UsageError, unwritable
 from nas.plain import check_regular, from_json, shown
 
 FORMAT = 1  # of the note beside the weights of an architecture
+CHECKSUM = "crc32"  # in the note: of the bytes of all arrays, in the order of their names
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     """Replaces the file atomically and durably. A crash leaves the old file or the new one."""
-    data = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, {"note": json.dumps(note)})
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    replace(path, save(whole, {"note": json.dumps({**note, CHECKSUM: _checksum(whole)})}))
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Writes a file atomically and durably, also its name in its folder. Raises RunError or UsageError."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,12 +40,30 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise unwritable(path, error) from error
+    # Else a power cut may give back the old file, after the store was told of the new one.
+    with contextlib.suppress(OSError):  # some file systems cannot, of a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> int:
+    found = 0
+    for name in sorted(arrays):
+        found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, found)
+    return found
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """The arrays and the note. Raises UsageError for a file that is missing, damaged, or not one of ours."""
     with _opened(path) as (file, note):
-        return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Earlier versions, and files that others wrote, have none.
+        if isinstance(note, dict) and note.pop(CHECKSUM, None) not in (None, _checksum(arrays)):
+            raise ValueError("its checksum is another")
+        return arrays, note
 
 
 @contextlib.contextmanager
@@ -58,6 +83,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
 def note_of(path: Path) -> dict:
     """The note alone. Raises UsageError as `read` does."""
     with _opened(path) as (_, note):
+        if isinstance(note, dict):
+            note.pop(CHECKSUM, None)
         return note
 
 

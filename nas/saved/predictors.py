@@ -197,9 +197,9 @@ def write(fitted: Fitted, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"out={str(folder)!r} is not empty")
-        (folder / CARD).write_text(card)
     except OSError as error:
         raise unwritable(f"out={str(folder)!r}", error) from error
+    checkpoint.replace(folder / CARD, card.encode())
     checkpoint.write(folder / ARRAYS, arrays, {"card": hashlib.sha256(card.encode()).hexdigest()})
 
 

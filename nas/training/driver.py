@@ -117,7 +117,10 @@ def identified(note: dict | None, recipe: Recipe, task: Task, seed: int, **more:
 
 def resume(saved: Path, state: State, note: dict) -> tuple[State, int]:
     """The state in a checkpoint and its step. Raises UsageError where it is not of this training."""
-    arrays, found = checkpoint.read(saved)
+    try:
+        arrays, found = checkpoint.read(saved)
+    except UsageError as error:
+        raise UsageError(f"{error}; without that file, what it is the progress of is done once more") from error
     for name, value in json.loads(json.dumps(note)).items():
         if name in LATER and name not in found:
             continue

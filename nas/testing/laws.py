@@ -1,10 +1,4 @@
-"""The laws of parts, for parts of one's own: call these in a test.
-
->>> nas.testing.check_space(MySpace())
->>> nas.testing.check_strategy(MyStrategy())
-
-Each raises `Broken`, whose one line says which law does not hold, for what it was tried, and what came out.
-"""
+"""What spaces, strategies, predictors and tasks promise, tried on one of them."""
 
 import contextlib
 import dataclasses
@@ -398,6 +392,3 @@ def check_task(part: Any) -> None:
     same = all(np.array_equal(a, b) for a, b in zip(raw.train, again.train, strict=True))
     _law(same, "a task gives the same data each time", "two calls", "different ones")
     _law(len(set(task.train.labels.tolist())) >= 2, "there are two classes or more", task.classes, task.train.labels)
-
-
-__all__ = ["Broken", "check_predictor", "check_space", "check_strategy", "check_task"]
