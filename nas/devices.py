@@ -32,7 +32,7 @@ def everywhere(tree: Any) -> Any:
     """Arrays that every device holds whole, and nobody else."""
     if hosts.trains():
         place = NamedSharding(_mesh(), PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.asarray(leaf)), tree)
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.array(leaf)), tree)
     place = NamedSharding(_mesh(), PartitionSpec()) if _mesh().size > 1 else None
     return jax.device_put(tree, place, may_alias=False)
 

@@ -14,7 +14,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 
 from nas.errors import RunError, UsageError
-from nas.interrupts import kept
+from nas.interrupts import abandon, kept
 
 MOST_PATH = 103  # bytes of the path of a socket, on every system
 SOCKET = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # as Ray calls the longest of its own
@@ -142,10 +142,21 @@ def check_alive() -> None:
     if node is None:  # a client of a cluster hears of it by itself
         return
     if not _answers(socket.AF_UNIX, node.raylet_socket_name):
-        raise RunError("Ray has ended on this machine: its raylet is gone")
+        raise _lost(node, "Ray has ended on this machine: its raylet is gone")
     host, _, port = node.gcs_address.rpartition(":")
     if not _answers(socket.AF_INET6 if ":" in host else socket.AF_INET, (host.strip("[]"), int(port))):
-        raise RunError(f"the Ray session has ended: its head at {node.gcs_address} is gone")
+        raise _lost(node, f"the Ray session has ended: its head at {node.gcs_address} is gone")
+
+
+def _lost(node: Any, said: str) -> RunError:
+    """The error, after which nobody speaks with the session: Ray would wait for its head, and then end the process."""
+    global _started
+    if _started:  # daemons of this process; of a cluster that it has joined it has none
+        with contextlib.suppress(Exception):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+    _started = False
+    abandon()
+    return RunError(said)
 
 
 def _answers(family: socket.AddressFamily, place: Any) -> bool:
