@@ -211,7 +211,7 @@ def test_a_folder_that_is_too_long_for_sockets_is_replaced_or_refused(tmp_path, 
     assert ray_session._folder() == f"/tmp/ray-{os.getuid()}"
     monkeypatch.setattr(os, "makedirs", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
     message = refusal(ray_session._folder)
-    assert "must be a folder of 34 letters or less, where Ray can have sockets" in message
+    assert "must be a folder of 35 letters or less, where Ray can have sockets" in message
 
 
 def test_parts_reach_a_process_that_has_not_their_folder(tmp_path):
