@@ -32,9 +32,14 @@ def search(*, resume: str | None = None, callback: "Callback | None" = None, **o
     Raises `nas.errors.UsageError` for options that cannot be used, `nas.errors.RunError` for a run that failed.
     """
     from nas.config import from_values
+    from nas.errors import UsageError
+    from nas.hosts import asked
     from nas.job.run import search
 
-    return search(from_values(options), resume, callback=callback)
+    data = from_values(options)
+    if asked(data) is not None:
+        raise UsageError(f"coordinator_address={data['coordinator_address']!r} is for processes of nas search")
+    return search(data, resume, callback=callback)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The devices of this process: each has all weights and data, and a part of every batch.
+"""The devices of this process, or of all that train together: each has all weights, and a part of every batch.
 
 Where the images of a step are divided, XLA divides what is computed of them, and what is summed over a batch, such as
 losses, gradients and the statistics of normalisation, is summed over devices (Xu et al., "GSPMD", 2021,
@@ -14,16 +14,25 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from nas import hosts
+
 BATCH = "batch"
 
 
-@functools.cache
 def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), (BATCH,))
+    return _mesh_of(hosts.trains())
+
+
+@functools.cache
+def _mesh_of(all_hosts: bool) -> Mesh:
+    return Mesh(np.array(jax.devices() if all_hosts else jax.local_devices()), (BATCH,))
 
 
 def everywhere(tree: Any) -> Any:
     """Arrays that every device holds whole, and nobody else."""
+    if hosts.trains():
+        place = NamedSharding(_mesh(), PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(place, np.array(leaf)), tree)
     place = NamedSharding(_mesh(), PartitionSpec()) if _mesh().size > 1 else None
     return jax.device_put(tree, place, may_alias=False)
 
@@ -33,6 +42,24 @@ def divided(batch: Array) -> Array:
     if _mesh().size == 1 or batch.shape[0] % _mesh().size:
         return batch
     return jax.lax.with_sharding_constraint(batch, NamedSharding(_mesh(), PartitionSpec(BATCH)))
+
+
+def fed(array: np.ndarray, indices: np.ndarray) -> Array:
+    """The rows at these indices, of which each process reads those of its own devices."""
+    place = NamedSharding(_mesh(), PartitionSpec(BATCH))
+    shape = (len(indices), *array.shape[1:])
+
+    def part(where: Any) -> np.ndarray:
+        return np.asarray(array[indices[where[0]]])
+
+    return jax.make_array_from_callback(shape, place, part)
+
+
+def whole(tree: Any) -> Any:
+    """Within a program of all hosts: results that every device has, so that each process can read them."""
+    if not hosts.trains():
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh(), PartitionSpec()))
 
 
 class Queue:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = 2.0  # seconds
 _came: list[str] = []  # the signals since `heard` began
+_is_alone = False  # whether the process ends without what libraries do at the end
 _holds = 0  # how many have asked to be left in peace
 
 
@@ -90,6 +91,12 @@ def kept() -> Iterator[None]:
         raise KeyboardInterrupt("SIGTERM") from ended
 
 
+def abandon() -> None:
+    """What libraries would wait for when this process ends will not come: `leave` does not let them."""
+    global _is_alone
+    _is_alone = True
+
+
 def leave(status: int) -> NoReturn:
     """Ends the process. One that was interrupted is not interrupted once more while it ends."""
     if status == 130:
@@ -103,6 +110,8 @@ def leave(status: int) -> NoReturn:
         except OSError:
             # What could not be written is still in the buffer, and Python would try again, and end with 120.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if _is_alone:
+        os._exit(status)
     sys.exit(status)
 
 

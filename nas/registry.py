@@ -28,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from nas import shipped
 from nas.errors import RunError, UsageError, unknown
 from nas.plain import read_bounded, shown
 
@@ -37,6 +38,7 @@ OURS = ("nas", "spaces", "strategies", "predictors")  # packages
 # What classes that can be a part have; what of other kinds can be one is a function.
 METHODS = {"space": "cardinalities describe", "strategy": "init", "predictor": "fit predict", "evaluator": "prepare"}
 MARK = "__nas_part__"  # of a module that is the user's own file: its name, the same on every machine
+PART = "nas_part_"  # how the names of modules begin that are the user's own files
 _given: dict[tuple[str, str], Any] = {}  # the user's own parts of this process, by kind and portable name
 _values: dict[tuple[str, str], Any] = {}  # those of them that were given as values, by kind and lasting name
 _loading: list[str] = []  # the files that are being run, the innermost last
@@ -259,13 +261,29 @@ def _shown(value: Any, write: Any = repr) -> str:
 
 
 def sources() -> dict[str, tuple[str, bytes]]:
-    """The user's own files that this process has run, by the name of their modules: what a worker needs."""
-    return dict(_sources)
+    """The user's own files that this process has run, by the name of their modules, and before them those that these
+    have imported: what a worker needs."""
+    return {**shipped.beside(_folders(), (*OURS, *_sources)), **_sources}
+
+
+def _folders() -> set[str]:
+    """Where parts of the user's own lie, each a file or in a package that is not installed."""
+    found = {os.path.dirname(path) for path, _ in _sources.values()}
+    for part in _given.values():
+        top = (getattr(part, "__module__", None) or "").partition(".")[0]
+        path = getattr(sys.modules.get(top), "__file__", None)
+        if top in OURS or top in sys.stdlib_module_names:
+            continue
+        if path and not any(f"{os.sep}{name}{os.sep}" in path for name in shipped.INSTALLED):
+            found.add(os.path.dirname(path))
+    return found
 
 
 def install(given: Mapping[str, tuple[str, bytes]]) -> None:
     """Makes modules of files of another process, on whatever machine that is."""
-    for name, (path, source) in given.items():
+    parts = {name: source for name, source in given.items() if name == "__main__" or name.startswith(PART)}
+    shipped.serve({name: source for name, source in given.items() if name not in parts})
+    for name, (path, source) in parts.items():
         if name == "__main__":  # classes of the script travel by value; theirs is the identity of its code
             _sources[name] = (path, source)
             setattr(sys.modules[name], MARK, _mark(os.path.basename(path), source))
@@ -277,8 +295,12 @@ def _from_file(kind: str, name: str, path: Path) -> ModuleType:
     path = path.expanduser().resolve()
     if path == _script():  # which is a file
         return _as_part(path)
+    if not path.exists():  # a file of another process, which this one was sent
+        for module_name, (place, _) in _sources.items():
+            if place == str(path):
+                return sys.modules[module_name]
     source = read_bounded(f"{kind}={name!r}: the file", path, MOST_BYTES, "part")
-    module_name = f"nas_part_{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
+    module_name = f"{PART}{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     return sys.modules[module_name] if module_name in sys.modules else _run(module_name, str(path), source)
 
 

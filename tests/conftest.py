@@ -95,7 +95,7 @@ COSTLY = {
     "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note|in_either_spelling",
     "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",
     "product": r"networks_keep|each_part_reads|searches_exports|keeps_the_laws",
-    "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|without_a_free_core|sigterm|was_there_before",
+    "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|waited_for_aloud|sigterm|was_there_before",
     "region": r"lowest_are_filled_up|whatever_way.*large|walk_is_uniform|few_changes|last_are_remembered"
     r"|picked_twice.*limits",
     "registry": r"run_again\[a (file|pipe|function)|own_screens|by_another_process|strategy_in_a_file|cost_in_a_file"

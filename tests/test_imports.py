@@ -147,7 +147,7 @@ def test_the_loop_knows_neither_store_nor_pool():
 
 
 ONLY_IN = {
-    "ray": {"nas.engine.ray_pool"},
+    "ray": {"nas.engine.ray_pool", "nas.engine.ray_session"},
     "sqlalchemy": {*of("nas.store")},
     "alembic": {*of("nas.store.migrations")},
     "pickle": {"nas.unpickle"},

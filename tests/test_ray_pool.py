@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import ray
 
-from nas.engine import ray_pool
+from nas.engine import ray_pool, ray_session
 from nas.engine.executors import InProcess
-from nas.engine.ray_pool import RayPool, start_ray, stop_ray
+from nas.engine.ray_pool import RayPool
+from nas.engine.ray_session import start_ray, stop_ray
 from nas.errors import RunError
 from nas.evaluators.base import Evaluation, Job, Report
 from nas.tasks import room
@@ -95,30 +96,50 @@ def test_images_in_files_are_opened_by_workers_of_this_machine_and_sent_to_other
 
 
 def test_a_session_that_was_there_before_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(ray_pool, "_started", False)  # as if it were the user's
+    monkeypatch.setattr(ray_session, "_started", False)  # as if it were the user's
     start_ray(1)
     stop_ray()
     assert ray.is_initialized()
 
 
-def test_a_session_without_a_free_core_is_given_up(monkeypatch):
-    monkeypatch.setattr(ray_pool, "START_SECONDS", 2.0)
-    monkeypatch.setattr(ray_pool, "_started", False)  # as if it were the user's
+def test_a_session_without_a_free_core_is_waited_for_aloud(monkeypatch, tmp_path):
+    monkeypatch.setattr(ray_pool, "SAY_SECONDS", 1.0)
+    monkeypatch.setattr(ray_session, "_started", False)  # as if it were the user's
     taken: Any = ray.remote(num_cpus=4)(type("Taken", (), {"ready": lambda self: None})).remote()
     ray.get(taken.ready.remote())
-    pool = RayPool(Troubled("", np.zeros(1)), 1)
+    said: list[str] = []
+
+    def hear(text: str) -> None:
+        said.append(text)
+        ray.kill(taken)  # and there is room
+
+    pool = RayPool(Troubled(str(tmp_path), np.zeros(1)), 1, say=hear)
     pool.submit(Job(0, (0, 0, 0), 0, 0))
-    with pytest.raises(RunError, match="all cores of the Ray session that this process has joined are taken"):
-        pool.wait()
+    assert pool.wait().error is None
     pool.close()
-    ray.kill(taken)
+    waits = "Waiting for one worker of Ray to start, which takes 1 CPU: of 4 CPU that the session has, 0 CPU are free."
+    assert said[0] == waits
+
+
+@pytest.mark.parametrize("gpus", [0.5, 2.0])
+def test_workers_for_which_no_machine_has_room_are_refused(gpus):
+    said = f"a worker takes 1 CPU and {gpus:g} GPU, which no machine of the Ray session has: all together have 4 CPU"
+    with pytest.raises(RunError, match=said):
+        RayPool(Troubled("", np.zeros(1)), 1, gpus=gpus)
+
+
+@pytest.mark.parametrize(("workers", "gpus", "each"), [(2, 4, 1), (3, 2, 0.5), (8, 2, 0.25), (5, 2, 1 / 3), (2, 0, 0)])
+def test_gpus_are_shared_out_so_that_all_workers_find_room(workers, gpus, each, monkeypatch):
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": float(gpus)})
+    assert ray_session.gpus_each(workers) == pytest.approx(each)
+    assert gpus == 0 or gpus * int(1 / ray_session.gpus_each(workers)) >= workers
 
 
 def test_sigterm_is_heard_as_ctrl_c_with_ray_too():
     script = """
 import os, signal
 from nas.interrupts import heard
-from nas.engine.ray_pool import start_ray, stop_ray
+from nas.engine.ray_session import start_ray, stop_ray
 try:
     with heard():
         start_ray(1)
@@ -136,7 +157,8 @@ def test_workers_have_the_priority_of_their_job():
     script = """
 import os
 from nas.evaluators.base import Evaluation, Job
-from nas.engine.ray_pool import RayPool, stop_ray
+from nas.engine.ray_pool import RayPool
+from nas.engine.ray_session import stop_ray
 class Nice:
     def __call__(self, encoding, budget, seed):
         return Evaluation({"error": float(os.getpriority(os.PRIO_PROCESS, 0))})

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from nas import config, registry
+from nas import config, hosts, registry
 from nas.errors import Answered, Interrupted, RunError, UsageError, no_device
 from nas.interrupts import heard
 from nas.report import output
@@ -36,7 +36,11 @@ def answer(argv: Sequence[str], program: str = "nas search") -> str:
     try:
         with heard():
             data, resume = config.parse(argv, program=program)
-            with Bar() as bar:
+            with Bar() as bar, hosts.joined(data) as number:
+                if number:
+                    from nas.job.helping import help_train
+
+                    return help_train(data, bar)
                 from nas.job import run as job
                 from nas.report.outcome import told
 

@@ -23,6 +23,7 @@ from nas.config.flags import SETTLED as SETTLED
 from nas.config.flags import Parser as Parser
 from nas.config.flags import parse as parse
 from nas.config.flags import parser_of_all as parser_of_all
+from nas.config.values import ELSEWHERE as ELSEWHERE
 from nas.config.values import PARTS as PARTS
 from nas.config.values import RESUMABLE as RESUMABLE
 from nas.config.values import Config as Config

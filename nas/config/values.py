@@ -7,6 +7,7 @@ import re
 from typing import Any, Literal
 
 from nas.errors import UsageError
+from nas.hosts import FIELDS
 from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
 from nas.store.query import parse_where
@@ -25,6 +26,9 @@ RANGES = {
     "workers": (0, 1000),
     "concurrency": (1, 10**5),
     "trial_seconds": (0, math.inf),
+    "worker_gpus": (0, 1000),
+    "num_processes": (1, 10**5),
+    "process_id": (0, 10**5),
     "cost_bins": (1, 1000),
     "finalists": (0, 10**5),
     "baselines": (0, 10**5),
@@ -121,6 +125,16 @@ class Config:
     """Time limit of one evaluation by a Ray worker; 0 for none."""
     ray_address: str | None = None
     """Join the Ray cluster at this address instead of starting one."""
+    worker_gpus: float | None = None
+    """Of GPUs that each Ray worker has: 0.5 lets two share one. By default all that there are, shared out, no more than
+    one each."""
+    coordinator_address: str | None = None
+    """Train the supernet in several processes together, one a host: HOST:PORT of process 0, the same for all; or auto,
+    where JAX finds them by itself, as with SLURM. Process 0 has the store, and goes on alone after the training."""
+    num_processes: int | None = None
+    """How many processes train together."""
+    process_id: int | None = None
+    """Which of them this one is, from 0."""
     paths: Literal["uniform", "cost-binned"] = "uniform"
     """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
     cost_bins: int = 7
@@ -150,10 +164,14 @@ class Config:
     def __post_init__(self):
         for field, (low, high) in RANGES.items():
             value = getattr(self, field)
+            if value is None:
+                continue
             if not value >= low:
                 raise ValueError(f"{field}={value} must be at least {low}")
             if value > high:
                 raise ValueError(f"{field}={value} must be at most {high}")
+        if self.worker_gpus is not None and self.worker_gpus > 1 and self.worker_gpus % 1:
+            raise ValueError(f"worker_gpus={self.worker_gpus} must be a part of 1, or a whole number")
         check_seed(self.seed)
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):
@@ -206,11 +224,13 @@ GROUPS = {
     "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost", "latency"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),
-    "where it runs": ("store", "files", "log", "workers", "concurrency", "unordered", "trial_seconds", "ray_address"),
+    "where it runs": ("store", "files", "log", "workers", "concurrency", "unordered", "trial_seconds"),
+    "clusters": ("ray_address", "worker_gpus", "coordinator_address", "num_processes", "process_id"),
     "predictors": ("prescreen", "warm_start", "save_predictor"),
     "sampling of paths": ("paths", "cost_bins"),
 }
 # Fields with fields of their own.
 NESTED = ("table", "screening", "training", "pretraining", "final")
 # What may differ when a run is resumed: where it runs, not what it computes.
-RESUMABLE = ("store", "files", "workers", "trial_seconds", "ray_address", "data_dir", "log")
+RESUMABLE = ("store", "files", "workers", "trial_seconds", "ray_address", "worker_gpus", *FIELDS, "data_dir", "log")
+ELSEWHERE = ("store", "files", *FIELDS)  # what is not kept with a run

@@ -1,4 +1,4 @@
-"""A pool of Ray actors that evaluate, on this machine or a cluster. The only module that imports Ray.
+"""A pool of Ray actors that evaluate, on this machine or a cluster. Beside `ray_session` nobody else imports Ray.
 
 The evaluator, with its weights and data, lies once in the object store, and all workers read it there; of images that
 are kept in files it says where they lie, unless there are other machines. A worker that dies, runs out of memory or
@@ -8,30 +8,29 @@ takes too long is replaced, and its job tried again, a bounded number of times.
 import contextlib
 import dataclasses
 import os
-import socket
 import sys
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-# `uv run` would make Ray build a new environment for each worker.
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
-from ray import exceptions
-
 from nas import registry
-from nas.errors import RunError, UsageError
+from nas.engine import ray_session as session
+from nas.engine.ray_session import one_line, start_ray
+from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
-from nas.interrupts import check, kept
+from nas.interrupts import check
 from nas.tasks.data import travelling
 from nas.training.compilation import CACHE
 
+import ray  # isort: skip  # after the session's settings
+from ray import exceptions  # isort: skip
+
 LISTEN_SECONDS = 5.0  # between two looks whether a signal came
-START_SECONDS = 300.0  # after which a session without a free core is given up
+LOOK_SECONDS = 1.0  # between two looks whether the session lives: before Ray ends the process, if it does not
+SAY_SECONDS = 10.0  # after which it is said what is waited for, and after twice as long again
+GONE_SECONDS = 60.0  # that a cluster may have no machine for a worker, while none works
+MACHINES = 10  # that a job may lose; so many machines do not end by chance
 
 
 class _Worker:
@@ -62,7 +61,9 @@ class _Running:
 
 class RayPool:
     """`workers` actors; each job has `trial_seconds` (0: no limit) and `attempts` tries, all on started workers.
-    `listen` is called now and then while a report is waited for."""
+    Each has a core, and as much of a GPU as `gpus` says; by default the GPUs are shared out. `listen` is called now and
+    then while a report is waited for. `say` hears of what keeps workers from starting: it is waited for as long as it
+    can be met. Raises RunError where it cannot, and where the session ends."""
 
     def __init__(
         self,
@@ -71,22 +72,27 @@ class RayPool:
         *,
         trial_seconds: float = 0.0,
         attempts: int = 2,
+        gpus: float | None = None,
         address: str | None = None,
         listen: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda said: None,
     ):
         self._trial_seconds, self._attempts, self._address = trial_seconds, attempts, address
-        self._listen = listen
+        self._listen, self._say = listen, say
         start_ray(workers, address)
-        if ray.cluster_resources().get("CPU", 0) < 1:
-            raise RunError("the Ray session that this process has joined has no core for a worker")
-        with travelling() if _has_other_machines() else contextlib.nullcontext():
+        self._gpus = session.gpus_each(workers) if gpus is None else gpus
+        session.check_room(self._gpus)
+        self._sources = registry.sources()
+        with travelling() if session.has_other_machines() else contextlib.nullcontext():
             self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
         self._failed_starts = 0  # since the last success
-        # Whether others have all cores of a session that is not ours, until a worker has started all the same.
-        self._crowded = not _started and ray.available_resources().get("CPU", 0.0) < 1
-        self._began = time.monotonic()
+        self._machines: Counter[int] = Counter()  # that were lost, by job
+        self._shared = address is not None or not session.is_ours()  # with others, who may have all cores
+        self._looked = self._listened = self._had_room = time.monotonic()
+        self._patience = SAY_SECONDS
+        self._say_at = self._looked + SAY_SECONDS
         self._workers: list[Any] = [None] * workers
         self._starting: dict[Any, int] = {}  # by reference, as are the running
         self._running: dict[Any, _Running] = {}
@@ -102,16 +108,10 @@ class RayPool:
         while True:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
-            timeout = min(max(soonest - time.monotonic(), 0.01), LISTEN_SECONDS)
+            timeout = min(max(soonest - time.monotonic(), 0.01), LISTEN_SECONDS, LOOK_SECONDS)
             check()
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
-            if not ready:
-                self._listen()
-            if not ready and self._crowded and time.monotonic() > self._began + START_SECONDS:
-                raise RunError(
-                    f"no worker could start in {START_SECONDS:g} s: all cores of the Ray session that this process has "
-                    "joined are taken"
-                )
+            self._look()
             late = [ref for ref, each in self._running.items() if each.deadline < time.monotonic()]
             for reference in ready or late[:1]:
                 if reference in self._starting:
@@ -125,6 +125,38 @@ class RayPool:
     def close(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
+        self._forget()
+
+    def _look(self) -> None:
+        """Now and then, whether the session lives, and what the workers that have not started wait for."""
+        now = time.monotonic()
+        if now < self._looked + LOOK_SECONDS:
+            return
+        self._looked = now
+        try:
+            session.check_alive()
+        except RunError:
+            self._forget()
+            raise
+        if now > self._listened + LISTEN_SECONDS:
+            self._listened = now
+            self._listen()
+        if self._shared:
+            self._look_for_room(now)
+
+    def _look_for_room(self, now: float) -> None:
+        if not self._starting:
+            self._patience, self._say_at = SAY_SECONDS, now + SAY_SECONDS
+        if self._running or not self._starting or session.has_room(self._gpus):
+            self._had_room = now
+        elif now > self._had_room + GONE_SECONDS:
+            session.check_room(self._gpus)
+        if now > self._say_at:
+            self._say(session.waiting(len(self._starting), self._gpus))
+            self._patience *= 2
+            self._say_at = now + self._patience
+
+    def _forget(self) -> None:
         self._workers, self._starting, self._running = [], {}, {}
 
     def _assign(self) -> None:
@@ -134,7 +166,7 @@ class RayPool:
             self._running[self._workers[worker].run.remote(job)] = _Running(worker, job, deadline)
 
     def _start(self, worker: int) -> None:
-        self._workers[worker] = self._spawn(worker, len(self._workers))
+        self._workers[worker] = self._spawn(worker)
         self._starting[self._workers[worker].hold.remote(self._evaluator)] = worker
 
     def _started(self, reference: Any) -> None:
@@ -144,22 +176,22 @@ class RayPool:
         except exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= self._attempts * len(self._workers):
-                raise RunError(f"workers cannot be started: {_one_line(error)}") from error
+                raise RunError(f"workers cannot be started: {one_line(error)}") from error
             self._start(worker)
         else:
-            self._failed_starts, self._crowded = 0, False
+            self._failed_starts = 0
             self._idle.append(worker)
 
     def _collect(self, reference: Any, finished: bool) -> Report | None:
         """The report of a job, or None where it goes back to the queue."""
         running = self._running.pop(reference)
         worker, job = running.worker, running.job
-        reason = f"past its time limit of {self._trial_seconds:g} s"
+        reason, lost = f"past its time limit of {self._trial_seconds:g} s", False
         if finished:
             try:
                 report: Report = ray.get(reference)
             except exceptions.RayError as error:
-                reason = _reason(error)
+                reason, lost = _reason(error), "node" in str(error) and "has died" in str(error)
             else:
                 self._idle.append(worker)
                 self._failures.pop(job.number, None)
@@ -167,95 +199,34 @@ class RayPool:
         # An actor method cannot be cancelled: the process must go.
         ray.kill(self._workers[worker])
         self._start(worker)
-        self._failures[job.number] += 1
-        if self._failures[job.number] < self._attempts:
+        self._failures[job.number] += not lost
+        self._machines[job.number] += lost
+        if self._failures[job.number] < self._attempts and self._machines[job.number] < MACHINES:
             self._jobs.appendleft(job)
             return None
         del self._failures[job.number]
         return Report(job.number, None, f"{reason} ({self._attempts} attempts)", 0.0)
 
-    def _spawn(self, worker: int, workers: int) -> Any:
+    def _spawn(self, worker: int) -> Any:
         cores: list[int] = []
         if self._address is None and hasattr(os, "sched_getaffinity"):
             # One core each, whatever their number: the same training then gives the same bits.
             mine = sorted(os.sched_getaffinity(0))
             cores = [mine[worker % len(mine)]]
-        gpus = _gpus_each(workers)
+        gpus = self._gpus
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
         if self._address is None:
             # Workers import what this process can import, whatever folder it was started from, and share its cache.
             variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             variables |= {name: os.environ[name] for name in (CACHE,) if name in os.environ}
         actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
-        return actor.remote(registry.sources(), cores)
-
-
-def start_ray(workers: int, address: str | None = None) -> None:
-    """Starts Ray on this machine, or joins the cluster at the address; a session that the caller has is used as it is.
-
-    Without an address it is a cluster of its own, whatever RAY_ADDRESS says and whatever runs on the machine.
-    """
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    global _started
-    if address is not None:
-        try:
-            with kept():
-                ray.init(address, **quiet)
-        except ValueError as error:
-            raise UsageError(f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT: {error}") from error
-        except (ConnectionError, RuntimeError) as error:
-            raise RunError(f"ray_address={address!r} cannot be joined: {error}") from error
-        _started = True
-        return
-    with kept(), warnings.catch_warnings():
-        # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
-        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
-        try:
-            ray.init(
-                "local",
-                num_cpus=workers,
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-                object_store_memory=2**30,
-                _system_config={"worker_niceness": 0},  # else workers give way to every other process of the machine
-                **quiet,
-            )
-        except Exception as error:  # Ray raises just that where its daemons are too slow, on a machine that is full
-            said = " ".join(str(error).split())
-            raise RunError(f"Ray did not start: {said} --workers 0 does without it") from error
-    _started = True
-
-
-_started = False  # whether the session is ours to end
-
-
-def stop_ray() -> None:
-    """Ends the session, or leaves the cluster, if it was begun by `start_ray`."""
-    global _started
-    if _started:
-        ray.shutdown()
-        _started = False
-
-
-def _has_other_machines() -> bool:
-    return any(node["Alive"] and node["NodeManagerHostname"] != socket.gethostname() for node in ray.nodes())
+        return actor.remote(self._sources, cores)
 
 
 def _reason(error: exceptions.RayError) -> str:
-    said = _one_line(error)
+    said = one_line(error)
     if isinstance(error, exceptions.OutOfMemoryError | MemoryError) or "memory" in said.lower():
         return "the worker ran out of memory"
     if isinstance(error, exceptions.RayActorError):
         return "the worker died"
     return f"the worker failed: {said}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[-300:]
-
-
-def _gpus_each(workers: int) -> float:
-    gpus = ray.cluster_resources().get("GPU", 0)
-    return min(1.0, gpus / workers)

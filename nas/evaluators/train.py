@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,7 +119,7 @@ class TrainEvaluator:
         return lambda step, loss: self.on_step(before + step, loss) if self.on_step is not None else None
 
     def _saved(self, row: np.ndarray, which: str) -> Path | None:
-        if self.folder is None:
+        if self.folder is None or not os.path.isdir(self.folder):  # as on a machine that has not the driver's files
             return None
         return Path(self.folder) / f"{architecture_id(self.space, row)}-{which}.progress.safetensors"
 

@@ -80,11 +80,13 @@ class Ongoing:
         if workers == 0 or immediate:
             yield InProcess(evaluator)
             return
-        from nas.engine import ray_pool
+        from nas.engine.ray_pool import RayPool
+        from nas.engine.ray_session import stop_ray
 
-        self.pools.callback(ray_pool.stop_ray)
-        address = self.settings.ray_address
-        executor = ray_pool.RayPool(evaluator, workers, trial_seconds=trial_seconds, address=address, listen=listen)
+        self.pools.callback(stop_ray)
+        where = {"address": self.settings.ray_address, "gpus": self.settings.worker_gpus}
+        how = {"trial_seconds": trial_seconds, "listen": listen, "say": self.reporter.say}
+        executor = RayPool(evaluator, workers, **where, **how)
         try:
             yield executor
         finally:

@@ -14,7 +14,7 @@ from nas.engine import loop
 from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
-from nas.job import chosen, finals, plan, stages
+from nas.job import chosen, finals, helping, plan, stages
 from nas.job.context import Ongoing
 from nas.job.learning import Learning, with_whole_names
 from nas.job.pretraining import check_pretraining
@@ -103,6 +103,7 @@ def search(
     if subject.pretraining is not None and subject.pretraining.task.note is not None:
         reporter.say(subject.pretraining.task.note)
     learning = Learning.of(settings, subject.named, resume)
+    helping.check(settings, subject)
     with _usage():
         loop_state = _prepared(settings, subject, learning)
     with Store(url, create=True, files=settings.files) as store:
@@ -177,9 +178,7 @@ def _begun(
     code = {kind: registry.mark(kind, name) for kind, name in names.items()}
     if resume is None:
         # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
-        kept = {
-            name: value for name, value in config.to_data(settings, given).items() if name not in ("store", "files")
-        }
+        kept = {name: value for name, value in config.to_data(settings, given).items() if name not in config.ELSEWHERE}
         return store.add_run(
             name=settings.name,
             **config.names(given),

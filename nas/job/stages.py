@@ -1,20 +1,21 @@
 """The stages of a job up to the end of its search: shared weights, candidates, and what a predictor learned of them."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from nas import hosts
 from nas.engine import gradient, loop
 from nas.errors import RunError
+from nas.job import helping
 from nas.job.context import Ongoing
 from nas.report import output
 from nas.saved import predictor_jobs
 from nas.store.query import Row, Trial, free_name
-from nas.streams import PATHS, PRETRAINING_PATHS, WEIGHTS, stream
-from nas.training.net import flatten, split, supernet
+from nas.streams import stream
 from nas.training.paths import cost_binned_paths, uniform_paths
-from nas.training.sgd import fit
 from predictors import kind_of
 
 
@@ -74,21 +75,12 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
 
 def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
-    """Those of the supernet; from the checkpoint, as far as there is one."""
-    settings, space, task = job.settings, job.space, job.subject.images
-    recipe, pretraining = settings.training, job.subject.pretraining
-    graph, start, statistics = split(supernet(space, task.kind, stream(settings.seed, WEIGHTS), affine=affine))
-    if pretraining is not None:
-        steps = pretraining.recipe.steps
-        paths = _paths(job, PRETRAINING_PATHS, steps)
-        how = _kept(job, "Pretraining shared weights", "pretrained", steps, "pretraining")
-        start = pretraining.begun(start, pretraining.shared(paths, settings.seed, affine, **how))
-        job.keep("pretrained", how["saved"])
-    how = _kept(job, "Training shared weights", "supernet", recipe.steps, "training")
-    paths = _paths(job, PATHS, recipe.steps)
-    weights = fit(graph, start, statistics, task, recipe, seed=settings.seed, paths=paths, **how)
-    job.keep("supernet", how["saved"])
-    return flatten(weights)
+    """Those of the supernet; from the checkpoint, as far as there is one. Where there are other processes, they train
+    them too, and are free then."""
+    helping.ask(job, affine)
+    with hosts.together():
+        how = {"paths": functools.partial(_paths, job), "kept": functools.partial(_kept, job), "keep": job.keep}
+        return helping.train(job.settings, job.subject, affine, **how)
 
 
 def _paths(job: Ongoing, purpose: int, steps: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nas import hosts
 from nas.errors import UsageError
 from nas.tasks import Resize
 from nas.tasks.room import CHUNK, let_go, pieces
@@ -68,12 +69,20 @@ class Split:
 
         return everywhere(self.images), everywhere(self.labels)
 
-    def batch(self, indices: np.ndarray) -> tuple[tuple[Any, Any], np.ndarray]:
+    def batch(self, indices: np.ndarray) -> tuple[tuple[Any, Any], np.ndarray | None]:
         """Images and labels on the device, and where among them those at `indices` are.
 
         These are all of the part; of one in a file those that are asked for alone, in their order. A program that takes
-        them by these places then computes with the same numbers.
+        them by these places then computes with the same numbers. Where several
+        processes train together they are those at `indices`, without places.
         """
+        if hosts.trains():
+            from nas.devices import fed
+
+            found = fed(self.images, indices), fed(self.labels, indices)
+            if self.file is not None:
+                let_go(self.images)
+            return found, None
         if self.file is None:
             return self.on_device, indices
         from nas.devices import everywhere

@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from nas.devices import everywhere
 from nas.errors import RunError, UsageError
+from nas.hosts import agreed
 from nas.interrupts import check
 from nas.plain import shown
 from nas.saved import checkpoint
@@ -47,6 +48,8 @@ class Checkpoints:
         start = 0
         if self.path is not None and self.path.exists():
             state, start = resume(self.path, state, self.note)
+        state, start = agreed((state, start))  # of several processes one alone has the file
+        start = int(start)
         return everywhere(state), start
 
     def due(self, last: float) -> bool:

@@ -31,7 +31,7 @@ class Batch:
 
     statistics: Any
     data: tuple[Array, Array]
-    indices: Array | np.ndarray
+    indices: Array | np.ndarray | None
     key: jax.Array
     step: Any
 

@@ -19,7 +19,7 @@ import optax
 from flax import nnx, struct
 from jaxtyping import Array, Int
 
-from nas.devices import Queue, divided, everywhere
+from nas.devices import Queue, divided, everywhere, whole
 from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
@@ -83,7 +83,7 @@ def train_step(
     state: TrainState,
     statistics,
     data,
-    indices: Int[Array, "n"],
+    indices: Int[Array, "n"] | None,
     path,
     rate,
     key,
@@ -100,7 +100,7 @@ def train_step(
     loss = loss_of(program, statistics, data, indices, key, step, drop, held)
     value, gradient = jax.value_and_grad(loss)(chosen.weights, path)
     new = descend(program, chosen, gradient, path, rate)
-    return (put(state, new, path) if program.shared else new), value
+    return whole((put(state, new, path) if program.shared else new, value))
 
 
 def augmentation(recipe: Recipe) -> Augment:
@@ -110,11 +110,13 @@ def augmentation(recipe: Recipe) -> Augment:
 def loss_of(
     program: Program, statistics, data, indices, key, step, drop=0.0, held=()
 ) -> Callable[[nnx.State, Any], Array]:
-    """The loss of a step's images, augmented, as a function of the weights and the path."""
+    """The loss of a step's images, augmented, as a function of the weights and the path. Without indices these are all
+    of the data."""
     recipe = program.recipe
     key_augment, key_dropout = jr.split(jr.fold_in(key, step))
-    images = normalise(divided(data[0][indices]), *program.scaling, jnp.float32)
-    targets = program.kind.targets(data[1][indices], recipe.label_smoothing)
+    pictures, labels = data if indices is None else (data[0][indices], data[1][indices])
+    images = normalise(divided(pictures), *program.scaling, jnp.float32)
+    targets = program.kind.targets(labels, recipe.label_smoothing)
     images, targets = program.kind.augmented(augmentation(recipe), images, targets, key_augment)
     measured = _measured(program, images, targets, held)
     images = images.astype(PRECISIONS[recipe.precision])
