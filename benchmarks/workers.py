@@ -34,7 +34,8 @@ import report
 
 from nas import config
 from nas.engine.executors import Executor, InProcess
-from nas.engine.ray_pool import RayPool, start_ray, stop_ray
+from nas.engine.ray_pool import RayPool
+from nas.engine.ray_session import start_ray, stop_ray
 from nas.errors import UsageError
 from nas.evaluators.base import Job
 from nas.evaluators.supernet import SupernetEvaluator

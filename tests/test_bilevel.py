@@ -638,7 +638,8 @@ JOB = {
 
 @pytest.fixture
 def given(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(subject, "load_task", lambda settings: task)
+    for module in (subject, job):
+        monkeypatch.setattr(module, "load_task", lambda settings: task)
     return {**JOB, "store": f"sqlite:///{tmp_path / 'nas.db'}"}
 
 

@@ -39,6 +39,7 @@ def commands(page: Path) -> list[list[str]]:
     found = []
     for line in lines:
         words = shlex.split(line, comments=True)
+        words = words[: words.index("--")] if "--" in words else words  # what follows is another command's
         if words[:2] == ["python", "run_search.py"]:
             found.append(["search", *words[2:]])
         elif words[:1] == ["nas"]:

@@ -238,11 +238,16 @@ def test_ends_differ_by_a_bit():
 def echo() -> socket.socket:
     server = socket.create_server(("127.0.0.1", 0))
 
+    def once(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            client.sendall(client.recv(100))
+            client.recv(100)  # until the other side closes
+
     def answer() -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = server.accept()
-                threading.Thread(target=lambda client=client: client.sendall(client.recv(100)), daemon=True).start()
+                threading.Thread(target=once, args=(client,), daemon=True).start()
 
     threading.Thread(target=answer, daemon=True).start()
     return server

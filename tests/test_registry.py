@@ -17,7 +17,8 @@ import nas
 from nas import config, registry
 from nas.commands import cli
 from nas.commands import search as launch
-from nas.engine.ray_pool import RayPool, start_ray, stop_ray
+from nas.engine.ray_pool import RayPool
+from nas.engine.ray_session import start_ray, stop_ray
 from nas.errors import UsageError
 from nas.store.sql import Store
 from nas.tables import Column, Table, write_table

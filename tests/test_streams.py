@@ -69,6 +69,7 @@ FIXED = {
     "predictors/features.py": "what features are scaled by, which saved predictors rest on",
     "nas/tasks/base.py": "the splits of a task",
     "nas/testing/laws.py": "what laws are tried on",
+    "nas/testing/faults/jobs.py": "the table that made jobs search",
     "nas/testing/faults/rounds.py": "which fault is injected where",
     "nas/training/net.py": "a network of which only the shapes are looked at",
     "nas/tasks/detection/scenes.py": "the pictures of a made task, the same for everybody",

@@ -30,7 +30,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     # Where a daemon ends, this prints the end of its log; what it means is said by `check_alive`.
-    ray._private.worker.print_to_stdstream = lambda *_: None  # pyright: ignore
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None  # pyright: ignore
     global _started
     if address is not None:
         try:

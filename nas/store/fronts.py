@@ -18,7 +18,8 @@ def nondominated(values: Any) -> Any:
     import moocore  # not by those who ask for something else
     import numpy as np
 
-    return np.asarray(moocore.is_nondominated(np.asarray(values, float), keep_weakly=True), bool)
+    points = np.asarray(values, float)
+    return np.asarray(moocore.is_nondominated(points, keep_weakly=True), bool) if len(points) else np.zeros(0, bool)
 
 
 def hypervolume(points: Iterable[Sequence[float]], reference: Sequence[float]) -> float:
