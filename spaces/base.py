@@ -90,7 +90,8 @@ class Architecture(NamedTuple):
 
 
 def identify(space: Space, encodings: np.ndarray) -> list[Architecture]:
-    """Each architecture with its identity and costs, by one program for up to 16 rows and a few for more."""
+    """Each architecture with its identity and costs, by one program for up to 16 rows and a few for more. Raises
+    ValueError for a cost that is not a finite number."""
     rows = np.asarray(encodings, np.int32).reshape(-1, len(space.cardinalities))
     size = max(16, 1 << (len(rows) - 1).bit_length())
     filled = np.concatenate([rows, np.zeros((size - len(rows), rows.shape[1]), np.int32)])
@@ -101,6 +102,9 @@ def identify(space: Space, encodings: np.ndarray) -> list[Architecture]:
         text = fingerprint(space) + ":" + ",".join(map(str, canonical[i].tolist()))
         identity = hashlib.sha256(text.encode()).hexdigest()[:12]
         price = {name: float(values[i]) for name, values in costs.items()}
+        for name, value in price.items():
+            if not math.isfinite(value):
+                raise ValueError(f"cost {name!r} of {space.describe(row)} is {value}: it must be a finite number")
         found.append(Architecture(identity, tuple(row.tolist()), space.describe(row), price))
     return found
 
@@ -254,4 +258,5 @@ def _nearest_beside(space: Space, limits: Limits, row: Int[Array, "length"]) -> 
 def _nearest(space: Space, limits: Limits, rows: Encodings) -> Int[Array, ""]:
     costs = space.cost(rows)
     ratios = jnp.stack([costs[name] / max(most, LEAST) for name, most in limits])
+    ratios = jnp.where(jnp.isnan(ratios), jnp.inf, ratios)  # what is not a number keeps no limit
     return jnp.argmin(ratios.max(0) + 1e-3 * ratios.mean(0))  # the mean breaks ties between architectures

@@ -5,10 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from conftest import MINI, refusal
 from PIL import Image
 
 import spaces
+from nas.commands import again
 from nas.config import build, from_values
+from nas.errors import Interrupted
 from nas.job import chosen
 from nas.job.run import search
 from nas.job.subject import load_subject
@@ -121,3 +124,46 @@ def test_the_first_line_says_what_was_chosen_and_the_run_keeps_it(tmp_path):
 
 def test_nothing_is_said_where_nothing_was_chosen():
     assert chosen.told({}, {}, load("digits")) is None
+
+
+def test_the_command_that_repeats_a_run_says_every_field_that_the_data_could_choose(tmp_path):
+    data = {"task": folder(tmp_path / "photos", [20] * 8), "store": f"sqlite:///{tmp_path}/nas.db", "workers": 0}
+    data |= {"evaluator": Depth(), "strategy": "random", "trials": 2, "finalists": 0}
+    outcome = search(from_values({**data, "training": {"crop": 0}, "final": {"flip": False}, "name": "it"}))
+    with Store(outcome.store) as store:
+        words = again.command(store.run("it"), outcome.store).split()
+    assert words[words.index("--training.crop") + 1] == "0"
+    assert "--no-final.flip" in words
+
+
+def test_what_was_given_may_be_given_again_to_go_on(tmp_path):
+    store = f"sqlite:///{tmp_path}/nas.db"
+    data = {"task": folder(tmp_path / "photos", [70] * 8), "space": "shufflenet", "final": {"steps": 7}}
+    data |= {"evaluator": Depth(), "strategy": "random", "trials": 2, "finalists": 0, "workers": 0}
+    search(from_values({**data, "store": store, "name": "it"}))
+    search(from_values({**data, "store": store}), resume="it")
+    said = refusal(search, from_values({"store": store, "trials": 3}), resume="it")
+    assert said.startswith("trials cannot be changed by --resume")
+    said = refusal(search, from_values({"store": store, "final": {"steps": 8}}), resume="it")
+    assert said.startswith("final cannot be changed by --resume")
+
+
+def test_a_damaged_checkpoint_of_a_final_training_is_refused_and_costs_nothing_when_it_is_taken_away(tmp_path):
+    data = {"space": MINI, "evaluator": Depth(), "strategy": "random", "trials": 3, "baselines": 0, "workers": 0}
+    data |= {"final": {"steps": 2, "batch_size": 8}, "max_images": 60, "store": f"sqlite:///{tmp_path}/nas.db"}
+
+    class Stops(Silent):
+        def show(self, stage: str, *rest) -> None:
+            if stage == "Training from scratch":
+                raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        search(from_values({**data, "name": "it"}), reporter=Stops())
+    with Store(data["store"]) as store:
+        damaged = store.folder(store.run("it")) / "some.progress.safetensors"
+    damaged.write_bytes(b"none")
+    said = refusal(search, {"store": data["store"]}, resume="it")
+    assert str(damaged) in said
+    damaged.unlink()
+    (row,) = search({"store": data["store"]}, resume="it").finals
+    assert "test_error" in row

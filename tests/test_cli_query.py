@@ -335,7 +335,7 @@ def test_runs_that_ended_and_left_nothing_are_counted_and_not_listed(capsys, tmp
         store.add_trials(runs["with-trial"].id, [NewTrial(0, "0af3", [0], "toy", "toy", 0, 0)])
         (store.folder(runs["with-file"]) / "supernet.safetensors").write_bytes(b"")
         for name in ("hollow", "with-trial", "with-file"):
-            store.set_status(runs[name].id, "interrupted")
+            store.set_status(runs[name].id, "failed")
         with locked(store.folder(runs["begun"]), "begun"):
             text = answer(capsys, "runs", "--store", url)
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["with-trial", "with-file", "begun"]

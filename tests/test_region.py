@@ -13,7 +13,7 @@ import pytest
 from conftest import Toy
 from scipy import stats
 
-from spaces.base import feasible, mutate
+from spaces.base import feasible, identify, mutate
 from strategies.archive import empty, lowest
 from strategies.region import draw, pick, region, repeat, walk
 from strategies.visited import also, among, contains, hash_rows, nothing, visit
@@ -170,3 +170,21 @@ def test_the_lowest_are_filled_up_with_what_is_new_however_little_is_left():
 def test_what_little_is_learned_from_more_is_remembered():
     assert empty(LARGE, 32).scores.shape == (32,)
     assert empty(LARGE, 32).visited.ring.shape[0] >= 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Partly(Toy):
+    """A space of which some costs are no numbers."""
+
+    def cost(self, encodings):
+        size = encodings.sum(1).astype(jnp.float32)
+        return {"macs": jnp.where(size > 3, jnp.nan, size + 1)}
+
+
+def test_what_costs_no_number_keeps_no_limit_and_is_no_trial():
+    limited = region(Partly(), (("macs", 2.0),))
+    rows = np.asarray(draw(limited, jr.key(0), 20))
+    assert (rows.sum(1) <= 1).all()
+    high = np.array([[size - 1 for size in Partly().cardinalities]], np.int32)
+    with pytest.raises(ValueError, match=r"cost 'macs' of .* is nan: it must be a finite number"):
+        identify(Partly(), high)

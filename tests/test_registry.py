@@ -391,7 +391,7 @@ def test_a_file_that_changed_is_not_gone_on_with(here):
     nas.search(space=CHAIN, **SHORT, name="mine")
     code = (here / "my_space.py").read_text()
     (here / "my_space.py").write_text(code.replace("(1, 2, 4)", "(1, 2, 8)"))
-    with pytest.raises(UsageError, match="has other architectures than when mine began"):
+    with pytest.raises(UsageError, match="has other code than when mine began"):
         nas.search(resume="mine")
 
 

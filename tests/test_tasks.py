@@ -827,7 +827,8 @@ BAD_FOLDERS = [
     ({"test/a/0.png": PNG, "valid/a/0.png": PNG}, "has test and valid but no train"),
     ({f"a/{i}.png": PNG for i in range(3)}, "num_classes=1 must lie in 2..3"),
     ({**TWO, "c/0.png": PNG}, "class 2 has 1 training images, 2 are needed"),
-    ({**TWO, "c/0.heic": b""}, "'c' holds no image; add some, or take it away"),
+    ({**TWO, "c/0.heic": b""}, "'c/0.heic' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
+    ({**TWO, "c/0.txt": b""}, "'c' holds no image; add some, or take it away"),
     ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no image"),
     ({**{f"train/{name}": PNG for name in TWO}, "train/c/readme.txt": b""}, "'train/c' holds no image"),
 ]
@@ -839,6 +840,38 @@ def test_other_folders_are_refused(tmp_path, files, said):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
     assert said in refusal(load, f"folder:{tmp_path}")
+
+
+def test_what_cannot_be_opened_or_read_is_left_out_where_that_is_asked_for(tmp_path):
+    place = write_classes(tmp_path / "some", {".": 5}, classes=2)
+    (place / "class0/dead.png").symlink_to(tmp_path / "nowhere")
+    (place / "class1/phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (place / "class2").mkdir()
+    for said in ("class0/dead.png", "class1/phone.HEIC", "class2"):
+        assert said in refusal(load, f"folder:{place}")
+        assert "--skip-invalid leaves out" in refusal(load, f"folder:{place}")
+        found = place / said
+        task = load(f"folder:{place}", skip_invalid=True)
+        assert sum(task.counts.values()) == 10
+        found.rmdir() if found.is_dir() else found.unlink()
+    assert load(f"folder:{place}").note is None
+
+
+def test_a_folder_of_invalid_images_alone_says_what_is_wrong_with_the_first(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert "holds no valid image; the first: " in refusal(load, f"folder:{tmp_path}", skip_invalid=True)
+
+
+def test_what_macos_adds_to_archives_is_hidden(tmp_path):
+    place = write_classes(tmp_path / "some", {".": 5}, classes=2)
+    (place / "__MACOSX/class0").mkdir(parents=True)
+    (place / "__MACOSX/class0/._x.png").write_bytes(b"none")
+    assert len(load(f"folder:{place}").classes) == 2
+
+
+def test_a_place_without_its_kind_is_told_what_to_say(tmp_path):
+    assert f"must say what is there: folder:{tmp_path}" in refusal(load, str(tmp_path))
 
 
 def test_an_empty_class_is_refused_in_a_tar_too_and_other_folders_are_nobodys_business(tmp_path):

@@ -12,6 +12,7 @@ from nas.errors import UsageError
 from nas.metrics import outer
 from nas.report.command_lines import DEFAULT_STORE
 from nas.store.query import Run
+from nas.tasks import PHOTOGRAPHS
 from spaces.abilities import Advised
 
 RECIPES = ("training", "final", "pretraining")
@@ -38,7 +39,8 @@ def flags(run: Run) -> Iterator[str]:
     for part, (name, _) in parts.items():
         yield from () if part == "evaluator" and name == Config.evaluator else (f"--{part}", name)
     usual = _plain(config.fields_of(config.defaults(parts["strategy"][0])))
-    unusual = run.metric != "error" or _advises(parts["space"])
+    photographs = str(given.get("task", Config.task)).partition(":")[0] in PHOTOGRAPHS
+    unusual = run.metric != "error" or photographs or _advises(parts["space"])
     for name, value in given.items():
         if name in ELSEWHERE:
             continue
@@ -49,7 +51,7 @@ def flags(run: Run) -> Iterator[str]:
             yield from () if value == Config.objectives else ("--objectives", shown)
         elif isinstance(value, Mapping):
             if name != "pretraining" or given.get("pretrain"):
-                # Of such a kind of task or space other recipes are usual: every field is said.
+                # Of such data, such a kind of task or space other recipes are usual: every field is said.
                 yield from _fields(value, {} if unusual and name in RECIPES else usual.get(name, {}), f"{name}.")
         else:
             yield from _fields({name: value}, usual, "")

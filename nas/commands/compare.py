@@ -293,7 +293,7 @@ def _csv(path: Path, rows: Sequence[Row]) -> Path:
 
 def flags() -> Parser:
     parser = Parser(prog="nas compare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--space", default="nasbench201", help="the table's [%(default)s]")
+    parser.add_argument("--space", default="nasbench201", help="that of the table, also of your own [%(default)s]")
     parser.add_argument("--task", required=True, metavar="table:FILE", help="the table")
     parser.add_argument("--strategies", default="random,regularized-evolution,local-search", metavar="NAME,...")
     parser.add_argument("--seeds", type=whole, default=100, help="[%(default)s]")

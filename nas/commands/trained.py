@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas import registry
 from nas.errors import UsageError
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
@@ -18,11 +19,21 @@ NAMES = "its id, the beginning of it, its description, or a folder that nas expo
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
+    own = "your own space, of which the network is, as FILE.py:CLASS: its code is run"
+    parser.add_argument("--space", metavar="NAME", type=own_space, help=own)
     parser.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database (default: %(default)s)")
     form = "|".join(output.FORMATS)
     parser.add_argument(
         "--format", type=output.known_format, default="table", metavar=form, help="(default: %(default)s)"
     )
+
+
+def own_space(name: str) -> str:
+    """Makes a space of the user's own known to this process. Raises UsageError."""
+    if not registry.is_own("space", name):
+        raise UsageError(f"space={name!r} must be FILE.py:CLASS or MODULE:CLASS; other spaces are known by themselves")
+    registry.own("space", name)
+    return name
 
 
 def network(options: argparse.Namespace) -> "Exported":

@@ -283,16 +283,29 @@ def same_part(part: str, given: Any, stored: Data) -> bool:
     if part == "pretrain":
         return isinstance(given, str) and stored.get("pretrain") in (given, lasting_task(given))
     if part not in (*PARTS, "task"):
-        return False
+        return _as_stored(part, given, stored)
     before = stored.get(part, getattr(Config, part))
     (name, fields), (kept_name, kept) = (named(each, part) for each in (given, before))
     if part == "task":
         return kept_name in (name, lasting_task(name))
-    if kept_name not in (name, _each(registry.lasting, part, name)):
+    chosen = part == "space" and not fields and kept_name.partition(":")[0] == name  # the preset followed from the data
+    if kept_name not in (name, _each(registry.lasting, part, name)) and not chosen:
         return False
+    name = kept_name if chosen else name
     fields = {key.replace("-", "_"): value for key, value in fields.items()}
     build_part = BUILDERS[part]
     return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
+
+
+def _as_stored(field: str, given: Any, stored: Data) -> bool:
+    """Whether a field is given the value that it has already. What it may be is said by whoever builds all of it."""
+    before = stored.get(field)
+    if isinstance(given, Mapping) and isinstance(before, Mapping):
+        given = {**before, **{str(key).replace("-", "_"): value for key, value in given.items()}}
+    try:
+        return field in stored and getattr(build({**stored, field: given}), field) == getattr(build(stored), field)
+    except (UsageError, AttributeError):
+        return False
 
 
 def moved(part: str, given: Any, stored: Data) -> bool:

@@ -31,7 +31,7 @@ RANGES = {
     "process_id": (0, 10**5),
     "cost_bins": (1, 1000),
     "finalists": (0, 10**5),
-    "baselines": (0, 10**5),
+    "baselines": (0, 1000),
 }
 
 

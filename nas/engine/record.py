@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas.engine import loop
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
 from nas.evaluators.base import Report
 from nas.metrics import outward
 from nas.plain import shown
@@ -66,7 +66,10 @@ class Record:
         self.store.add_trials(self.run.id, self._as_new(number, entries), self.kind)
 
     def _as_new(self, number: int, entries: Sequence[loop.Entry]) -> list[NewTrial]:
-        known = identify(self.space, np.asarray([entry.encoding for entry in entries]))
+        try:
+            known = identify(self.space, np.asarray([entry.encoding for entry in entries]))
+        except ValueError as error:
+            raise RunError(str(error)) from error
         return [
             NewTrial(
                 number=number + i,

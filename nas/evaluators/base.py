@@ -125,7 +125,7 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
     except BaseException as exception:  # the boundary to evaluators: the only broad catch
         if not isinstance(exception, Exception) and registry.where(exception) is None:
             raise  # Ray itself ends the process
-        if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in str(exception):
-            raise MemoryError(str(exception)) from exception
         evaluation, error = None, registry.told(exception)
+        if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in error:
+            raise MemoryError(error) from exception
     return Report(job.number, evaluation, error, time.perf_counter() - start)

@@ -86,7 +86,12 @@ class OwnEvaluator:
 
     @functools.cached_property
     def _measure(self) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]:
-        return self.own.prepare(self.space, self.task)
+        found = self.own.prepare(self.space, self.task)
+        if not callable(found):
+            raise TypeError(
+                f"prepare of the evaluator must give a function of an architecture, not {type(found).__name__}"
+            )
+        return found
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         measured = self._measure(encoding, budget, seed)

@@ -8,6 +8,7 @@ import spaces
 from nas import config, registry
 from nas.config import Config, Data
 from nas.job.subject import Subject
+from nas.tasks import PHOTOGRAPHS
 from nas.tasks.base import Task
 from spaces.abilities import Advised
 
@@ -29,7 +30,7 @@ def recipes_of(task: Task) -> Recipes:
     """Photographs are mirrored and cropped at random: those of CIFAR-10, and images of folders that are of many sizes.
     Of others nobody knows whether a mirrored image is still one of its class, such as a letter."""
     kind = task.name.partition(":")[0]
-    if kind == "cifar10" or (kind == "folder" and task.resize is not None):
+    if kind in PHOTOGRAPHS and (kind != "folder" or task.resize is not None):
         recipe = {"crop": task.image_size // PADDING, "flip": True}
         return {"training": recipe, "final": recipe}
     return {}
@@ -50,7 +51,7 @@ def told(given: Data, chosen: Data, task: Task) -> str | None:
     """What was chosen and why, in one line; None where that is nothing."""
     parts, size = [], task.image_size
     if task.name.startswith("folder:") and task.resize is not None and given.get("image_size") is None:
-        parts.append(f"{size} x {size} pixels, as most of the images have no fewer")
+        parts.append(f"{size} x {size} pixels, by the sides that most of the images have")
     if chosen.get("space") != given.get("space"):
         parts.append(f"space {chosen['space']}, as {size} pixels cost more in the default preset")
     for name, recipe in recipes_of(task).items():

@@ -202,6 +202,10 @@ def _begun(
             seed=settings.seed,
         )
     run = store.run(resume)
+    begun = run.config.get("code", code)  # which earlier versions did not note
+    for kind in code:
+        if begun.get(kind) != code[kind]:
+            raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     if run.config.get("scores") != scores:
         raise UsageError(f"the predictor by which {run.name} scores is another now")
     if run.config.get("start") != learning.digest:
@@ -214,10 +218,6 @@ def _begun(
         raise UsageError(f"latency={settings.latency!r} holds other times than when {run.name} began")
     if run.config.get("pretrain") != _data_before(subject):
         raise UsageError(f"pretrain={settings.pretrain!r} has other images or labels than when {run.name} began")
-    begun = run.config.get("code", code)  # which earlier versions did not note
-    for kind in code:
-        if begun.get(kind) != code[kind]:
-            raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     return run
 
 

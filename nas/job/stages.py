@@ -107,6 +107,9 @@ def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:
     repeats = sum(trial.repeats is not None for trial in trials)
     if repeats:
         job.reporter.say(f"{repeats} of {len(trials)} trials have the result of an earlier one: it was known.")
+    failed = [trial for trial in trials if trial.state == "failed"]
+    if failed and len(failed) < len(trials):
+        job.reporter.say(f"{len(failed)} of {len(trials)} trials failed, the first: {failed[0].error}")
     if len(trials) < settings.trials:
         those = {"keeps the limits": settings.limits, "was measured": job.subject.measured}
         legal = " and ".join(said for said, holds in those.items() if holds)

@@ -210,6 +210,11 @@ def _use(description: Mapping[str, Any]) -> str:
         ask = "detect" if kind == "detection" else "predict"
         if kind != "regression":
             lines += ["or, of any photos:\n", _block("", [f"nas {ask} ./ photo.jpg"])]
+        if ".py:" in (space := named(description.get("space", ""), "space")[0]):
+            said = "Its space is code of somebody's own, which is not in this folder and is run only where you name it:"
+            name = f"path/to/{_line(space)}"
+            ways = [f"nas.registry.own('space', {name!r})  # before nas.load", f"nas {ask} ./ photo.jpg --space {name}"]
+            lines += [said + "\n", _block("", ways)]
         lines.append("Nothing in this folder is code: it is JSON and safetensors, read by `pip install nas-engine`.")
     else:
         gives = (PARTS if raw else GIVES.get(kind, "answers")).format(classes=classes)

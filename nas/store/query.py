@@ -298,6 +298,8 @@ def front_volume(
     of the box between the reference and the ideal, the best of each objective in the run. `names` are the objectives as
     they are kept, `bounds` the best and the worst of each. A number of the reference belongs to the spelling of its
     objective."""
+    if not front:
+        raise UsageError(f"run={run!r} has no finished trial with {', '.join(objectives)}: there is no front")
     ideal, worst = bounds
     if reference is not None:
         if len(reference) != len(objectives):

@@ -285,9 +285,11 @@ class Store:
         return overview.runs(self._database, self._alive(self.all_runs()))
 
     def hollow_runs(self) -> set[str]:
-        """The names of runs that came to an end and left nothing: no trial, of whatever state, and no file."""
+        """The names of runs that came to an end and left nothing: no trial, of any state, and no file. One that was
+        interrupted is none of them: its user was told how to go on."""
         empty = overview.empty_runs(self._database)
-        dead = [run for run in self._alive(self.all_runs()) if run.status != "running" and run.id in empty]
+        lasting = ("running", "interrupted")
+        dead = [run for run in self._alive(self.all_runs()) if run.status not in lasting and run.id in empty]
         return {run.name for run in dead if not self._files.of(run)}
 
     def tally(self, run_id: int) -> dict[tuple[str, str], int]:

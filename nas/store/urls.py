@@ -68,9 +68,18 @@ def _named(url: sa.URL) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _checked(folder: str | Path) -> Path:
+    """Raises UsageError for what is no folder, and cannot become one: it would be remembered."""
+    place = Path(folder).absolute()
+    there = next(each for each in (place, *place.parents) if each.exists())
+    if not str(folder) or not there.is_dir():
+        raise UsageError(f"files={str(folder)!r} must be a folder, or the name of a new one")
+    return place
+
+
 def given_folder(url: sa.URL, folder: str | Path | None) -> Path | None:
     """Where the user says that files lie: now, to this process before, or in the environment."""
     if folder is not None:
-        _FOLDERS[plain(url)] = Path(folder).absolute()
+        _FOLDERS[plain(url)] = _checked(folder)
     known = _FOLDERS.get(plain(url))
     return Path(os.environ[FILES]).absolute() if known is None and os.environ.get(FILES) else known

@@ -99,6 +99,7 @@ TASKS: dict[str, Callable[[Reading], "Raw"]] = {
 }
 PLACED = ("npz", "folder", "voc", "coco")  # their names say where: npz:FILE
 DETECTION = ("voc", "coco", "scenes")
+PHOTOGRAPHS = ("cifar10", "folder")  # by which the recipe may be chosen: see `nas.job.chosen`
 PARTS_GIVEN = ("train", "valid", "test")
 SKIPPING = ("folder", *DETECTION)  # what is invalid in them can be left out
 
@@ -114,6 +115,9 @@ def check_name(name: str) -> None:
         )
     if name in NAMES and kind not in PLACED and kind != "table":
         return
+    if not place and os.path.exists(os.path.expanduser(name)):
+        kind = "npz" if name.endswith(".npz") else "folder"
+        raise UsageError(f"task={name!r} must say what is there: {kind}:{name}, or another of {', '.join(NAMES)}")
     if kind not in PLACED or not place:
         raise unknown("task", name, NAMES)
     if kind == "coco" and not all(place.rpartition(",")):

@@ -22,6 +22,7 @@ from nas.errors import UsageError
 from nas.plain import check_regular, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
+from nas.tasks.invalid import Invalid
 from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, resize
 from nas.tasks.room import Rows
 
@@ -32,6 +33,7 @@ SIZES = range(4, 1025)
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # Images we do not read are listed too, so that they are refused rather than overlooked.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES |= {".heic", ".heif", ".avif", ".jxl", ".jp2"}
 # A few compressed bytes can stand for any number: a tar is read so far, or this many times its size if that is more.
 TRUSTED_BYTES, MAX_RATIO = 2**28, 100
 MAX_NAME_BYTES = 2**16  # of a name and what else is said of a file in a tar
@@ -44,8 +46,8 @@ def is_image(path: PurePosixPath) -> bool:
 
 
 def is_shown(path: PurePosixPath) -> bool:
-    """Whether neither it nor a folder around it is hidden."""
-    return not any(part.startswith(".") for part in path.parts)
+    """Whether neither it nor a folder around it is hidden, nor is what macOS adds to archives."""
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def read_folder(asked: Reading) -> Raw:
@@ -54,7 +56,7 @@ def read_folder(asked: Reading) -> Raw:
     field, folders, paths = f"folder={place!r}", set(), []
 
     def noted() -> Iterator[tuple[PurePosixPath, bytes]]:
-        for path, data in files(Path(place), is_image, folders):
+        for path, data in files(Path(place), is_image, folders, asked.invalid):
             paths.append(path)
             yield path, data
 
@@ -64,15 +66,20 @@ def read_folder(asked: Reading) -> Raw:
     above = {side.parent for side in sides if side.name in PARTS}
     for folder in sorted(folders - filled):
         if folder.parent in sides or (folder.parent in above and folder.name in PARTS):
-            raise UsageError(f"{field}: {str(folder)!r} holds no image; add some, or take it away")
+            with asked.invalid.left_out("image"):
+                raise UsageError(f"{field}: {str(folder)!r} holds no image; add some, or take it away")
     return raw
 
 
 def files(
-    root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath] | None = None
+    root: Path,
+    wanted: Callable[[PurePosixPath], bool],
+    folders: set[PurePosixPath] | None = None,
+    invalid: Invalid | None = None,
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones. Folders that
-    are met are added to `folders`."""
+    are met are added to `folders`. What cannot be read in a directory is left out, if `invalid` says so."""
+    invalid = invalid or Invalid(skip=False, can_skip=False)
     folders = set() if folders is None else folders
 
     def is_wanted(path: PurePosixPath) -> bool:
@@ -84,8 +91,11 @@ def files(
             if is_shown(relative) and path.is_dir():
                 folders.add(relative)
             elif is_wanted(relative):  # a pipe or device is refused: to read it may never end
-                read = image_bytes if is_image(relative) else _batch_bytes
-                yield relative, read(f"{str(path)!r}", path)
+                read, data = image_bytes if is_image(relative) else _batch_bytes, None
+                with invalid.left_out("image"):
+                    data = read(f"{str(path)!r}", path)
+                if data is not None:
+                    yield relative, data
     elif not root.exists():
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:
@@ -169,6 +179,8 @@ def class_folders(field: str, found: Iterable[tuple[PurePosixPath, bytes]], aske
     invalid, modes = asked.invalid, Counter[str]()
     rows, images, sizes = _squares(field, found, asked, modes)
     if not images:
+        if invalid.errors:
+            raise UsageError(f"{field} holds no valid image; the first: {invalid.errors[0]}")
         raise UsageError(f"{field} holds no images; allowed: class folders of {FORMATS_SAID} images")
     # An archive often holds one folder that holds it all.
     while len(first := {names[0] for names in images}) == 1 and min(map(len, images)) > 2 and not first & PARTS.keys():

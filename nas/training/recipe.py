@@ -98,7 +98,7 @@ class Recipe:
         if self.nesterov and self.optimiser != "sgd":
             raise ValueError(f"nesterov=True needs optimiser='sgd', not {self.optimiser!r}: set nesterov to false too")
         for name in ("crop", "cutout", "mixup", "auxiliary"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
 
 
