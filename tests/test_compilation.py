@@ -36,3 +36,17 @@ def test_elsewhere_than_on_a_cpu_there_is_nothing_to_miss(monkeypatch):
     monkeypatch.setattr(compilation, "_SAME_BITS", {"xla_cpu_made_up": True, "elsewhere": True})
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert same_bits() == {}
+
+
+def test_programs_are_dropped_before_a_process_has_no_room_for_more(monkeypatch):
+    @jax.jit
+    def program(x):
+        return x + 1
+
+    program(1.0)
+    compilation.make_room()
+    assert program._cache_size() == 1
+    monkeypatch.setattr(compilation, "FULL", 0.0)
+    compilation.make_room()
+    assert program._cache_size() == 0
+    assert program(1.0) == 2

@@ -16,6 +16,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Context, Evaluation, Scoring
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
+from nas.training.compilation import make_room
 from nas.training.distillation import Teacher
 from nas.training.net import alone, calibrate, flatten, images_at_once, measure, split, supernet, unflatten
 from nas.training.pretraining import Pretraining
@@ -73,6 +74,7 @@ class TrainEvaluator:
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The metric of the task (validation) and the costs; with `tests` also that of test, and the weights and
         statistics."""
+        make_room()  # each architecture has a program of its own
         recipe = lasting(self.recipe, self.task, budget)
         key, row = stream(seed, OWN_WEIGHTS), np.asarray(encoding, np.int32)
         if self.pruned:

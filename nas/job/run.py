@@ -38,7 +38,7 @@ from nas.store.query import Row, Run, Trial
 from nas.store.sql import Store
 from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
-from nas.training.compilation import quick_start
+from nas.training.compilation import make_room, quick_start
 from spaces.base import fingerprint
 from strategies.base import GradientStrategy
 from strategies.region import region
@@ -82,6 +82,7 @@ def search(
         given = {**stored, **changed, "store": url}
     settings = config.build(given)  # everything that can be wrong with it is said before anything is written
     quick_start()
+    make_room()  # jobs before this one may have left many programs
     if resume is None and settings.name is not None:
         _check_name(url, settings.name)
     settings = with_whole_names(settings)

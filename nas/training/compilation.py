@@ -22,6 +22,7 @@ _SAME_BITS: dict[str, str | bool] = {
 _IN_ORDER: dict[str, str | bool] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
+FULL = 0.5  # share of the maps that a process may have
 OBJECTS = 5_000  # new ones, after which Python looks for garbage
 
 
@@ -85,3 +86,15 @@ def quick_start() -> None:
     # nearly none is garbage, and a fifth of the time went to looking through them.
     if 0 < gc.get_threshold()[0] < OBJECTS:
         gc.set_threshold(OBJECTS)
+
+
+def make_room() -> None:
+    """Drops the compiled programs of this process where they are so many that there is soon no room for more: each maps
+    memory, which Linux lets a process do so often (vm.max_map_count, 65,530 times by default), and at the end of it XLA
+    ends the process. What is used again is compiled again, or read from the cache."""
+    with contextlib.suppress(OSError, ValueError):
+        most = int(Path("/proc/sys/vm/max_map_count").read_text())
+        with open("/proc/self/maps", "rb") as maps:
+            count = sum(1 for _ in maps)
+        if count > FULL * most:
+            jax.clear_caches()
