@@ -125,8 +125,11 @@ class Counted:
 
 @pytest.mark.slow
 def test_workers_share_gpus_by_halves(tmp_path):
+    from ray import cloudpickle
+
     from nas.engine.ray_pool import RayPool
 
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # which the machines have not
     with machines({"num_cpus": 8}, {"num_cpus": 8, "num_gpus": 2}) as (cluster, _):
         said: list[str] = []
         pool = RayPool(Counted(str(tmp_path)), 8, gpus=0.5, address=cluster.address, say=said.append)
