@@ -191,7 +191,7 @@ class RayPool:
             try:
                 report: Report = ray.get(reference)
             except exceptions.RayError as error:
-                reason, lost = _reason(error), "node" in str(error) and "has died" in str(error)
+                reason, lost = _reason(error), "its node has died" in str(error)
             else:
                 self._idle.append(worker)
                 self._failures.pop(job.number, None)
