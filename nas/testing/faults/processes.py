@@ -81,9 +81,9 @@ class Command:
         self._seen |= mine
         return [process for process in mine.values() if process.state != "Z"]
 
-    def left(self, seconds: float = GONE_SECONDS) -> list[Process]:
-        """Those that outlive it by so long."""
-        deadline = time.monotonic() + seconds
+    def left(self, seconds: float | None = None) -> list[Process]:
+        """Those that outlive it by so long, by default by `GONE_SECONDS`."""
+        deadline = time.monotonic() + (GONE_SECONDS if seconds is None else seconds)
         while (found := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
