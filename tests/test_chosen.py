@@ -165,5 +165,8 @@ def test_a_damaged_checkpoint_of_a_final_training_is_refused_and_costs_nothing_w
     said = refusal(search, {"store": data["store"]}, resume="it")
     assert str(damaged) in said
     damaged.unlink()
+    unfinished = damaged.with_name("supernet.safetensors.tmp")  # as a process leaves it that is killed
+    unfinished.write_bytes(b"half")
     (row,) = search({"store": data["store"]}, resume="it").finals
     assert "test_error" in row
+    assert not unfinished.exists()

@@ -318,5 +318,5 @@ def test_a_broken_law_is_the_status_of_the_command(toy, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_twenty_rounds_keep_the_law(capsys):
-    assert command.main(["--rounds", "20", "--seed", str(os.getpid())]) == 0, capsys.readouterr().err
+def test_rounds_keep_the_law(capsys):
+    assert command.main(["--rounds", "8", "--seed", "100"]) == 0, capsys.readouterr().err

@@ -33,6 +33,7 @@ from nas.report import command_lines
 from nas.report.logs import Callback, Logs
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
+from nas.saved import checkpoint
 from nas.saved.predictors import described
 from nas.store.query import Row, Run, Trial
 from nas.store.sql import Store
@@ -239,6 +240,7 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     """Runs the job, and records how it ended."""
     store, run = job.store, job.run
     store.set_status(run.id, "running")
+    checkpoint.tidy(job.folder)
     try:
         outcome = _outcome(job, loop_state)
     except KeyboardInterrupt as stop:

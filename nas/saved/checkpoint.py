@@ -17,6 +17,7 @@ from nas.errors import UsageError, unwritable
 from nas.plain import check_regular, from_json, shown
 
 FORMAT = 1  # of the note beside the weights of an architecture
+UNFINISHED = ".tmp"  # how the name of a file ends that is being written
 CHECKSUM = "crc32"  # in the note: of the bytes of all arrays, in the order of their names
 
 
@@ -28,7 +29,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
 
 def replace(path: Path, data: bytes) -> None:
     """Writes a file atomically and durably, also its name in its folder. Raises RunError or UsageError."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -54,6 +55,12 @@ def _checksum(arrays: dict[str, np.ndarray]) -> int:
     for name in sorted(arrays):
         found = zlib.crc32(arrays[name].reshape(-1).view(np.uint8).data, found)
     return found
+
+
+def tidy(folder: Path) -> None:
+    """Removes what a process had begun to write in a folder when it was killed. For whoever alone writes there."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
