@@ -127,5 +127,5 @@ def run_job(evaluator: Evaluator, job: Job) -> Report:
             raise  # Ray itself ends the process
         evaluation, error = None, registry.told(exception)
         if isinstance(exception, MemoryError) or "RESOURCE_EXHAUSTED" in error:
-            raise MemoryError(error) from exception
+            raise MemoryError(error.removeprefix(f"{type(exception).__name__}: ")) from exception
     return Report(job.number, evaluation, error, time.perf_counter() - start)
