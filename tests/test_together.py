@@ -243,9 +243,11 @@ def test_a_server_that_is_started_anew_loses_nothing(server, tmp_path, monkeypat
             for number in range(20):
                 if number == 10:
                     server.stop()
-                    threading.Timer(1.5, server.start).start()
+                    begins_again = threading.Timer(1.5, server.start)
+                    begins_again.start()
                 store.finish_trial(run.id, number, metrics={"error": number}, error=None, seconds=1)
             store.set_status(run.id, "finished")
+        begins_again.join()  # its tool looks whether the server is up: nobody may stop it meanwhile
         assert [trial.order for trial in store.trials(run.id)] == [*range(20)]
         assert store.run("mine").status == "finished"
 
