@@ -27,6 +27,11 @@ class Answered(SystemExit):
     """A parser has printed what --help asked for. Exit status 0."""
 
 
+def one_line(error: object) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
+
+
 def no_device(error: Exception) -> UsageError:
     """The error where JAX finds no device of the kind that JAX_PLATFORMS asks for, which shows as anything. Where it
     finds one, what was raised is raised again."""

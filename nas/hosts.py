@@ -12,12 +12,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, one_line
 from nas.interrupts import abandon, check
 
 FIELDS = ("coordinator_address", "num_processes", "process_id")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):\d{1,5}")
 ORDER, ANSWER = "nas/order", "nas/answer"  # names under which processes leave word for one another
+MOST_SAID = 200  # letters of what libraries say
 BROKEN = ("gloo", "nccl", "coordination", "unavailable", "connection")  # what errors are called when a process ended
 
 
@@ -106,9 +107,11 @@ def _join(address: str, many: int | None, number: int | None) -> None:
     try:
         jax.distributed.initialize(place, many, number)
     except ValueError as error:  # of JAX's detection
-        raise UsageError(f"coordinator_address={address!r}: {_line(error)}") from error
+        raise UsageError(f"coordinator_address={address!r}: {one_line(error)[:MOST_SAID]}") from error
     except RuntimeError as error:
-        raise RunError(f"coordinator_address={address!r}: the processes did not meet: {_line(error)}") from error
+        raise RunError(
+            f"coordinator_address={address!r}: the processes did not meet: {one_line(error)[:MOST_SAID]}"
+        ) from error
     _group.number, _group.count = jax.process_index(), jax.process_count()
     _group.client = jax._src.distributed.global_state.client  # pyright: ignore
 
@@ -144,7 +147,7 @@ def _read(name: str) -> str:
             return _group.client.blocking_key_value_get(name, 1000)
         except Exception as error:
             if "DEADLINE_EXCEEDED" not in str(error):
-                raise RunError(f"another process has ended: {_line(error)}") from error
+                raise _ended(error) from error
 
 
 def _dismiss(reason: str) -> None:
@@ -164,7 +167,7 @@ def _shut_down() -> None:
         jax.distributed.shutdown()
     except Exception as error:
         abandon()
-        raise RunError(f"another process has ended: {_line(error)}") from error
+        raise _ended(error) from error
 
 
 @contextlib.contextmanager
@@ -181,7 +184,7 @@ def together() -> Iterator[None]:
         raise
     except Exception as error:
         if any(word in str(error).lower() for word in BROKEN):
-            raise RunError(f"another process has ended: {_line(error)}") from error
+            raise _ended(error) from error
         raise
     finally:
         _group.trains = False
@@ -197,5 +200,6 @@ def agreed(tree: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _ended(error: Exception) -> RunError:
+    """The error where another process is gone, with what libraries say of it."""
+    return RunError(f"another process has ended: {one_line(error)[:MOST_SAID]}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import check_regular, shown
 
 # A few compressed bytes can stand for any number: data are not so alike that more than these are taken on trust.
@@ -56,7 +56,7 @@ def open_arrays(
                     with archive.open(entry) as member:
                         arrays[name] = _array(path, file, size, entry, member, mapped, room)
     except UNREADABLE as error:
-        said = getattr(error, "strerror", None) or shown(" ".join(str(error).split()) or type(error).__name__)
+        said = getattr(error, "strerror", None) or shown(one_line(error) or type(error).__name__)
         raise UsageError(f"{field} cannot be read: {said}{hint and f'; {hint}'}") from error
     return {name: arrays.get(name) for name in entries}
 

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import check_regular
 
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
@@ -76,7 +76,7 @@ def loads(field: str, data: bytes) -> Any:
 
 
 def _unreadable(field: str, error: BaseException) -> UsageError:
-    said = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+    said = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
     return UsageError(f"{field} cannot be read: {said}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from nas import registry
 from nas.engine import ray_session as session
-from nas.engine.ray_session import one_line, start_ray
+from nas.engine.ray_session import last_words, start_ray
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 from nas.interrupts import check
@@ -176,7 +176,7 @@ class RayPool:
         except exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= self._attempts * len(self._workers):
-                raise RunError(f"workers cannot be started: {one_line(error)}") from error
+                raise RunError(f"workers cannot be started: {last_words(error)}") from error
             self._start(worker)
         else:
             self._failed_starts = 0
@@ -224,7 +224,7 @@ class RayPool:
 
 
 def _reason(error: exceptions.RayError) -> str:
-    said = one_line(error)
+    said = last_words(error)
     if isinstance(error, exceptions.OutOfMemoryError | MemoryError) or "memory" in said.lower():
         return "the worker ran out of memory"
     if isinstance(error, exceptions.RayActorError):

@@ -13,7 +13,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, one_line
 from nas.interrupts import abandon, kept
 
 MOST_PATH = 103  # bytes of the path of a socket, on every system
@@ -39,7 +39,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
         except ValueError as error:
             raise UsageError(f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT: {error}") from error
         except (ConnectionError, RuntimeError) as error:
-            raise RunError(f"ray_address={address!r} cannot be joined: {one_line(error)}") from error
+            raise RunError(f"ray_address={address!r} cannot be joined: {last_words(error)}") from error
         _started = True
         return
     with kept(), warnings.catch_warnings():
@@ -57,7 +57,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
                 **quiet,
             )
         except Exception as error:  # Ray raises just that where its daemons are too slow, on a machine that is full
-            raise RunError(f"Ray did not start: {one_line(error)} --workers 0 does without it") from error
+            raise RunError(f"Ray did not start: {last_words(error)} --workers 0 does without it") from error
     _started = True
 
 
@@ -172,5 +172,6 @@ def _answers(family: socket.AddressFamily, place: Any) -> bool:
     return True
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[-300:]
+def last_words(error: Exception) -> str:
+    """The end of what Ray says, where it says what is wrong."""
+    return one_line(error)[-300:]

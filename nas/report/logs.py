@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from nas.errors import UsageError, unknown
+from nas.errors import UsageError, one_line, unknown
 from nas.plain import printable
 from nas.report.progress import Reporter
 from nas.store.query import Run
@@ -184,7 +184,7 @@ class Logs:
             call()
         except Exception as error:  # of another program's, by which no search shall end
             self._logs.pop(name, None)
-            said = printable(" ".join(str(error).split()))[:200]
+            said = printable(one_line(error))[:200]
             self._reporter.say(f"--log {name} failed, and is left out from here on: {type(error).__name__}: {said}")
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.saved.programs import Program, check_same, program, trial
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _fixed(made: Program, names: list[str]) -> Any:
     try:
         return _converted(made, names, 1)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)[:200] or type(error).__name__
         raise UsageError(
             f"format='onnx': jax2onnx cannot write this network ({reason}); allowed: jax, stablehlo"
         ) from error

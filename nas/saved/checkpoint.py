@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nas.errors import UsageError, unwritable
+from nas.errors import UsageError, one_line, unwritable
 from nas.plain import check_regular, from_json, shown
 
 FORMAT = 1  # of the note beside the weights of an architecture
@@ -82,9 +82,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
         with safe_open(path, framework="numpy") as file:
             yield file, from_json((file.metadata() or {})["note"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
-        raise UsageError(
-            f"{path} is not a whole weights file of this library: {shown(' '.join(str(error).split()))}"
-        ) from error
+        raise UsageError(f"{path} is not a whole weights file of this library: {shown(one_line(error))}") from error
 
 
 def note_of(path: Path) -> dict:

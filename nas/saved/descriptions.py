@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from nas.config import build_space
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import from_json, read_bounded
 from nas.saved import checkpoint
 from nas.saved.packed import packed_arrays, unpacked_arrays
@@ -34,7 +34,7 @@ def described_in(path: Path) -> tuple[dict[str, Any], Space, list[int]]:
         return described(content)
     # A file may nest its lists too deeply, or name numbers that no machine has.
     except (UsageError, ValueError, KeyError, TypeError, ArithmeticError) as error:
-        said = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        said = f"it has no {error}" if isinstance(error, KeyError) else one_line(error)
         raise UsageError(f"{path} does not describe an architecture: {said}") from error
 
 

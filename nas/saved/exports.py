@@ -11,7 +11,7 @@ import numpy as np
 
 from nas import registry
 from nas.config import named
-from nas.errors import UsageError, unknown, unwritable
+from nas.errors import UsageError, one_line, unknown, unwritable
 from nas.report import command_lines, draw
 from nas.saved import as_onnx, as_stablehlo, card, checkpoint
 from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described, packed_arrays_of
@@ -131,7 +131,7 @@ def write(store: Store, source: Source, out: Path, *, packed: bool = False, form
     try:
         texts = card.files(store, source.run, description, DRAWING if drawing else None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # it is not as this library writes one
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise UsageError(f"{source.field}: what describes it in {source.named} is damaged: {said}") from error
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, one_line
 from nas.plain import shown
 from nas.store import records, urls
 from nas.store.lock import PATIENCE
@@ -164,7 +164,7 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            said = " ".join(str(error.orig).split())
+            said = one_line(error.orig)
             advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
             kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else UsageError
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error

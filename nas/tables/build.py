@@ -13,7 +13,7 @@ import numpy as np
 
 from nas import registry, testing
 from nas.config import build_space
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import check_regular, number, shown
 from nas.saved.predictors import described
 from nas.tables.table import UNMEASURED, Column, Table
@@ -125,7 +125,7 @@ def _index(space: Space, path: Path, line: int, text: str) -> int:
         row = np.asarray(space.parse(text), np.int32)
         check_encoding(space, row.tolist())  # its own parse may take what is none for another one
     except Exception as error:  # of a space of the user's own
-        said = shown(" ".join(str(error).split()) or type(error).__name__)
+        said = shown(one_line(error) or type(error).__name__)
         raise UsageError(
             f"{path}, line {line}: architecture={shown(repr(text))} is not of the space: {said}"
         ) from error

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import shown
 from nas.tables.table import Column, Table, make_table
 from nas.unpickle import DAMAGE, load
@@ -172,7 +172,7 @@ def _put(found: dict[str, float], name: str, number: float) -> None:
 
 
 def _said(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"it has no {text}" if isinstance(error, KeyError) else text
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nas.errors import UsageError
+from nas.errors import UsageError, one_line
 from nas.plain import shown
 from nas.tables.table import Column, Table, make_table
 from spaces.nasbench201 import NasBench201
@@ -35,7 +35,7 @@ def read(path: str, arrays: Mapping[str, np.ndarray]) -> Table:
     except KeyError as error:
         raise UsageError(f"table={path!r} is NAS-Bench-201 without {shown(str(error), 60)}") from error
     except (ValueError, TypeError, IndexError, ArithmeticError, AttributeError, MemoryError) as error:
-        said = shown(" ".join(str(error).split()))
+        said = shown(one_line(error))
         raise UsageError(f"table={path!r} is not NAS-Bench-201 as it was published: {said}") from error
     return make_table(path, "nasbench201", SOURCE, columns, ops, values)
 
