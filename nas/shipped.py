@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 MOST_BYTES = 2**24  # of all of them: what a worker is sent when it starts
 INSTALLED = ("site-packages", "dist-packages")  # of which every machine has its own
@@ -56,19 +55,21 @@ def serve(sources: Mapping[str, tuple[str, bytes]]) -> None:
         sys.meta_path.insert(0, _Finder(dict(sources)))
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
+    """Finds and loads modules of which it has the text."""
+
     def __init__(self, sources: Sources):
         self._sources = sources
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         del path, target
-        if name not in self._sources:
-            return None
-        place = self._sources[name][0]
-        is_package = os.path.basename(place) == "__init__.py"
-        return importlib.util.spec_from_loader(name, self, origin=place, is_package=is_package)
+        return importlib.util.spec_from_loader(name, self) if name in self._sources else None
 
-    def exec_module(self, module: ModuleType) -> None:
-        place, source = self._sources[module.__name__]
-        module.__file__ = place
-        exec(compile(source, place, "exec"), vars(module))
+    def get_filename(self, fullname: str) -> str:
+        return self._sources[fullname][0]
+
+    def get_data(self, path: str | bytes) -> bytes:
+        for place, source in self._sources.values():
+            if place == path:
+                return source
+        raise OSError(path)  # such as compiled code, of which there is none
