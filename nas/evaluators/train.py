@@ -26,6 +26,8 @@ from spaces.abilities import is_one_bit, shares_weights, trains_as_cells
 from spaces.base import Space, architecture_id, costs
 from spaces.shared import select
 
+PROGRESS = ".progress.safetensors"  # how the names of files end that hold trainings under way
+
 
 @dataclasses.dataclass(frozen=True)
 class Scratch(Scoring):
@@ -123,7 +125,7 @@ class TrainEvaluator:
     def _saved(self, row: np.ndarray, which: str) -> Path | None:
         if self.folder is None or not os.path.isdir(self.folder):  # as on a machine that has not the driver's files
             return None
-        return Path(self.folder) / f"{architecture_id(self.space, row)}-{which}.progress.safetensors"
+        return Path(self.folder) / f"{architecture_id(self.space, row)}-{which}{PROGRESS}"
 
     def _built(self, row: np.ndarray, key: jax.Array) -> nnx.Module:
         options = {"auxiliary": True} if self.recipe.auxiliary else {}

@@ -11,7 +11,7 @@ import numpy as np
 from nas.engine import loop
 from nas.errors import RunError, UsageError
 from nas.evaluators.base import Job, Report
-from nas.evaluators.train import lasting
+from nas.evaluators.train import PROGRESS, lasting
 from nas.job.context import Ongoing
 from nas.job.subject import Subject
 from nas.saved import checkpoint
@@ -25,7 +25,6 @@ from strategies.region import region
 from strategies.visited import also, nothing
 
 Encoding = tuple[int, ...]
-PROGRESS = "*.progress.safetensors"  # of trainings that are under way
 DRAWN = 16  # random architectures for each that is trained
 
 
@@ -42,7 +41,7 @@ def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: b
     done = {trial.number for trial in known if trial.state != "running"}
     waiting = [number for number in range(len(rows)) if number not in done]
     if waiting:
-        for path in job.folder.glob(PROGRESS):
+        for path in job.folder.glob(f"*{PROGRESS}"):
             checkpoint.read(path)  # a worker that found it damaged could only fail
         budget = settings.epochs if given else 0
         stage = ("Looking up the best", 1) if scoring.immediate else ("Training from scratch", _steps(job, budget))
@@ -86,7 +85,7 @@ class _Progress:
     def look(self) -> None:
         """Shows what is known of those under way from their checkpoints, which workers write."""
         partly = 0
-        for path in self.job.folder.glob(PROGRESS):
+        for path in self.job.folder.glob(f"*{PROGRESS}"):
             with contextlib.suppress(UsageError, KeyError, TypeError):  # it has just ended
                 partly += checkpoint.note_of(path)["step"]
         self._show(partly)
@@ -143,7 +142,7 @@ def _finish(job: Ongoing, report: Report, encoding: Encoding) -> None:
     else:
         job.reporter.say(f"The training of {architecture} failed: {report.error}")
     job.finals.finish(report.number, metrics, report.error, report.seconds)
-    for progress in folder.glob(PROGRESS):
+    for progress in folder.glob(f"*{PROGRESS}"):
         if progress.name.startswith(architecture):
             progress.unlink()
 

@@ -131,7 +131,9 @@ def end(store: Store, answer: str) -> dict[str, Any]:
         left |= _file(f"predictor {row['name']}", Path(row["path"]) / "predictor.safetensors", None)
         left[f"card of predictor {row['name']}"] = row["card"].get("digest")
     left["other files"] = sorted(
-        path.name for path in store.folder(run).rglob("*") if path.name.endswith((".tmp", ".progress.safetensors"))
+        path.name
+        for path in store.folder(run).rglob("*")
+        if path.name.endswith((checkpoint.UNFINISHED, ".progress.safetensors"))
     )
     return left
 

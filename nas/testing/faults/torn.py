@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nas.saved.checkpoint import UNFINISHED
 from nas.testing.faults.places import log_of, size
 
 HEADER, FRAME = 32, 24  # bytes of a write-ahead log, and before each page in it: https://sqlite.org/walformat.html
@@ -79,8 +80,9 @@ def temporary(folder: Path, draw: np.random.Generator) -> str:
         return "no checkpoint yet"
     data = file.read_bytes()
     kept = int(draw.integers(0, len(data) + 1))
-    file.with_name(file.name + ".tmp").write_bytes(data[:kept])
-    return f"{kept} of {len(data)} bytes of {file.name}.tmp"
+    unfinished = file.with_name(file.name + UNFINISHED)
+    unfinished.write_bytes(data[:kept])
+    return f"{kept} of {len(data)} bytes of {unfinished.name}"
 
 
 def checkpoint(folder: Path, draw: np.random.Generator, noted: Collection[Path] = ()) -> tuple[str, Path | None]:
