@@ -14,11 +14,11 @@ from nas.config.building import default_of as default_of
 from nas.config.building import defaults as defaults
 from nas.config.building import fields_of as fields_of
 from nas.config.building import from_values as from_values
-from nas.config.building import moved as moved
 from nas.config.building import named as named
 from nas.config.building import names as names
-from nas.config.building import same_part as same_part
 from nas.config.building import to_data as to_data
+from nas.config.comparing import moved as moved
+from nas.config.comparing import same_part as same_part
 from nas.config.flags import SETTLED as SETTLED
 from nas.config.flags import Parser as Parser
 from nas.config.flags import parse as parse

@@ -15,7 +15,7 @@ from nas.config.values import BOUND, PARTS, Config, Data
 from nas.errors import UsageError, unknown
 from nas.plain import by_type, shown
 from nas.report import logs
-from nas.tasks import PLACED, lasting_task
+from nas.tasks import lasting_task
 from nas.training.recipe import Recipe
 
 
@@ -236,7 +236,7 @@ def to_data(config: Config, given: Data) -> Data:
     data = fields_of(config)
     for part in PARTS:
         name, _ = named(given.get(part, getattr(Config, part)), part)
-        data[part] = {"name": _each(registry.lasting, part, name), **_own(data[part])}
+        data[part] = {"name": of_factors(registry.lasting, part, name), **_own(data[part])}
     data["task"] = lasting_task(config.task)
     if config.pretrain is not None:
         data["pretrain"] = lasting_task(config.pretrain)
@@ -246,11 +246,11 @@ def to_data(config: Config, given: Data) -> Data:
     data["log"] = logs.lasting(config.log)
     for name in ("data_dir", "latency"):
         if data[name] is not None:
-            data[name] = _absolute(data[name])
+            data[name] = absolute(data[name])
     return data
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -274,51 +274,6 @@ def check_kept(config: Config, given: Data) -> None:
                 raise UsageError(f"{part}.{name}={shown(repr(was))} would be {shown(repr(found))} {said}")
 
 
-def same_part(part: str, given: Any, stored: Data) -> bool:
-    """Whether a field gives the space, strategy or task that a stored run has, with no field that differs."""
-    if part in ("cost", "prescreen"):
-        return isinstance(given, str) and stored.get(part) in (given, registry.lasting(given))
-    if part == "latency":
-        return isinstance(given, str) and _absolute(given) == stored.get("latency")
-    if part == "pretrain":
-        return isinstance(given, str) and stored.get("pretrain") in (given, lasting_task(given))
-    if part not in (*PARTS, "task"):
-        return _as_stored(part, given, stored)
-    before = stored.get(part, getattr(Config, part))
-    (name, fields), (kept_name, kept) = (named(each, part) for each in (given, before))
-    if part == "task":
-        return kept_name in (name, lasting_task(name))
-    chosen = part == "space" and not fields and kept_name.partition(":")[0] == name  # the preset followed from the data
-    if kept_name not in (name, _each(registry.lasting, part, name)) and not chosen:
-        return False
-    name = kept_name if chosen else name
-    fields = {key.replace("-", "_"): value for key, value in fields.items()}
-    build_part = BUILDERS[part]
-    return build_part({"name": name, **kept, **fields}) == build_part({"name": name, **kept})
-
-
-def _as_stored(field: str, given: Any, stored: Data) -> bool:
-    """Whether a field is given the value that it has already. What it may be is said by whoever builds all of it."""
-    before = stored.get(field)
-    if isinstance(given, Mapping) and isinstance(before, Mapping):
-        given = {**before, **{str(key).replace("-", "_"): value for key, value in given.items()}}
-    try:
-        return field in stored and getattr(build({**stored, field: given}), field) == getattr(build(stored), field)
-    except (UsageError, AttributeError):
-        return False
-
-
-def moved(part: str, given: Any, stored: Data) -> bool:
-    """Whether a field gives another place for what a stored run has: whoever reads it sees whether it is the same."""
-    before = stored.get(part)
-    if part == "latency":
-        return isinstance(given, str) and before is not None
-    if part not in ("task", "pretrain") or not (isinstance(given, str) and isinstance(before, str)):
-        return False
-    kind = given.partition(":")[0]
-    return ":" in given and kind == before.partition(":")[0] and kind in (*PLACED, "table")
-
-
 def names(data: Data) -> dict[str, str]:
     """The names of the space (without preset), the strategy and the task of plain data."""
     space, strategy = (named(data.get(part, getattr(Config, part)), part)[0] for part in ("space", "strategy"))
@@ -328,13 +283,13 @@ def names(data: Data) -> dict[str, str]:
         return registry.portable(space if registry.is_own("space", space) else space.partition(":")[0])
 
     return {
-        "space": _each(short, "space", space),
+        "space": of_factors(short, "space", space),
         "strategy": registry.portable(strategy),
         "task": registry.portable(data.get("task", Config.task)),
     }
 
 
-def _each(change: Callable[[str], str], part: str, name: str) -> str:
+def of_factors(change: Callable[[str], str], part: str, name: str) -> str:
     """The name of a part changed; of a product of spaces that of each factor."""
     return "+".join(map(change, registry.factors(part, name) or (name,)))
 
