@@ -178,7 +178,7 @@ def matrix(
         for space, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
             waiting = [strategy for _, strategy in group]
             while waiting:
-                for result in _by_process(space, waiting, Path(scratch), trials, more, limit):
+                for result in _by_process(space, tuple(waiting), Path(scratch), trials, more, limit):
                     results.append(result)
                     waiting.remove(result.strategy)
                     heard(result)
@@ -186,7 +186,7 @@ def matrix(
 
 
 def _by_process(
-    space: str, names: Sequence[str], scratch: Path, trials: int, more: Sequence[str], limit: float
+    space: str, names: tuple[str, ...], scratch: Path, trials: int, more: Sequence[str], limit: float
 ) -> Iterator[Result]:
     """Results as a process of its own finds them. If it dies, or is too slow, the last says so, and others are missing.
 

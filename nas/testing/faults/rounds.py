@@ -194,7 +194,7 @@ class Round:
         first, began = self.where.written, None
         target = first + share * max(self._undisturbed.written - first, 10_000)
         seconds = share * self._undisturbed.seconds
-        self.outcome.points.append(f"{target:.0f} bytes written" if by_bytes else f"{seconds:.2f} s")
+        self.outcome.points.append(f"{share:.1%} of {'what was written' if by_bytes else 'the time'}")
         while command.running():
             written = self.where.written
             if began is None and written != first:
