@@ -48,10 +48,10 @@ TINY = {
 _WRITES = "--strategy.initial 3 --strategy.batch-size 2 --strategy.num-seeds 4 --strategy.draws 3 --strategy.memory 64"
 _WRITES += " --strategy.predictor.members 1 --strategy.predictor.hidden 8 --strategy.predictor.steps 10"
 SMALL = {
-    "regularized-evolution": "--strategy.population-size 3 --strategy.tournament-size 2",
+    "regularized-evolution": "--strategy.population-size 3 --strategy.tournament-size 2 --strategy.initial 3",
     "evolution": "--strategy.population-size 3 --strategy.num-parents 2 --strategy.num-mutations 1"
     " --strategy.num-crossovers 1",
-    "nsga2": "--strategy.population-size 3",
+    "nsga2": "--strategy.population-size 3 --strategy.num-children 3 --strategy.initial 3",
     "ppo": "--strategy.batch-size 3",
     "bayesian": "--strategy.initial 3 --strategy.num-candidates 64",
     "nao": _WRITES,

@@ -33,8 +33,8 @@ def _groups(space: Space, encodings: Encodings) -> list[Array]:
     rows = space.canonical(encodings)
     own = space.features(rows) if isinstance(space, Featured) else (one_hot(space, rows),)
     costs = space.cost(rows)
-    logs = jnp.stack([jnp.log(jnp.maximum(costs[name], 1.0)) for name in sorted(costs)], 1)
-    return [*(jnp.asarray(group, jnp.float32) for group in own), logs, *found]
+    logs = [jnp.stack([jnp.log(jnp.maximum(costs[name], 1.0)) for name in sorted(costs)], 1)] if costs else []
+    return [*(jnp.asarray(group, jnp.float32) for group in own), *logs, *found]
 
 
 @functools.lru_cache(maxsize=16)

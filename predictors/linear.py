@@ -1,4 +1,4 @@
-"""Bayesian linear regression on one-hot encodings: each choice adds its own amount to the score.
+"""Bayesian linear regression on one-hot encodings: each choice adds its own amount to the quantile of the score's rank.
 
 MacKay, "Bayesian Interpolation", 1992, https://doi.org/10.1162/neco.1992.4.3.415 (the evidence fixes the two
 precisions); notation of Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.5.
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
+from predictors.targets import Scale, quantiles, restored, scale
 from spaces.base import Encodings, Space, one_hot
 
 
@@ -23,8 +24,9 @@ class LinearParams:
     basis: Float[Array, "d d"]  # the covariance is basis diag(spread) basisᵀ
     spread: Float[Array, "d"]
     noise: Float[Array, ""]  # variance
-    centre: Float[Array, ""]
-    scale: Float[Array, ""]
+    centre: Float[Array, ""]  # of the quantiles, and by what they are divided
+    width: Float[Array, ""]
+    scale: Scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Linear:
     def fit(self, space: Space, encodings: Encodings, targets: Float[Array, "n"], start: Any = None) -> LinearParams:
         known = jnp.isfinite(targets)
         n = jnp.maximum(known.sum(), 1)
-        values = jnp.where(known, targets, 0.0)
-        centre = values.sum() / n
-        scale = jnp.sqrt((known * (values - centre) ** 2).sum() / n) + 1e-8
-        t = known * (values - centre) / scale
+        latent = quantiles(targets, known)
+        centre = latent.sum() / n
+        width = jnp.sqrt((known * (latent - centre) ** 2).sum() / n) + 1e-8
+        t = known * (latent - centre) / width
         phi = self._inputs(space, encodings, start) * known[:, None]
         eigenvalues, basis = jnp.linalg.eigh(phi.T @ phi)
         # The choices of a decision add up to 1, so some directions are never seen; rounding must not fill them.
@@ -72,17 +74,19 @@ class Linear:
             spread=spread,  # eq. 3.54
             noise=1 / beta,
             centre=centre,
-            scale=scale,
+            width=width,
+            scale=scale(targets, latent, known),
         )
 
     def predict(self, params: LinearParams, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
         phi = self._inputs(params.space, encodings, params.earlier)
         variance = params.noise + ((phi @ params.basis) ** 2 @ params.spread)  # eq. 3.59
-        return params.centre + params.scale * (phi @ params.weights), params.scale * jnp.sqrt(variance)
+        mean = params.centre + params.width * (phi @ params.weights)
+        return restored(params.scale, mean, params.width * jnp.sqrt(variance))
 
     def _inputs(self, space: Space, encodings: Encodings, start: Any) -> Float[Array, "n d"]:
         x = one_hot(space, encodings)
         if start is None:
             return x
-        before = self.predict(start, encodings)[0]
-        return jnp.concatenate([x, ((before - start.centre) / start.scale)[:, None]], 1)
+        before = self._inputs(start.space, encodings, start.earlier) @ start.weights
+        return jnp.concatenate([x, before[:, None]], 1)

@@ -69,6 +69,20 @@ class Strategy(Protocol):
 
 
 @runtime_checkable
+class Sized(Protocol):
+    """A strategy of which some fields follow from how many trials there will be, where the user does not say them."""
+
+    def for_trials(self, trials: int) -> Any:
+        """The strategy with these fields filled in."""
+        ...
+
+
+def with_trials(strategy: Any, trials: int) -> Any:
+    """The strategy as it searches with so many trials."""
+    return strategy.for_trials(trials) if isinstance(strategy, Sized) else strategy
+
+
+@runtime_checkable
 class Learns(Protocol):
     """A strategy that learns by a predictor, which can be saved."""
 

@@ -56,7 +56,7 @@ class Bayesian:
 
     batch_size: int = 2
     """Architectures asked for between two fits."""
-    initial: int = 20
+    initial: int = 10
     """Random architectures before the first fit."""
     spread: int = 3
     """Random architectures of which each of these is the farthest from all before; 1 leaves them as they fall."""

@@ -19,6 +19,9 @@ from strategies.checks import at_least
 from strategies.region import Region, pick, region, repeat
 from strategies.visited import Visited, also, nothing, visit
 
+GENERATIONS, LEAST, MOST = 10, 10, 50  # generations of a search, and the sizes that they may have
+PARENTS = 10
+
 
 @struct.dataclass
 class EvolutionState:
@@ -33,14 +36,16 @@ class EvolutionState:
 class Evolution:
     """Generations of mutants and crossovers of the top `num_parents`, topped up with random architectures."""
 
-    population_size: int = 50
-    """Architectures in a generation; the first one is random."""
-    num_parents: int = 10
-    """How many of the best of all generations are parents."""
-    num_mutations: int = 25
-    """Children of a generation that are mutants."""
-    num_crossovers: int = 25
-    """Children of a generation that are crossovers; what is left of the generation is random."""
+    population_size: int | None = None
+    """Architectures in a generation; the first one is random. By default a tenth of the trials, from 10 to the paper's
+    50."""
+    num_parents: int | None = None
+    """How many of the best of all generations are parents; by default half a generation, and at most the paper's 10."""
+    num_mutations: int | None = None
+    """Children of a generation that are mutants; by default half of them."""
+    num_crossovers: int | None = None
+    """Children of a generation that are crossovers, by default half of them; what is left of the generation is
+    random."""
     mutation_probability: float = 0.1
     """The chance of each decision of a mutant to be drawn anew."""
     memory: int = 4096
@@ -55,13 +60,23 @@ class Evolution:
 
     @property
     def generation(self) -> int:
-        return self.population_size
+        return MOST if self.population_size is None else self.population_size
+
+    @property
+    def _num_parents(self) -> int:
+        return min(max(self.generation // 2, 1), PARENTS) if self.num_parents is None else self.num_parents
+
+    def for_trials(self, trials: int) -> "Evolution":
+        """With a generation that so many trials have several of."""
+        if self.population_size is not None:
+            return self
+        return dataclasses.replace(self, population_size=min(max(trials // GENERATIONS, LEAST), MOST))
 
     def init(self, space: Space, limits: Limits = ()) -> EvolutionState:
         return EvolutionState(
             region=region(space, limits),
-            parents=jnp.zeros((self.num_parents, len(space.cardinalities)), jnp.int32),
-            fitness=jnp.full(self.num_parents, jnp.inf),
+            parents=jnp.zeros((self._num_parents, len(space.cardinalities)), jnp.int32),
+            fitness=jnp.full(self._num_parents, jnp.inf),
             visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
         )
@@ -83,23 +98,25 @@ class Evolution:
 
         key_mutants, key_crossovers, key_random, key_pick = jr.split(key, 4)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
-        place = number % self.population_size
-        mutates = place < self.num_mutations
-        crosses = ~mutates & (place < self.num_mutations + self.num_crossovers)
+        place = number % self.generation
+        mutated = (self.generation + 1) // 2 if self.num_mutations is None else self.num_mutations
+        crossed = self.generation // 2 if self.num_crossovers is None else self.num_crossovers
+        mutates = place < mutated
+        crosses = ~mutates & (place < mutated + crossed)
         random = repeat(lambda k: sample(space, k, n), key_random, 20)
         children = jnp.where(
             mutates[:, None, None],
             repeat(mutants, key_mutants, 10),
             jnp.where(crosses[:, None, None], repeat(crossovers, key_crossovers, 10), random[:, :10]),
         )
-        first = (number < self.population_size) | jnp.isinf(state.fitness).all()
+        first = (number < self.generation) | jnp.isinf(state.fitness).all()
         candidates = jnp.concatenate([jnp.where(first[:, None, None], random[:, :10], children), random[:, 10:]], 1)
         seen = also(state.visited, pending.encodings)
         rows = pick(state.region, candidates, key_pick, seen)
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: EvolutionState, observed: Observations) -> EvolutionState:
-        n, k = observed.encodings.shape[0], self.num_parents
+        n, k = observed.encodings.shape[0], self._num_parents
         objective = observed.objectives[:, 0]
         fitness = jnp.concatenate([state.fitness, jnp.where(jnp.isnan(objective), jnp.inf, objective)])
         best = jnp.argsort(fitness, stable=True)[:k]

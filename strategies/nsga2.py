@@ -2,7 +2,10 @@
 
 Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002,
 https://doi.org/10.1109/4235.996017; for architectures Lu et al., "NSGA-Net", 2018, https://arxiv.org/abs/1810.03522.
-Choices are names, not numbers, so a mutation draws a decision anew where the papers perturb it.
+Choices are names, not numbers, so a mutation draws a decision anew where the papers perturb it. For searches of a few
+hundred trials three things differ from the paper's, where parents are drawn from all that survived and as many children
+as these come at once: parents are of the front, children come a few at a time, and half of them change a single
+decision of one parent.
 """
 
 import dataclasses
@@ -13,7 +16,7 @@ import jax.random as jr
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from spaces.base import Encodings, Limits, Space, resample, sample
+from spaces.base import Encodings, Limits, Space, mutate, resample, sample
 from strategies.base import Observations, Proposals
 from strategies.checks import at_least
 from strategies.region import Region, pick, region, repeat
@@ -34,23 +37,27 @@ class NSGA2State:
 
 @dataclasses.dataclass(frozen=True)
 class NSGA2:
-    """Binary tournaments, two-point crossover, mutation; of parents and offspring the better half survives."""
+    """Children of the least crowded of the front, by crossover and mutation; the best of all survive."""
 
     population_size: int = 20
-    """Architectures in a generation; the first one is random."""
+    """Architectures that survive; the first ones are random."""
+    num_children: int = 5
+    """Architectures in a generation, after which parents and children are selected from."""
     num_objectives: int = 2
     """Objectives that are told; the run's own number of them."""
-    crossover_probability: float = 0.9
-    """The chance of a child to mix two parents; else it begins as a copy of one."""
+    crossover_probability: float = 0.5
+    """The chance of a child to mix two parents; else it is a copy of one with one decision changed."""
     mutations: float = 1.0
-    """Expected number of decisions of a child that are drawn anew."""
+    """Expected number of decisions that are drawn anew of a child that mixes two parents."""
+    initial: int = 5
+    """Random architectures before the first children."""
     memory: int = 1024
     """How many of the last observed architectures are never proposed again; all, of a space of up to 262,144."""
     budget: int = 0
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        at_least(self, population_size=2, num_objectives=1, memory=1, budget=0)
+        at_least(self, population_size=2, num_children=1, num_objectives=1, initial=1, memory=1, budget=0)
         if not 0 <= self.crossover_probability <= 1:
             raise ValueError(f"crossover_probability={self.crossover_probability} must lie in [0, 1]")
         if not self.mutations > 0:
@@ -58,16 +65,16 @@ class NSGA2:
 
     @property
     def generation(self) -> int:
-        return self.population_size
+        return self.num_children
 
     def init(self, space: Space, limits: Limits = ()) -> NSGA2State:
-        size = self.population_size
+        size, both = self.population_size, self.population_size + self.num_children
         return NSGA2State(
             region=region(space, limits),
-            rows=jnp.zeros((2 * size, len(space.cardinalities)), jnp.int32),
-            objectives=jnp.full((2 * size, self.num_objectives), jnp.inf),
-            violation=jnp.full(2 * size, jnp.inf),
-            rank=jnp.full(size, 2 * size, jnp.int32),
+            rows=jnp.zeros((both, len(space.cardinalities)), jnp.int32),
+            objectives=jnp.full((both, self.num_objectives), jnp.inf),
+            violation=jnp.full(both, jnp.inf),
+            rank=jnp.full(size, both, jnp.int32),
             crowding=jnp.zeros(size),
             visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
@@ -76,30 +83,28 @@ class NSGA2:
     def ask(self, state: NSGA2State, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         space = state.region.space
         length = len(space.cardinalities)
-        alive = jnp.maximum(jnp.isfinite(state.violation[: self.population_size]).sum(), 1)  # they come first
+        front = (state.rank == 0) & jnp.isfinite(state.violation[: self.population_size])  # which comes first
+        alive = jnp.maximum(front.sum(), 1)
 
         def parent(key: jax.Array) -> Array:
-            """The winner of a binary tournament: the lower front, then the less crowded."""
+            """Of two members of the front the less crowded."""
             first, second = jr.randint(key, (2, n), 0, alive)
-            lower = state.rank[first] < state.rank[second]
-            equal = state.rank[first] == state.rank[second]
-            wins = lower | (equal & (state.crowding[first] >= state.crowding[second]))
-            return state.rows[jnp.where(wins, first, second)]
+            return state.rows[jnp.where(state.crowding[first] >= state.crowding[second], first, second)]
 
         def children(key: jax.Array) -> Encodings:
-            key_first, key_second, key_cut, key_cross, key_mutate = jr.split(key, 5)
+            key_first, key_second, key_cut, key_cross, key_mutate, key_change = jr.split(key, 6)
             mother, father = parent(key_first), parent(key_second)
             cuts = jnp.sort(jr.randint(key_cut, (n, 2), 0, length + 1), axis=1)
             place = jnp.arange(length)[None]
             inside = (place >= cuts[:, :1]) & (place < cuts[:, 1:])
             crosses = jr.bernoulli(key_cross, self.crossover_probability, (n, 1))
-            child = jnp.where(inside & crosses, father, mother)
-            return resample(space, key_mutate, child, min(1.0, self.mutations / length))
+            mixed = resample(space, key_mutate, jnp.where(inside, father, mother), min(1.0, self.mutations / length))
+            return jnp.where(crosses, mixed, mutate(space, key_change, mother))
 
         key_children, key_random, key_pick = jr.split(key, 3)
         random = repeat(lambda k: sample(space, k, n), key_random, 20)
         number = state.count + (pending.encodings[:, 0] >= 0).sum() + jnp.arange(n)
-        first = (number < self.population_size) | jnp.isinf(state.violation[0])
+        first = (number < self.initial) | jnp.isinf(state.violation[0])
         bred = jnp.where(first[:, None, None], random[:, :10], repeat(children, key_children, 10))
         seen = also(state.visited, pending.encodings)
         rows = pick(state.region, jnp.concatenate([bred, random[:, 10:]], 1), key_pick, seen)
@@ -112,7 +117,7 @@ class NSGA2:
         def one(state: NSGA2State, seen: tuple[Array, Array, Array]):
             encoding, objectives, violation = seen
             failed = jnp.isnan(objectives).any()
-            slot = size + state.count % size
+            slot = size + state.count % self.num_children
             state = dataclasses.replace(
                 state,
                 rows=state.rows.at[slot].set(encoding),
@@ -121,14 +126,14 @@ class NSGA2:
                 visited=visit(state.visited, encoding[None], state.count),
                 count=state.count + 1,
             )
-            return jax.lax.cond(state.count % size == 0, self._select, lambda state: state, state), None
+            return jax.lax.cond(state.count % self.num_children == 0, self._select, lambda state: state, state), None
 
         return jax.lax.scan(
             one, state, (observed.encodings, observed.objectives[:, : self.num_objectives], violations)
         )[0]
 
     def _select(self, state: NSGA2State) -> NSGA2State:
-        """The better half by front, then by crowding distance, becomes the population."""
+        """The best by front, then by crowding distance, become the population."""
         rank = fronts(state.objectives, state.violation)
         crowding = crowding_distance(state.objectives, rank)
         best = jnp.lexsort((-crowding, rank))[: self.population_size]

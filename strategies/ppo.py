@@ -7,6 +7,10 @@ https://arxiv.org/abs/1707.07012; Pham et al., "ENAS", 2018, https://arxiv.org/a
 An LSTM reads its previous decision and gives a softmax over the next one's choices. Rewards are centred by a moving
 average and divided by a moving standard deviation, so that the entropy bonus weighs the same on every scale.
 
+Beside that, the best that were observed are imitated (Abolafia et al., "Neural Program Synthesis with Priority Queue
+Training", 2018, https://arxiv.org/abs/1801.03526), and a strong bonus on entropy keeps the policy from collapsing onto
+them: alone, it drew ever the same few.
+
 The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability:
 with many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before
 the update.
@@ -40,6 +44,8 @@ class PPOState:
     rows: Encodings  # observed since the last update, as they were drawn
     before: Float[Array, "batch"]  # their log-probabilities under the policy that drew them; NaN where nobody did
     rewards: Float[Array, "batch"]  # NaN for failures
+    elite: Int[Array, "elite length"]  # the best of all observed, as they were drawn
+    merits: Float[Array, "elite"]  # their rewards; -inf marks an empty slot
     moments: Float[Array, "3"]  # moving averages of rewards and of their squares, and the weight that these have
     visited: Visited
     count: Int[Array, ""]  # observed so far
@@ -53,14 +59,18 @@ class PPO:
     """Architectures sampled from one policy, then learned from together."""
     hidden: int = 32
     """Units of the LSTM."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     """Of Adam."""
     epochs: int = 10
     """Steps on each batch."""
     clip: float = 0.2
     """How far the probability ratio of an architecture may move a step's gain (epsilon)."""
-    entropy: float = 0.01
+    entropy: float = 0.3
     """Weight of the mean entropy of a decision."""
+    elite: int = 10
+    """How many of the best architectures of all each step also imitates."""
+    imitation: float = 0.5
+    """Weight of the mean log-probability of a decision of these."""
     baseline_decay: float = 0.9
     """Of the moving average of rewards, a batch."""
     memory: int = 4096
@@ -69,7 +79,7 @@ class PPO:
     """Epochs that an evaluation by training may spend; 0 leaves it to the evaluator."""
 
     def __post_init__(self):
-        at_least(self, batch_size=1, hidden=1, epochs=1, entropy=0, memory=1, budget=0)
+        at_least(self, batch_size=1, hidden=1, epochs=1, entropy=0, elite=1, imitation=0, memory=1, budget=0)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0")
@@ -89,6 +99,8 @@ class PPO:
             rows=jnp.zeros((self.batch_size, len(space.cardinalities)), jnp.int32),
             before=jnp.full(self.batch_size, jnp.nan),
             rewards=jnp.full(self.batch_size, jnp.nan),
+            elite=jnp.zeros((self.elite, len(space.cardinalities)), jnp.int32),
+            merits=jnp.full(self.elite, -jnp.inf),
             moments=jnp.zeros(3),
             visited=nothing(space, self.memory),
             count=jnp.zeros((), jnp.int32),
@@ -124,6 +136,10 @@ class PPO:
 
     def _learn(self, state: PPOState) -> PPOState:
         known = jnp.isfinite(state.rewards)
+        everybody = jnp.concatenate([state.merits, jnp.where(known, state.rewards, -jnp.inf)])
+        first = jnp.argsort(-everybody, stable=True)[: self.elite]
+        elite, merits = jnp.concatenate([state.elite, state.rows])[first], everybody[first]
+        counts = jnp.isfinite(merits) / jnp.maximum(jnp.isfinite(merits).sum(), 1)
         weight = known / jnp.maximum(known.sum(), 1)
         rewards = jnp.where(known, state.rewards, 0.0)
         now = jnp.stack([(weight * rewards).sum(), (weight * rewards**2).sum(), 1.0])
@@ -140,7 +156,8 @@ class PPO:
             ratio = jnp.exp(logp - before)
             clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
             gain = jnp.minimum(ratio * advantage, clipped * advantage)
-            return -(weight * (gain + self.entropy * entropy)).sum()
+            imitated = (counts * _log_probability(weights, state.region.space, elite)[0]).sum() / elite.shape[1]
+            return -(weight * (gain + self.entropy * entropy)).sum() - self.imitation * imitated
 
         def step(carry, _):
             weights, momentum = carry
@@ -148,7 +165,9 @@ class PPO:
             return (optax.apply_updates(weights, updates), momentum), None
 
         (weights, momentum), _ = jax.lax.scan(step, (state.weights, state.momentum), length=self.epochs)
-        return dataclasses.replace(state, weights=weights, momentum=momentum, moments=moments)
+        return dataclasses.replace(
+            state, weights=weights, momentum=momentum, moments=moments, elite=elite, merits=merits
+        )
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate)

@@ -15,7 +15,7 @@ from flax import struct
 from predictors.base import Predictor
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
-from strategies.base import Drawn, Observations, Proposals
+from strategies.base import Drawn, Observations, Proposals, with_trials
 from strategies.region import Region, region
 from strategies.screening import Screening
 
@@ -38,6 +38,9 @@ class Prescreened:
     """What screens."""
     settings: Screening = Screening()
     """How it screens."""
+
+    def for_trials(self, trials: int) -> "Prescreened":
+        return dataclasses.replace(self, strategy=with_trials(self.strategy, trials))
 
     @property
     def generation(self) -> int:

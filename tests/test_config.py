@@ -373,8 +373,8 @@ WRONG_FLAGS = {
     "negative": (["--seed", "-1"], ["seed=-1 must lie in 0..4294967295"]),
     "nan": (["--trial-seconds", "nan"], ["trial_seconds=nan must be at least 0"]),
     "rule of a strategy": (
-        ["--strategy", "regularized-evolution", "--strategy.population-size", "2"],
-        ["strategy.tournament_size=3 must lie in 1..population_size=2"],
+        ["--strategy", "regularized-evolution", "--strategy.population-size", "0"],
+        ["strategy.population_size=0 must be at least 1"],
     ),
     "rule of a recipe": (["--training.momentum", "1"], ["training.momentum=1.0 must lie in [0, 1)"]),
     "optimiser": (["--final.optimiser", "adam"], ["final.optimiser='adam' must be 'sgd', 'adamw' or 'rmsprop'"]),

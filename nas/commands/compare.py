@@ -21,7 +21,7 @@ from nas.store.query import Row
 from nas.tables import Table, table_of
 from nas.training.compilation import quick_start
 from spaces.base import Limits
-from strategies.base import GradientStrategy, Strategy
+from strategies.base import GradientStrategy, Strategy, with_trials
 from strategies.region import region
 
 BASELINE = "random"
@@ -125,7 +125,9 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     signal, seconds, space = question.signal, question.seconds, question.table.searchable()
     allowed = _allowed(question)
     budget = question.budget_seconds
-    expected = question.trials or 1.15 * (budget or 0) / float(np.nanmean(seconds)) + strategy.generation
+    usual = question.trials or (budget or 0) / float(np.nanmean(seconds))
+    strategy = with_trials(strategy, int(usual))  # once: what it does must not hang on how often it is asked anew
+    expected = question.trials or 1.15 * usual + strategy.generation
     question.check_size(expected)
     trials = int(expected)
     while True:

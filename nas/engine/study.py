@@ -1,4 +1,4 @@
-"""Whole studies on a table as one program: a strategy, many seeds, no Python in the inner loop.
+"""Whole studies on a table, or on a function, as one program: a strategy, many seeds, no Python in the inner loop.
 
 A seed's trials are those of the ordinary loop (`nas.engine.loop`) with the same seed and a concurrency of one
 generation: the same keys, asked and told in the same order.
@@ -17,18 +17,25 @@ from jaxtyping import Array
 
 from nas.engine.proposals import are_choices, check_form, refused
 from nas.streams import NOISE, SEARCH, stream
-from nas.tables.table import TabularSpace, perturbation
+from nas.tables.table import perturbation
 from nas.training.compilation import in_order
-from spaces.base import Limits, indices
-from strategies.base import Observations, Proposals, Strategy
+from spaces.base import Encodings, Limits, Space, indices
+from strategies.base import Observations, Proposals, Strategy, with_trials
+from strategies.visited import hash_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a strategy did, by seed. Architectures are indices of the table's rows."""
+    """What a strategy did, by seed."""
 
-    rows: np.ndarray  # int32 [seeds, trials]
-    scores: np.ndarray  # float32 [seeds, trials]: the first objective, as observed
+    rows: np.ndarray  # int32 [seeds, trials]: indices of the table's rows; of a function, numbers that tell them apart
+    objectives: np.ndarray  # float32 [seeds, trials, m], as observed
+    encodings: np.ndarray  # int32 [seeds, trials, length]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The first objective, float32 [seeds, trials]."""
+        return self.objectives[:, :, 0]
 
     def best(self) -> np.ndarray:
         """What is reported after each trial: the best observed, the earlier if equal."""
@@ -41,8 +48,8 @@ class Study:
 
 def run(
     strategy: Strategy,
-    space: TabularSpace,
-    scores: np.ndarray,
+    space: Space,
+    scores: np.ndarray | jax.tree_util.Partial,
     seeds: Sequence[int],
     trials: int,
     *,
@@ -50,16 +57,18 @@ def run(
     noise: float = 0.0,
     at_once: int | None = None,
 ) -> Study:
-    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised.
+    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised; or a
+    function of encodings `[n, length]` that gives `[n, m]`, for a space of more rows than a table has.
 
     `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
     deviation of what is added to the objectives; a row has its own in each seed.
     Raises ValueError where no row keeps the limits, UsageError where the strategy proposes what is no row.
     """
+    strategy = with_trials(strategy, trials)
     state = strategy.init(space, limits)
     generations = -(-trials // strategy.generation)
     step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
-    table = jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)
+    table: Any = scores if callable(scores) else jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)
 
     def part(places: np.ndarray):
         # The last part is filled up: one shape is one program.
@@ -83,11 +92,11 @@ def _program() -> Any:
 
 def _search(
     strategy: Strategy,
-    space: TabularSpace,
+    space: Space,
     generations: int,
     noisy: bool,
     state: Any,
-    scores: Array,
+    scores: Any,
     noise: Array,
     keys: jax.Array,
     noise_keys: jax.Array,
@@ -100,14 +109,16 @@ def _search(
             proposals = strategy.ask(state, jr.fold_in(key, number), n, nothing)
             check_form(strategy, proposals, n, len(space.cardinalities))
             known = are_choices(space, proposals.encodings) & (proposals.budgets >= 0)
-            rows = jnp.where(known, indices(space, proposals.encodings), -1)  # which `run` refuses
-            objectives = scores[rows] + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
+            numbers = _numbers(proposals.encodings) if callable(scores) else indices(space, proposals.encodings)
+            rows = jnp.where(known, numbers, -1)  # which `run` refuses
+            exact: Array = scores(proposals.encodings) if callable(scores) else scores[rows]  # pyright: ignore
+            objectives = exact + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
             observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
             state = strategy.tell(state, observed)
-            return state, (rows, objectives[:, 0])
+            return state, (rows, objectives, proposals.encodings)
 
         found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
-        return tuple(each.reshape(generations * n) for each in found)
+        return tuple(each.reshape(generations * n, *each.shape[2:]) for each in found)
 
     if len(keys) == 1:
         # A batch of one matrix is not multiplied as a matrix is, but several times more slowly.
@@ -115,3 +126,8 @@ def _search(
     # The state is not batched where it does not depend on the key: counters stay the same for all seeds, and what is
     # done now and then (an update of a policy, a new generation) stays a branch.
     return jax.vmap(search)(keys, noise_keys)
+
+
+def _numbers(encodings: Encodings) -> Array:
+    """Of each encoding a number that no other of a study's is likely to have, int32 and not negative."""
+    return (hash_rows(encodings)[:, 0] >> 1).astype(jnp.int32)

@@ -4,6 +4,7 @@ Everything that is computed follows from the stored configuration, so a resumed 
 """
 
 import contextlib
+import dataclasses
 import uuid
 from collections.abc import Iterator, Sequence
 
@@ -41,7 +42,7 @@ from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
 from nas.training.compilation import make_room, quick_start
 from spaces.base import fingerprint
-from strategies.base import GradientStrategy
+from strategies.base import GradientStrategy, with_trials
 from strategies.region import region
 
 SHOWN = 5  # architectures of an outcome
@@ -133,8 +134,9 @@ def _chosen(settings: Config, given: Data, task: Task, reporter: Reporter) -> tu
 
 
 def _settled(settings: Config, given: Data, subject: Subject) -> Config:
-    """The settings with what follows from the data, the space and the evaluator. Raises UsageError."""
+    """The settings with what follows from the trials, the data, the space and the evaluator. Raises UsageError."""
     with _usage():
+        settings = dataclasses.replace(settings, strategy=with_trials(settings.strategy, settings.trials))
         return with_objectives(chosen.with_recipes(settings, given, subject), given, subject)
 
 
