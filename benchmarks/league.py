@@ -3,7 +3,8 @@
     python benchmarks/league.py                                the cheap ones: about 10 minutes on 2 cores
     python benchmarks/league.py --entrants bayesian,"plain gp" --trials 100 --seeds 20 --members chain,pairs
     python benchmarks/league.py --entrants peers               what is installed of Optuna, SMAC, BoTorch, HEBO
-    python benchmarks/league.py --fronts                       two objectives, the error and the multiply-adds
+    python benchmarks/league.py --by fronts                    two objectives, the error and the multiply-adds
+    python benchmarks/league.py --by predictors --seeds 10     Kendall's tau of predictors
     python benchmarks/league.py --table ../shared/benchmarks/nb201.npz    NAS-Bench-201 as three more members
 
 A search's regret is how far the clean score of the best that it observed is from the best of the table, as a share of
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-from proving import fronts, peers, plain
+from proving import fronts, peers, plain, predictors
 from proving.family import MEMBERS, Member
 from proving.published import published
 from proving.runs import Run, ours, split, theirs
@@ -40,21 +41,22 @@ def main() -> None:
     quick_start()
     members = {**MEMBERS, **(published(options.table) if options.table else {})}
     chosen = [members[name] for name in options.members.split(",")] if options.members else list(members.values())
-    question = (lambda: fronts.league(chosen, options)) if options.fronts else (lambda: league(chosen, options))
-    report.answer({"fronts" if options.fronts else "league": question}, ("jax", "numpy", "scikit-learn"), options.json)
+    ask = {"best": league, "fronts": fronts.league, "predictors": predictors.league}[options.by]
+    report.answer({options.by: lambda: ask(chosen, options)}, ("jax", "numpy", "scikit-learn"), options.json)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--entrants", help="strategies, baselines and peers by name, or cheap, learning, peers [cheap; of fronts all]"
+        "--entrants", help="strategies, baselines and peers by name, or cheap, learning, peers [cheap; else all]"
     )
     parser.add_argument("--members", help="of the family, by name [all]")
     parser.add_argument("--table", help="NAS-Bench-201: three more members")
     parser.add_argument("--seeds", type=int, default=100, help="searches of each [%(default)s]")
     parser.add_argument("--first", type=int, default=0, help="the first seed [%(default)s]")
     parser.add_argument("--trials", type=int, default=300, help="evaluations of a search [%(default)s]")
-    parser.add_argument("--fronts", action="store_true", help="two objectives instead of one")
+    how = "what is judged: the best found, fronts of two objectives, or how predictors order rows [%(default)s]"
+    parser.add_argument("--by", choices=("best", "fronts", "predictors"), default="best", help=how)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     return parser.parse_args()
 

@@ -97,9 +97,7 @@ def by_queries(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
     for dataset in ("cifar10", "cifar100", "imagenet16_120"):
         signal, test = (table.error(dataset, split, 200) for split in ("valid", "test"))
         for name in ("random", "regularized-evolution", "bayesian"):
-            kind = strategy_class(name)
-            strategy = kind(population_size=30, tournament_size=10) if name == "regularized-evolution" else kind()
-            result = study.run(strategy, table.searchable(), signal, range(50), 100)
+            result = study.run(strategy_class(name)(), table.searchable(), signal, range(50), 100)
             reached = 100 * (1 - test[result.best()])
             seen = (result.rows == int(signal.argmin())).cumsum(1) > 0
             found[f"{dataset} {name}"] = [(reached[:, n - 1].mean(), seen[:, n - 1].mean()) for n in (50, 100)]

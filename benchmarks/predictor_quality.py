@@ -109,8 +109,6 @@ def tau(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
 def make(name: str) -> Any:
     if name == "prescreened":
         return Prescreened(strategy_class("regularized-evolution")(), predictor_class("gp")())
-    if name == "regularized-evolution":  # as the published counts of queries have it
-        return strategy_class(name)(population_size=30, tournament_size=10)
     return strategy_class(name)()
 
 

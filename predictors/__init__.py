@@ -5,6 +5,7 @@ import pkgutil
 from typing import Any
 
 PREDICTORS = {
+    "auto": "predictors.auto:Auto",
     "linear": "predictors.linear:Linear",
     "gp": "predictors.gaussian_process:GaussianProcess",
     "nao": "predictors.nao:NAO",

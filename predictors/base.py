@@ -8,6 +8,15 @@ from spaces.base import Encodings, Space
 
 
 @runtime_checkable
+class Composed(Protocol):
+    """A predictor that is made of others."""
+
+    def shares(self, params: Any) -> dict[str, float]:
+        """What each of them counts, by its name; their sum is 1."""
+        ...
+
+
+@runtime_checkable
 class Predictor(Protocol):
     """A frozen dataclass of hyperparameters with pure functions. Rows may come in any order.
 

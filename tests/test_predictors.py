@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy.stats import kendalltau
 
 from predictors import PREDICTORS, predictor_class
+from predictors.auto import kendall
 from predictors.base import Predictor
 from spaces.base import sample
 from spaces.shufflenet import PRESETS
@@ -97,3 +99,24 @@ def test_a_fit_that_goes_on_from_another_needs_fewer_rows(key, name):
     fits = fit(name, new, 3 + 0.1 * score(new)), fit(name, new, 3 + 0.1 * score(new), before)
     alone, warm = (np.corrcoef(predict(name, params, unseen)[0], score(unseen))[0, 1] for params in fits)
     assert warm > alone + 0.1
+
+
+# Several together
+
+
+def test_what_orders_unseen_rows_best_counts_most(key):
+    """Of a score that no sum of choices tells, a line counts little."""
+    rows = sample(SPACE, key, 200)
+    crossed = jnp.asarray((np.asarray(rows)[:, -1] % 2) * 2 - 1) * score(rows)
+    params = fit("auto", rows, crossed)
+    shares = make("auto").shares(params)
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+    assert shares["linear"] < 0.1
+    assert make("auto").shares(fit("auto", rows, score(rows)))["boosted-trees"] < 0.2
+
+
+def test_tau_of_known_rows_is_that_of_scipy(key):
+    one, other = jr.normal(key, (2, 30))
+    known = jnp.arange(30) < 20
+    expected = kendalltau(one[:20], other[:20])[0]
+    assert float(kendall(one, jnp.where(known, other, 0.0), known)) == pytest.approx(expected, abs=1e-5)

@@ -50,6 +50,7 @@ def _show(store, options: argparse.Namespace) -> str:
     facts |= {"task": card["task"], **{name: outer(card[name]) for name in ("objective", "unit")}}
     facts |= {name: card[name] for name in ("rows", "digest")}
     facts |= {"space": card["space"]["name"], "fingerprint": card["fingerprint"]}
+    facts |= {f"share_{name}": value for name, value in card.get("shares", {}).items()}
     facts |= {f"held_out_{name}": value for name, value in card["quality"].items()}
     facts |= {name: value for name, value in card["settings"].items()}
     facts |= {f"version_{name}": value for name, value in card["versions"].items()}

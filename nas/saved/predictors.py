@@ -2,8 +2,9 @@
 
 `card.json` holds `format` (1); `kind` and `settings` of the predictor; `space` (its name and fields) and its
 `fingerprint`; `task`, `objective` and `unit`; `rows`, how many each fit had, the earliest first, and `digest`, the
-sha256 of the last ones; `quality` on rows that were held out; and `versions`. `predictor.safetensors` holds the
-parameters by name, and in its note the sha256 of the card.
+sha256 of the last ones; `quality` on rows that were held out; `shares`, what each kind counts in a predictor that is
+made of several; and `versions`. `predictor.safetensors` holds the parameters by name, and in its note the sha256 of the
+card.
 
 Nothing else may be in the folder. What the arrays must look like follows from the card: loading works out their names,
 shapes and types without computing anything, and takes nothing that differs.
@@ -31,7 +32,7 @@ from nas.plain import from_json, read_bounded, shown
 from nas.saved import checkpoint
 from nas.streams import WITHHELD, generator
 from nas.training.compilation import in_order
-from predictors.base import Predictor
+from predictors.base import Composed, Predictor
 from spaces.base import Encodings, Space, fingerprint
 
 FORMAT = 1
@@ -161,7 +162,10 @@ def fit(
         held = generator(0, WITHHELD).permutation(len(rows)) < HELD_OUT * len(rows)
         trial = Fitted(card, predictor, _fitted(*how, np.where(held, np.nan, targets), before))
         card["quality"] = quality(*trial.predict(bound, rows[held]), targets[held])
-    return Fitted(card, predictor, _fitted(*how, targets, before))
+    params = _fitted(*how, targets, before)
+    if isinstance(predictor, Composed):
+        card["shares"] = predictor.shares(params)
+    return Fitted(card, predictor, params)
 
 
 def _fitted(program: Any, predictor: Predictor, space: Space, rows: Any, targets: np.ndarray, start: Any) -> Any:
