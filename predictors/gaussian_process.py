@@ -74,10 +74,17 @@ class GaussianProcess:
 
 
 def _latent(params: GaussianProcessParams, encodings: Encodings) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
-    mean, deviation = predict(params.posterior, features(params.space, encodings))
+    return latent_at(params, features(params.space, encodings))
+
+
+def latent_at(
+    params: GaussianProcessParams, points: Float[Array, "m d"]
+) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+    """The mean and the standard deviation, in quantiles, where the features are these."""
+    mean, deviation = predict(params.posterior, points)
     if params.earlier is None:
         return mean, deviation
-    before, doubt = _latent(params.earlier, encodings)
+    before, doubt = latent_at(params.earlier, points)
     return mean + params.slope * before, jnp.sqrt(deviation**2 + (params.slope * doubt) ** 2)
 
 

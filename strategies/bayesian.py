@@ -12,7 +12,7 @@ in batches of 8 after a median of 51.5 (52.5).
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,16 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from predictors.features import features, groups
-from predictors.gaussian_process import GaussianProcess, Posterior, at, condition, matern, predict, squared_distances
+from predictors.gaussian_process import (
+    GaussianProcess,
+    Posterior,
+    at,
+    condition,
+    latent_at,
+    matern,
+    predict,
+    squared_distances,
+)
 from predictors.targets import quantiles
 from spaces.base import Encodings, Limits, Space, every, feasible, mutate
 from strategies.archive import Archive, add, best, draw_new, empty, seen, sized, used
@@ -32,12 +41,16 @@ from strategies.checks import at_least
 from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import also, contains
 
+TRUST = 4.0  # observations that agree, for which a predictor of elsewhere is taken at first
+LEAST_WIDTH = 0.05  # of what it says of the observed: where that is all the same, it is not blown up
+
 
 @struct.dataclass
 class BayesianState:
     region: Region
     candidates: "Candidates | None"  # of a small space all there are, else None
     archive: Archive
+    earlier: Any = None  # the parameters of a Gaussian process that was fitted elsewhere
 
 
 @struct.dataclass
@@ -89,10 +102,14 @@ class Bayesian:
             archive=empty(space, self.memory),
         )
 
+    def warm(self, state: BayesianState, params: Any) -> BayesianState:
+        """The state that believes what this predictor says, as far as what is observed agrees with it."""
+        return dataclasses.replace(state, earlier=params)
+
     def ask(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_candidates = jr.split(key)
         rows = jax.lax.cond(
-            state.archive.count < self.initial,
+            (state.archive.count < self.initial) & (state.earlier is None),
             lambda: self._random(state, key_random, n, pending),
             lambda: self._promising(state, key_candidates, n, pending),
         )
@@ -128,8 +145,11 @@ class Bayesian:
         def chosen(observed: Encodings, scores: Array) -> tuple[Array, Array]:
             known = jnp.isfinite(scores)
             values, points = quantiles(scores, known), features(space, observed)
+            before, there = _believed(state.earlier, points, values, known, candidates.points)
+            values = jnp.where(known, values - before, 0.0)
             posterior = condition(points, values, known, groups(space))
-            lowest = jnp.where(known, predict(posterior, points)[0], jnp.inf).min()
+            lowest = jnp.where(known, predict(posterior, points)[0] + before, jnp.inf).min()
+            lowest = jnp.where(known.any(), lowest, there.min())
             if len(busy) > 1:
                 # What is being evaluated is taken to be as expected (the "Kriging believer").
                 believed = jnp.where(busy, predict(posterior, waiting)[0], 0.0)
@@ -137,7 +157,7 @@ class Bayesian:
                 posterior = at(
                     every_point, every_value, jnp.concatenate([known, busy]), posterior.relevance, posterior.noise
                 )
-            return batch(posterior, candidates.points, first < len(rows), lowest, n)
+            return batch(posterior, candidates.points, there, first < len(rows), lowest, n)
 
         which, found = sized(state.archive, chosen, GaussianProcess.sizes)
         # Where fewer than n of them are left, another member of a group, or whatever is legal.
@@ -161,6 +181,29 @@ class Bayesian:
         return ~contains(seen(state.archive, pending), rows)
 
 
+def _believed(
+    earlier: Any,
+    points: Float[Array, "n d"],
+    values: Float[Array, "n"],
+    known: Bool[Array, "n"],
+    there: Float[Array, "m d"],
+) -> tuple[Float[Array, "n"], Float[Array, "m"]]:
+    """What a predictor of elsewhere makes expect of the observed points and of those `there`, in quantiles of what was
+    observed. It counts as its correlation with what was observed, and `TRUST` more observations that agree, say."""
+    if earlier is None:
+        return jnp.zeros(len(points)), jnp.zeros(len(there))
+    ours, theirs = (latent_at(earlier, each)[0] for each in (points, there))
+    n = jnp.maximum(known.sum(), 1)
+    centre = jnp.where(known, ours, 0.0).sum() / n
+    width = jnp.sqrt((known * (ours - centre) ** 2).sum() / n)
+    some = known.sum() > 1
+    centre, width = jnp.where(some, centre, 0.0), jnp.where(some, jnp.maximum(width, LEAST_WIDTH), 1.0)
+    ours, theirs = (ours - centre) / width, (theirs - centre) / width
+    agrees = (known * ours * values).sum()  # as many times the correlation as there are observations
+    slope = jnp.clip((TRUST + agrees) / (TRUST + known.sum()), 0.0, 1.0)
+    return slope * ours, slope * theirs
+
+
 def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:
     points = np.asarray(features(space, jnp.asarray(rows)))
     _, first, group = np.unique(points, axis=0, return_index=True, return_inverse=True)
@@ -170,14 +213,21 @@ def _grouped(space: Space, limits: Limits, rows: np.ndarray) -> Candidates:
 
 
 def batch(
-    posterior: Posterior, points: Float[Array, "m d"], free: Bool[Array, "m"], lowest: Float[Array, ""], n: int
+    posterior: Posterior,
+    points: Float[Array, "m d"],
+    before: Float[Array, "m"],
+    free: Bool[Array, "m"],
+    lowest: Float[Array, ""],
+    n: int,
 ) -> tuple[Int[Array, "n"], Bool[Array, "n"]]:
-    """Of the free points the `n` to evaluate next, and whether there were so many.
+    """Of the free points the `n` to evaluate next, and whether there were so many. `before` is what is believed of
+    each whatever was observed.
 
     Each is the one that promises most once those before it are believed to be as expected. Such a belief leaves the
     mean as it is, and takes from the covariance what the point explains: a step of a pivoted Cholesky decomposition.
     """
     mean, deviation = predict(posterior, points)
+    mean += before
     ours, theirs = (each * jnp.sqrt(posterior.relevance)[None] for each in (points, posterior.points))
 
     def correlations(with_these: Float[Array, "k d"]) -> Float[Array, "m k"]:

@@ -302,6 +302,21 @@ def test_a_strategy_goes_on_from_a_saved_predictor(here, table, capsys):
     flags = ("--trials", "20", "--name", "s1", "--save-predictor", "s1-nao")
     assert search(table, "--strategy", "seminas", *small, *flags) == 0
     assert search(table, "--strategy", "nao", *small[:6], "--warm-start", "s1-nao", "--trials", "20") == 0
+    begun = (
+        "--strategy",
+        "bayesian",
+        "--strategy.initial",
+        "4",
+        "--trials",
+        "8",
+        "--name",
+        "b1",
+        "--save-predictor",
+        "gp",
+    )
+    assert search(table, *begun) == 0
+    assert search(table, "--strategy", "bayesian", "--warm-start", "gp", "--trials", "4", "--name", "b2") == 0
+    assert search(table, "--resume", "b2") == 0
     words = ("predictors", "fit", "seminas", "--from-run", "s1", "--warm-start", "s1-nao", "--name", "more")
     assert nas(capsys, *words)[0] == 0
     card = json.loads(nas(capsys, "predictors", "show", "more", "--format", "json")[1])[0]

@@ -59,6 +59,7 @@ LINES: dict[str, dict[str, str]] = {
         "predicted": "by a saved predictor, at no cost",
     },
     "predictor": {
+        "auto": "gp, linear and boosted-trees together, each weighed by how well it orders unseen architectures",
         "linear": "Bayesian linear regression on choices: the simplest one",
         "gp": "a Gaussian process on features of architectures",
         "gates": "operations as gates on the flow of information through the graph",

@@ -138,7 +138,7 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     command("list", _list, "All saved predictors.")
     show = command("show", _show, "The card of a predictor: what it is, what it learned from, how well it tells.")
     fit = command("fit", _fit, "Fit a predictor on what runs have measured, and save it.")
-    fit.add_argument("kind", metavar="KIND", help="see nas predictors kinds")
+    fit.add_argument("kind", metavar="KIND", nargs="?", default="auto", help="see nas predictors kinds (default: auto)")
     fit.add_argument("--from-run", metavar="RUN", help="its name, the beginning of it, or latest")
     fit.add_argument("--from-runs", metavar="RUN,...", help="several, of the same space and data")
     fit.add_argument("--name", required=True, help="of the predictor")

@@ -56,16 +56,20 @@ def run(
     limits: Limits = (),
     noise: float = 0.0,
     at_once: int | None = None,
+    start: Any = None,
 ) -> Study:
     """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised; or a
     function of encodings `[n, length]` that gives `[n, m]`, for a space of more rows than a table has.
 
     `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
-    deviation of what is added to the objectives; a row has its own in each seed.
+    deviation of what is added to the objectives; a row has its own in each seed. `start` are the parameters of a fitted
+    predictor, for a strategy that can go on from them.
     Raises ValueError where no row keeps the limits, UsageError where the strategy proposes what is no row.
     """
     strategy = with_trials(strategy, trials)
     state = strategy.init(space, limits)
+    if start is not None:
+        state = strategy.warm(state, start)  # pyright: ignore[reportAttributeAccessIssue]
     generations = -(-trials // strategy.generation)
     step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
     table: Any = scores if callable(scores) else jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)

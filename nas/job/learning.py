@@ -90,8 +90,10 @@ NEEDS = "needs a strategy that learns by a predictor: nao, seminas or bayesian, 
 def _started(strategy: Any, start: Any, field: str, name: str | None) -> Any:
     """The strategy with the settings of a saved predictor."""
     if not isinstance(strategy, GoesOn):
-        raise UsageError(f"{field}={name!r} needs a strategy that goes on from a predictor: nao or seminas")
+        raise UsageError(f"{field}={name!r} needs a strategy that goes on from a predictor: nao, seminas or bayesian")
     own: Any = strategy
     if type(own.predictor) is not type(start.predictor):
         raise UsageError(f"{field}={name!r} is a {start.card['kind']!r}, from which this strategy cannot go on")
+    if own.predictor == start.predictor:
+        return own
     return dataclasses.replace(own, predictor=start.predictor)
