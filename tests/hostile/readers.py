@@ -165,7 +165,7 @@ QUESTIONS = (
     "runs",
     "top it",
     "pareto it",
-    "hypervolume it",
+    "hypervolume it --objectives error,params",
     "show ARCHITECTURE",
     "report it --out r.html",
     "runs --all",
