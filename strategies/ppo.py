@@ -11,6 +11,8 @@ Beside that, the best that were observed are imitated (Abolafia et al., "Neural 
 Training", 2018, https://arxiv.org/abs/1801.03526), and a strong bonus on entropy keeps the policy from collapsing onto
 them: alone, it drew ever the same few.
 
+Best at: 300 trials and more, few different scores (`benchmarks/league.py`); below that, evolution is ahead.
+
 The ratio of a clipped step is to the policy that drew an architecture, of which the proposal keeps the probability:
 with many trials under way it is older than the one that learns. Of a point that nobody drew, it is to the policy before
 the update.

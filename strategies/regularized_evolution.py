@@ -7,7 +7,7 @@ A tournament is drawn with replacement, as in the paper's algorithm 1 and in the
 (https://arxiv.org/abs/2001.00326), whose population of 10 and sample of 3 fit searches of a hundred trials, and none
 longer; the code of NAS-Bench-101 draws without. Here a population of 30 begins with 10 random architectures and grows
 by children, which serves short and long searches. The paper's mutation that changes nothing, of probability 0.05, is
-left out: it would train a copy again.
+left out: it would train a copy again. Best at: a few hundred trials of whatever kind (`benchmarks/league.py`).
 """
 
 import dataclasses

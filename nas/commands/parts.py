@@ -21,7 +21,7 @@ LINES: dict[str, dict[str, str]] = {
     },
     "strategy": {
         "random": "uniform within the limits: what every other strategy must beat",
-        "local-search": "tries neighbours of the best; moves when one is better, starts anew when none is",
+        "local-search": "tries neighbours of the best, starts anew when none is better: for up to 200 trials",
         "regularized-evolution": "mutates the best of a sample of a queue; the oldest dies (AmoebaNet)",
         "evolution": "mutates and crosses the best few, within hard limits (SPOS): the default",
         "nsga2": "several objectives at once; gives a front",
