@@ -1,6 +1,6 @@
 """Every strategy on every member of a family of made tables, beside random search, plain baselines and real peers.
 
-    python benchmarks/league.py                                the cheap ones: about 10 minutes on 2 cores
+    python benchmarks/league.py                                the cheap ones
     python benchmarks/league.py --entrants bayesian,"plain gp" --trials 100 --seeds 20 --members chain,pairs
     python benchmarks/league.py --entrants peers               what is installed of Optuna, SMAC, BoTorch, HEBO
     python benchmarks/league.py --by fronts                    two objectives, the error and the multiply-adds
@@ -29,6 +29,7 @@ from proving.runs import Run, ours, split, theirs
 from scipy.stats import mannwhitneyu
 
 from nas.training.compilation import quick_start
+from spaces.base import sample
 from strategies import STRATEGIES
 
 CHEAP = ("random", "plain evolution", "regularized-evolution", "evolution", "local-search", "reinforce", "ppo")
@@ -127,8 +128,6 @@ def _measured(member: Member, runs: dict[str, Run], at: list[int]) -> dict[str, 
 
 
 def _deviation(member: Member, number: int) -> float:
-    from spaces.base import sample
-
     rows = sample(member.space, jax.random.key(number), 2000)
     return float(jnp.std(member.table(number)(rows)))
 

@@ -108,11 +108,14 @@ class Bayesian:
 
     def ask(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_candidates = jr.split(key)
-        rows = jax.lax.cond(
-            (state.archive.count < self.initial) & (state.earlier is None),
-            lambda: self._random(state, key_random, n, pending),
-            lambda: self._promising(state, key_candidates, n, pending),
-        )
+        if state.earlier is not None:  # there is something to go by from the first proposal on
+            rows = self._promising(state, key_candidates, n, pending)
+        else:
+            rows = jax.lax.cond(
+                state.archive.count < self.initial,
+                lambda: self._random(state, key_random, n, pending),
+                lambda: self._promising(state, key_candidates, n, pending),
+            )
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
     def tell(self, state: BayesianState, observed: Observations) -> BayesianState:
@@ -196,9 +199,8 @@ def _believed(
     n = jnp.maximum(known.sum(), 1)
     centre = jnp.where(known, ours, 0.0).sum() / n
     narrow = jnp.sqrt((known * (ours - centre) ** 2).sum() / n) + LEAST_WIDTH
-    agrees = (
-        known * (ours - centre) / narrow * values
-    ).sum()  # as many times the correlation as there are observations
+    # As many times the correlation as there are observations.
+    agrees = (known * (ours - centre) / narrow * values).sum()
     # In its own unit: where all that is observed is alike to it, it does not speak the louder.
     wide = theirs.std() + LEAST_WIDTH
     ours, theirs = (ours - centre) / wide, (theirs - centre) / wide

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,21 +17,22 @@ from nas.engine import study
 from proving import plain
 from proving.family import Member
 from proving.plain import Oracle
-from proving.runs import TABLES, allowed, called, make, place_of, split
-from spaces.base import costs, every
+from proving.runs import TABLES, allowed, called, make, split
+from spaces.base import costs, every, indices
 
 AT = (100, 200, 300)
 NAMES = ("random", "front mutation", "pymoo", "nsga2")
 
 
-def both(params: Any, rows: Any, *, member: Member) -> Any:
-    score, scored = params
-    first = score[_row(member, rows)] if member.listed else member.score(scored, rows)[:, 0]
-    return jnp.stack([first, member.space.cost(rows)["macs"]], 1)
+@functools.cache
+def _both(member: Member) -> Callable[[Any, Any], Any]:
+    """One function of a member, and so one program for all its tables."""
 
+    def both(table: Any, rows: Any) -> Any:
+        first = table[indices(member.space, rows)] if member.listed else table(rows)[:, 0]
+        return jnp.stack([first, member.space.cost(rows)["macs"]], 1)
 
-def _row(member: Member, rows: Any) -> Any:
-    return rows @ jnp.asarray(place_of(member.space.cardinalities), jnp.int32)
+    return both
 
 
 def league(members: list[Member], options: argparse.Namespace) -> tuple[str, Any]:
@@ -90,15 +92,8 @@ def _searched(name: str, member: Member, seeds: range, trials: int) -> list[np.n
     return [found[seed] for seed in seeds]
 
 
-_KEPT: dict[Any, Any] = {}
-
-
 def _objectives(member: Member, number: int) -> Partial:
-    if member.name not in _KEPT:
-        _KEPT[member.name] = lambda params, rows: both(params, rows, member=member)
-    table = member.table(number)
-    params = (jnp.asarray(table), None) if member.listed else (None, table.args[0])
-    return Partial(_KEPT[member.name], params)
+    return Partial(_both(member), member.table(number))
 
 
 def _front(member: Member, number: int, points: list[np.ndarray]) -> np.ndarray:

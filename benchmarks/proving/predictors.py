@@ -4,13 +4,12 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import report
+from predictor_quality import fit, predict
 from scipy.stats import kendalltau
 
-from nas.training.compilation import in_order
 from predictors import predictor_class
 from proving.family import Member
 from proving.runs import split
@@ -40,11 +39,6 @@ def _boosting() -> Any:
 
 
 PLAIN: dict[str, Callable[[], Any]] = {"ridge": _ridge, "forest": _forest, "boosting": _boosting}
-
-_fit = jax.jit(
-    lambda predictor, space, *args: predictor.fit(space, *args), static_argnums=(0, 1), compiler_options=in_order()
-)
-_predict = jax.jit(lambda predictor, *args: predictor.predict(*args)[0], static_argnums=0)
 
 
 def league(members: list[Member], options: argparse.Namespace) -> tuple[str, Any]:
@@ -81,6 +75,6 @@ def _tau(name: str, member: Member, number: int, size: int) -> float:
         told = model.predict(np.asarray(one_hot(member.space, jnp.asarray(rows[judged]))))
     else:
         predictor = predictor_class(name)()
-        params = _fit(predictor, member.space, jnp.asarray(rows[chosen]), jnp.asarray(targets))
-        told = np.asarray(_predict(predictor, params, jnp.asarray(rows[judged])))
+        params = fit(predictor, member.space, jnp.asarray(rows[chosen]), jnp.asarray(targets))
+        told = np.asarray(predict(predictor, params, jnp.asarray(rows[judged])))
     return float(kendalltau(told, table[judged])[0])

@@ -16,7 +16,7 @@ from nas.engine import study
 from predictors import predictor_class
 from proving.family import Member
 from proving.plain import Oracle
-from spaces.base import every
+from spaces.base import every, place_values
 from strategies import strategy_class
 from strategies.prescreened import Prescreened
 
@@ -33,11 +33,7 @@ class Run:
 
     def reached(self) -> np.ndarray:
         """After each trial the clean score of the best observed, the earlier of equals."""
-        values = np.nan_to_num(self.observed[:, :, 0], nan=np.inf)
-        lowest = np.minimum.accumulate(values, axis=1)
-        improves = np.concatenate([np.ones((len(values), 1), bool), values[:, 1:] < lowest[:, :-1]], 1)
-        where = np.maximum.accumulate(np.where(improves, np.arange(values.shape[1])[None], 0), axis=1)
-        reached = np.take_along_axis(self.clean, where, axis=1)
+        reached = np.take_along_axis(self.clean, study.best_so_far(self.observed[:, :, 0]), axis=1)
         return np.where(np.isfinite(reached), reached, np.nanmax(self.clean))
 
     def different(self) -> float:
@@ -117,7 +113,7 @@ def allowed(member: Member) -> Callable[[np.ndarray], np.ndarray]:
     """What says of rows whether they keep the limits."""
     if not member.limits:
         return lambda rows: np.ones(len(rows), bool)
-    legal, places = member.legal(), place_of(member.space.cardinalities)
+    legal, places = member.legal(), place_values(member.space)
     return lambda rows: legal[rows @ places]
 
 
@@ -125,16 +121,12 @@ def looked_up(member: Member, table: Any, rows: np.ndarray) -> np.ndarray:
     """The clean objectives of rows, [n, m]."""
     if callable(table):
         return np.asarray(called(table, jnp.asarray(rows, jnp.int32)))
-    return np.asarray(table)[rows @ place_of(member.space.cardinalities)].reshape(len(rows), -1)
+    return np.asarray(table)[rows @ place_values(member.space)].reshape(len(rows), -1)
 
 
 @jax.jit
 def called(table: Any, rows: Any) -> Any:
     return table(rows)
-
-
-def place_of(sizes: tuple[int, ...]) -> np.ndarray:
-    return np.cumprod([1, *sizes[:0:-1]])[::-1].astype(np.int64)
 
 
 def _noise(member: Member, number: int) -> float:

@@ -39,11 +39,16 @@ class Study:
 
     def best(self) -> np.ndarray:
         """What is reported after each trial: the best observed, the earlier if equal."""
-        lowest = np.fmin.accumulate(np.nan_to_num(self.scores, nan=np.inf), axis=1)
-        before = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
-        improves = lowest < before
-        where = np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
-        return np.take_along_axis(self.rows, where, axis=1)
+        return np.take_along_axis(self.rows, best_so_far(self.scores), axis=1)
+
+
+def best_so_far(scores: np.ndarray) -> np.ndarray:
+    """After each trial of a search `[searches, trials]` the place of the lowest score, the earlier if equal; NaN is
+    none."""
+    lowest = np.fmin.accumulate(np.nan_to_num(scores, nan=np.inf), axis=1)
+    before = np.concatenate([np.full((len(lowest), 1), np.inf), lowest[:, :-1]], axis=1)
+    improves = lowest < before
+    return np.maximum.accumulate(np.where(improves, np.arange(lowest.shape[1]), 0), axis=1)
 
 
 def run(
