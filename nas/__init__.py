@@ -4,6 +4,7 @@
 and `nas.load_predictor(folder)` a predictor.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from nas.store.sql import Store as Store
 
 __version__ = "0.1.0"
-__all__ = ["Store", "load", "load_predictor", "search"]
+__all__ = ["Store", "ask", "load", "load_predictor", "search", "tell"]
 
 
 def search(*, resume: str | None = None, callback: "Callback | None" = None, **options: Any) -> "Outcome":
@@ -40,6 +41,36 @@ def search(*, resume: str | None = None, callback: "Callback | None" = None, **o
     if asked(data) is not None:
         raise UsageError(f"coordinator_address={data['coordinator_address']!r} is for processes of nas search")
     return search(data, resume, callback=callback)
+
+
+def ask(run: str, n: int = 1, *, store: str = "sqlite:///nas.db") -> list[dict[str, Any]]:
+    """What a run proposes next, for others to evaluate: `n` mappings of `trial`, `architecture`, `description`,
+    `encoding` and costs, fewer where no more architectures are left. For a run of `search(ask_and_tell=True, ...)`, or
+    one that was interrupted.
+
+    Raises `nas.errors.UsageError` for a run whose search is over, and for more than its trials that are left.
+    """
+    from nas.job.run import asked
+
+    return asked(store, run, n)
+
+
+def tell(
+    run: str, lines: Sequence[Mapping[str, Any]], *, store: str = "sqlite:///nas.db", workers: int | None = None
+) -> list[dict[str, Any]]:
+    """Proposals and results of others, as trials of a run; what is then known of each, with its `state`.
+
+    A line has the `trial` that `ask` gave, or a new `architecture` as a text or a list of choices; and `metrics` that
+    were measured elsewhere, by name, or `failed`, which says why none were. Without either the run evaluates, by so
+    many `workers` of Ray; 0 evaluates in this process.
+
+    >>> nas.tell("mine", [{"architecture": [0, 3, 2, 1]}, {"trial": 3, "metrics": {"error": 0.21}}])
+
+    Raises `nas.errors.UsageError`, and records nothing, where any line cannot be taken.
+    """
+    from nas.job.run import told
+
+    return told({"store": store, **({} if workers is None else {"workers": workers})}, run, lines)
 
 
 def __dir__() -> list[str]:

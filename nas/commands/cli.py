@@ -126,6 +126,8 @@ def _numbers(field: str, text: str | None) -> list[float] | None:
 # Commands with a parser of their own: what each is for, and the function that answers it.
 OWN: dict[str, tuple[str, str]] = {
     "search": ("Launch a search job, or go on with one.", "nas.commands.search:answer"),
+    "ask": ("What a run proposes next, for others to evaluate.", "nas.commands.outside:ask"),
+    "tell": ("Proposals and results of others, as trials of a run.", "nas.commands.outside:tell"),
     "data": ("Look at data as a search would read them: nas data check TASK.", "nas.commands.data:main"),
     "spaces": ("The search spaces that there are.", "nas.commands.parts:spaces"),
     "strategies": ("The search strategies that there are.", "nas.commands.parts:strategies"),

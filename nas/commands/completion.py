@@ -12,7 +12,7 @@ from typing import Any
 import shtab
 
 from nas import config, registry
-from nas.commands import parts, tables
+from nas.commands import outside, parts, tables
 from nas.config import Parser
 
 # Commands whose parser has a module of its own, as its function `flags`.
@@ -35,6 +35,7 @@ def script(argv: Sequence[str], parser: argparse.ArgumentParser, commands: dict[
     shell = flags().parse_args(argv).shell
     own = {name: importlib.import_module(f"nas.commands.{name}").flags() for name in MODULES}
     own |= {"search": config.parser_of_all("nas search"), "table": tables.flags(), "completion": flags()}
+    own |= {"ask": outside.asking(), "tell": outside.telling()}
     own |= {name: parts.flags(f"nas {name}", "") for name in ("spaces", "strategies", "tasks", "evaluators")}
     commands.update(own)
     _tell_apart(parser)

@@ -86,6 +86,9 @@ class Config:
     """Architectures to evaluate."""
     epochs: int = 50
     """Passes of a gradient strategy over the images that weights are trained on; each derives one architecture."""
+    ask_and_tell: bool = False
+    """Stop before the first trial, for others to drive the search: `nas ask RUN` proposes, `nas tell RUN FILE` takes
+    proposals and results. --resume then ends it with the trials that there are."""
     architecture: str | None = None
     """Search nothing: train this architecture, in the notation of the space or as a list of its choices, for `epochs`
     by the recipe `final`."""
@@ -224,6 +227,7 @@ GROUPS = {
     "limits and objectives": ("max_macs", "max_params", "limit", "objectives", "cost", "latency"),
     "data": ("data_dir", "image_size", "resize", "max_images", "skip_invalid", "pretrain", "pretrain_image_size"),
     "final training": ("finalists", "baselines", "architecture"),
+    "driven by others": ("ask_and_tell",),
     "where it runs": ("store", "files", "log", "workers", "concurrency", "unordered", "trial_seconds"),
     "clusters": ("ray_address", "worker_gpus", "coordinator_address", "num_processes", "process_id"),
     "predictors": ("prescreen", "warm_start", "save_predictor"),

@@ -107,6 +107,7 @@ class Search:
     lag: int  # how many trials may be asked for and not told, at most
     ordered: bool = True
     num_legal: int | None = None  # how many architectures there are, where that is known
+    asks: bool = True  # by itself; else others have asked for all that there will be
     entries: list[Entry] = dataclasses.field(default_factory=list)
     state: Any = None
     told: list[int] = dataclasses.field(default_factory=list)  # in this order
@@ -125,7 +126,7 @@ class Search:
     @property
     def size(self) -> int:
         """How many trials there will be, as far as is known."""
-        return len(self.entries) if self.exhausted else self.num_trials
+        return len(self.entries) if self.exhausted or not self.asks else self.num_trials
 
     def due(self) -> int:
         """How many trials are to be asked for now: what is left of the generation, once enough are told."""
@@ -173,11 +174,32 @@ class Search:
         del self.waiting[number]
 
     def _pending(self) -> Proposals:
-        encodings = np.full((self.lag, len(self.space.cardinalities)), -1, np.int32)
-        budgets = np.zeros(self.lag, np.int32)
+        slots = max(self.lag, len(self.waiting))  # others may have asked for more
+        encodings = np.full((slots, len(self.space.cardinalities)), -1, np.int32)
+        budgets = np.zeros(slots, np.int32)
         for slot, entry in enumerate(self.waiting.values()):
             encodings[slot], budgets[slot] = entry.encoding, entry.budget
         return Proposals(*_placed((encodings, np.int32), (budgets, np.int32)))
+
+
+def propose(search: Search, log: Log, count: int) -> tuple[int, list[Entry]]:
+    """The next `count` trials for whoever evaluates them, recorded, and the number of the first; fewer where nothing is
+    left to ask for. The strategy knows all that was reported, and what was asked for and was not."""
+    entries, _ = log.entries()
+    search.add([dataclasses.replace(entry, objectives=None) for entry in entries])
+    for number, entry in enumerate(entries):
+        if entry.objectives is not None:
+            search.entries[number].objectives = entry.objectives
+            search.tell(number)
+    new: list[Entry] = []
+    while len(new) < count and not search.exhausted:
+        left_of_generation = search.strategy.generation - len(search.entries) % search.strategy.generation
+        asked = search.ask(min(count - len(new), left_of_generation))
+        search.add(asked)
+        new += asked
+    log.ask(len(entries), new)
+    log.flush()
+    return len(entries), new
 
 
 def run(

@@ -142,7 +142,8 @@ class Record:
         """Whether nothing is left to do."""
         entries, arrived = self.entries()
         nothing_left = len({entry.encoding for entry in entries}) == search.num_legal
-        return len(entries) == len(arrived) and (nothing_left or len(entries) == search.num_trials)
+        nothing_left |= not search.asks or len(entries) == search.num_trials
+        return len(entries) == len(arrived) and nothing_left
 
     def _objectives(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         return tuple(metrics.get(name, float("nan")) for name in self.objectives)

@@ -5,8 +5,10 @@ Everything that is computed follows from the stored configuration, so a resumed 
 
 import contextlib
 import dataclasses
+import functools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import nas
 from nas import config, registry
@@ -15,7 +17,7 @@ from nas.engine import loop
 from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
 from nas.interrupts import held, reason, undisturbed
-from nas.job import chosen, finals, helping, plan, stages
+from nas.job import chosen, finals, helping, outside, plan, stages
 from nas.job.context import Ongoing
 from nas.job.learning import Learning, with_whole_names
 from nas.job.pretraining import check_pretraining
@@ -46,6 +48,7 @@ from strategies.base import GradientStrategy, with_trials
 from strategies.region import region
 
 SHOWN = 5  # architectures of an outcome
+Result = TypeVar("Result")
 
 
 def search(
@@ -54,6 +57,29 @@ def search(
     """Runs the job that the plain data configure, or goes on with a stored run, changing only where it runs.
 
     `callback` hears what is measured: see `nas.report.logs.Callback`."""
+    return _carried_out(_ran, data, resume, reporter, callback)
+
+
+def asked(store: str, run: str, count: int, reporter: Reporter | None = None) -> list[Row]:
+    """The next trials of a stored run, for others to evaluate: see `outside.ask`."""
+    act = functools.partial(outside.ask, count=count)
+    return _carried_out(functools.partial(_driven, act=act), {"store": store}, run, reporter, None)
+
+
+def told(data: Data, run: str, lines: Sequence[Any], reporter: Reporter | None = None) -> list[Row]:
+    """What others tell of trials of a stored run; the data change where it runs: see `outside.tell`."""
+    act = functools.partial(outside.tell, lines=lines)
+    return _carried_out(functools.partial(_driven, act=act), data, run, reporter, None)
+
+
+def _carried_out(
+    what: Callable[[Ongoing, loop.Search | None], Result],
+    data: Data,
+    resume: str | None,
+    reporter: Reporter | None,
+    callback: Callback | None,
+) -> Result:
+    """What is done with a job of these data, once it is stored, or opened again."""
     registry.check_done()
     reporter = reporter or Silent()
     url = data.get("store", Config.store)
@@ -116,7 +142,7 @@ def search(
                 run = _begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
             with store.locked(run), logs.opened(settings.log, run):
-                return _ran(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
+                return what(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
         except KeyboardInterrupt:
             if run is None:
                 raise
@@ -153,6 +179,8 @@ def _check_name(url: str, name: str) -> None:
 def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Search | None:
     """The state of the loop before its first trial; None where there is no loop. Raises for what cannot be searched."""
     check_search(settings, subject)
+    if settings.ask_and_tell and (settings.architecture is not None or isinstance(settings.strategy, GradientStrategy)):
+        raise UsageError("ask_and_tell=True needs a search by trials, which this is not")
     if settings.architecture is not None or isinstance(settings.strategy, GradientStrategy):
         return None
     limits = settings.limits + subject.measured
@@ -167,6 +195,7 @@ def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Se
             settings.concurrency,
             ordered=not settings.unordered,
             num_legal=None if listed is None else len(listed.rows),
+            asks=not settings.ask_and_tell,
         )
         if learning.start is not None:
             state.state = learning.strategy.warm(state.state, learning.start.params)
@@ -238,6 +267,14 @@ def _own_names(settings: Config, given: Data) -> dict[str, str]:
     return {kind: name for kind, name in named.items() if name is not None and registry.is_own(kind, name)}
 
 
+def _driven(job: Ongoing, loop_state: loop.Search | None, act: Callable[..., list[Row]]) -> list[Row]:
+    """What others do with a run that is not at work."""
+    try:
+        return act(job, loop_state)
+    finally:
+        job.pools.close()
+
+
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     """Runs the job, and records how it ended."""
     store, run = job.store, job.run
@@ -264,12 +301,18 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         raise
     finally:
         job.pools.close()
-    store.set_status(run.id, "finished")
+    if outcome.waits:
+        store.set_status(run.id, "interrupted", outside.WAITS)
+    else:
+        store.set_status(run.id, "finished")
     return outcome
 
 
 def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     settings, store, run = job.settings, job.store, job.run
+    if settings.ask_and_tell and not store.tally(run.id):
+        stages.evaluator(job)  # so that nobody who tells waits for a training
+        return Outcome(run.name, store.url, outer(settings.objective), [], [], waits=True)
     given = settings.architecture is not None
     trials = [] if given else stages.searched(job, loop_state)
     rows = [given_row(settings, job.subject)] if given else _distinct(trials)[: settings.finalists]

@@ -9,6 +9,7 @@ import numpy as np
 from nas import hosts
 from nas.engine import gradient, loop
 from nas.errors import RunError
+from nas.evaluators.base import Evaluator
 from nas.job import helping
 from nas.job.context import Ongoing
 from nas.report import output
@@ -67,11 +68,16 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
     if record.complete(state):
         return
-    evaluator = scoring.prepare(job.context(shared_weights=lambda affine: shared_weights(job, affine)))
+    scores = evaluator(job)
     job.reporter.show("Searching", 0, settings.trials, "" if scoring.immediate else "compiling")
-    where = job.executor(evaluator, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
+    where = job.executor(scores, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
     with where as executor:
         loop.run(state, executor, record, seed=settings.seed, on_report=on_report)
+
+
+def evaluator(job: Ongoing) -> Evaluator:
+    """What scores candidates, once the shared weights that it needs are trained."""
+    return job.subject.scoring.prepare(job.context(shared_weights=lambda affine: shared_weights(job, affine)))
 
 
 def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
@@ -110,7 +116,7 @@ def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed and len(failed) < len(trials):
         job.reporter.say(f"{len(failed)} of {len(trials)} trials failed, the first: {failed[0].error}")
-    if len(trials) < settings.trials:
+    if len(trials) < settings.trials and not settings.ask_and_tell:
         those = {"keeps the limits": settings.limits, "was measured": job.subject.measured}
         legal = " and ".join(said for said, holds in those.items() if holds)
         every = f"every architecture of the space{' that ' if legal else ''}{legal} was evaluated"

@@ -25,6 +25,7 @@ class Outcome:
     on_table: bool = False  # nothing is trained: it was measured before
     most: bool = False  # of the objective is best, not least
     metric_most: bool = False  # the same of the metric of the task
+    waits: bool = False  # for others to propose and to evaluate
     test_images: int | None = None  # on which `test_...` was measured; None where nothing was trained
 
     def top(self, by: str | None = None, limit: int = 10, where: str | None = None) -> list[Row]:
@@ -34,6 +35,12 @@ class Outcome:
 
 def told(found: Outcome) -> str:
     """What a finished job found, and what can be asked of it next."""
+    if found.waits:
+        run = shlex.quote(found.name)
+        ways = {f"ask {run} -n 5": "proposes", f"tell {run} FILE": "takes proposals and results"}
+        said = "".join(f"  {command_lines.ask(words, found.store)}  # {what}\n" for words, what in ways.items())
+        ends = command_lines.resume(found.name, found.store)
+        return f"{found.name} waits for trials:\n\n{said}  {ends}  # ends the search with what there is\n"
     by, text = found.objective, ""
     if found.best:
         said = (
