@@ -47,6 +47,7 @@ TINY = {
 # So small that within the trials each strategy also learns from what it was told.
 _WRITES = "--strategy.initial 3 --strategy.batch-size 2 --strategy.num-seeds 4 --strategy.draws 3 --strategy.memory 64"
 _WRITES += " --strategy.predictor.members 1 --strategy.predictor.hidden 8 --strategy.predictor.steps 10"
+_RUNGS = "--evaluator train --strategy.budgets (1,2) --strategy.eta 2"
 SMALL = {
     "regularized-evolution": "--strategy.population-size 3 --strategy.tournament-size 2 --strategy.initial 3",
     "evolution": "--strategy.population-size 3 --strategy.num-parents 2 --strategy.num-mutations 1"
@@ -55,6 +56,8 @@ SMALL = {
     "ppo": "--strategy.batch-size 3",
     "bayesian": "--strategy.initial 3 --strategy.num-candidates 64",
     "nao": _WRITES,
+    **dict.fromkeys(("successive-halving", "hyperband", "asha"), _RUNGS),
+    "bohb": f"{_RUNGS} --strategy.initial 2",
     "seminas": f"{_WRITES} --strategy.pool 60 --strategy.predictor.unlabelled 60",
 }
 QUICK = "--workers 0 --concurrency 2 --epochs 2 --baselines 0 --training.steps 2 --training.batch-size 8"

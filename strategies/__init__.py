@@ -13,6 +13,10 @@ STRATEGIES = {
     "nsga2": "strategies.nsga2:NSGA2",
     "ppo": "strategies.ppo:PPO",
     "bayesian": "strategies.bayesian:Bayesian",
+    "successive-halving": "strategies.halving:SuccessiveHalving",
+    "hyperband": "strategies.halving:Hyperband",
+    "asha": "strategies.halving:ASHA",
+    "bohb": "strategies.halving:BOHB",
     "nao": "strategies.nao:NAO",
     "seminas": "strategies.nao:SemiNAS",
 }

@@ -83,6 +83,21 @@ def with_trials(strategy: Any, trials: int) -> Any:
 
 
 @runtime_checkable
+class Budgeted(Protocol):
+    """A strategy that asks for evaluations of several budgets, the fields that say which being the user's to set."""
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """In epochs, ascending; empty where they are those of the evaluator."""
+        ...
+
+
+def budgets_of(strategy: Any) -> tuple[int, ...]:
+    """The budgets that a strategy asks for; of most strategies none."""
+    return strategy.budgets if isinstance(strategy, Budgeted) else ()
+
+
+@runtime_checkable
 class Learns(Protocol):
     """A strategy that learns by a predictor, which can be saved."""
 

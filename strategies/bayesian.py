@@ -109,12 +109,12 @@ class Bayesian:
     def ask(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Proposals:
         key_random, key_candidates = jr.split(key)
         if state.earlier is not None:  # there is something to go by from the first proposal on
-            rows = self._promising(state, key_candidates, n, pending)
+            rows = self.promising(state, key_candidates, n, pending)
         else:
             rows = jax.lax.cond(
                 state.archive.count < self.initial,
                 lambda: self._random(state, key_random, n, pending),
-                lambda: self._promising(state, key_candidates, n, pending),
+                lambda: self.promising(state, key_candidates, n, pending),
             )
         return Proposals(rows, jnp.full((n,), self.budget, jnp.int32))
 
@@ -131,7 +131,7 @@ class Bayesian:
         drawn = jnp.take_along_axis(drawn, jnp.argsort(-nearest, axis=1)[:, :, None], axis=1)
         return pick(state.region, drawn, key_pick, seen(state.archive, pending))
 
-    def _promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
+    def promising(self, state: BayesianState, key: jax.Array, n: int, pending: Proposals) -> Encodings:
         space = state.region.space
         key_candidates, key_rest = jr.split(key)
         candidates = self._drawn(state, key_candidates) if state.candidates is None else state.candidates

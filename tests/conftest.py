@@ -258,6 +258,14 @@ def small_strategy(name: str):
     return strategy_class(name)(initial=4, num_seeds=8, draws=3, memory=64, predictor=predictor, **pool)
 
 
+def of_one_budget() -> list[str]:
+    """The strategies of which every trial is of one budget; `test_halving.py` has the others."""
+    from strategies import STRATEGIES, strategy_class
+    from strategies.base import Budgeted
+
+    return [name for name in STRATEGIES if not isinstance(strategy_class(name)(), Budgeted)]
+
+
 @pytest.fixture
 def unchecked():
     """Types are not checked: for claims about how values of other types are refused."""

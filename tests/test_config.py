@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import of_one_budget
 
 from nas import config
 from nas.config import Config, build, moved, parse, same_part, to_data
@@ -339,7 +340,10 @@ def test_every_strategy_is_chosen_by_its_name(name):
     if hasattr(named, "num_objectives"):
         named = dataclasses.replace(named, num_objectives=1)  # which is how many a run has if nothing else is said
     assert of_flags("--strategy", name).strategy == named
-    assert of_flags("--strategy", name, "--strategy.budget", "3").strategy.budget == 3
+    if name in of_one_budget():
+        assert of_flags("--strategy", name, "--strategy.budget", "3").strategy.budget == 3
+    else:
+        assert of_flags("--strategy", name, "--strategy.budgets", "(1,4)").strategy.budgets == (1, 4)
 
 
 # Mistakes

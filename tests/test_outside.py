@@ -118,7 +118,7 @@ def test_nothing_is_evaluated_twice_and_what_failed_may_be(run):
 
 
 @pytest.mark.parametrize(
-    "strategy", [pytest.param(name, marks=() if name == "nsga2" else pytest.mark.slow) for name in STRATEGIES]
+    "strategy", [pytest.param(name, marks=() if name in ("nsga2", "asha") else pytest.mark.slow) for name in STRATEGIES]
 )
 def test_every_strategy_proposes_what_is_new_and_learns_from_what_it_is_told(run, strategy):
     name = run(strategy)

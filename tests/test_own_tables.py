@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import of_one_budget
 
 import nas
 from nas import registry
@@ -17,7 +18,6 @@ from nas.store.sql import Store
 from nas.tables import read_table
 from nas.tables.build import build
 from spaces.base import every
-from strategies import STRATEGIES
 
 SPACE = str(Path(__file__).parent.parent / "examples" / "my_space.py") + ":Chain"
 NAMES = ["architecture", "mine_valid_error_e5", "mine_test_error_e5", "mine_seconds_e5", "latency_ms"]
@@ -68,7 +68,7 @@ def test_what_was_measured_is_in_the_table_and_the_rest_is_not(table, rows):
         np.testing.assert_allclose(values, [error, seconds, latency], rtol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", of_one_budget())
 def test_strategies_look_only_at_what_was_measured_and_end_when_that_is_all(
     table, rows, strategy, tmp_path, capsys, monkeypatch
 ):

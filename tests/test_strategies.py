@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-from conftest import MINI, Toy, small_strategy
+from conftest import MINI, Toy, of_one_budget, small_strategy
 
 from nas.engine.loop import _programs
 from nas.engine.loop import ask as _ask
@@ -32,7 +32,7 @@ AGEING = RegularizedEvolution(population_size=5, tournament_size=3, initial=5, b
 EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
 PRESCREENED = Prescreened(AGEING, Linear(), Screening(candidates=16, initial=4, memory=64))
 # `seminas` is `nao` with other settings, and one of them is enough for these laws.
-STRATEGIES = [*(small_strategy(name) for name in NAMES if name != "nao"), AGEING, EVOLUTION, PRESCREENED]
+STRATEGIES = [*(small_strategy(name) for name in of_one_budget() if name != "nao"), AGEING, EVOLUTION, PRESCREENED]
 TOY = Toy()
 LIMITS = {"free": (), "limits": (("macs", 11.0), ("params", 27.0))}  # which leave 4 architectures of 256
 N = 8  # one size for everything that is asked or told, because each is compiled

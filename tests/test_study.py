@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Toy, small_strategy
+from conftest import Toy, of_one_budget, small_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
@@ -30,7 +30,8 @@ from nas.training.recipe import Lookup
 from predictors.gaussian_process import GaussianProcess, at, predict
 from spaces.base import every, indices
 from spaces.nasbench201 import NasBench201
-from strategies import STRATEGIES, strategy_class
+from strategies import strategy_class
+from strategies.base import with_trials
 from strategies.bayesian import Bayesian, batch, log_expected_improvement
 from strategies.nsga2 import crowding_distance, fronts
 from strategies.random_search import RandomSearch
@@ -95,7 +96,7 @@ class Memory:
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("nao", "seminas") else []) for n in STRATEGIES]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("nao", "seminas") else []) for n in of_one_budget()]
 )
 def test_a_study_and_the_loop_give_the_same_trials(name, noise, table):
     if noise and name not in ("random", "local-search"):
@@ -104,7 +105,7 @@ def test_a_study_and_the_loop_give_the_same_trials(name, noise, table):
     if name == "bayesian":
         strategy = Bayesian(initial=6, memory=32)
     trials = 3 * strategy.generation if strategy.generation > 2 else 24
-    space = table.searchable()
+    space, strategy = table.searchable(), with_trials(strategy, trials)
     found = study.run(strategy, space, table.error("cifar10", "valid", 12), [seed], trials, noise=noise)
     search = loop.Search(strategy, space, (), stream(seed, SEARCH), trials, lag=1)
     log = Memory()
@@ -181,7 +182,7 @@ def best_of_random(scores) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in STRATEGIES if name != "random"],
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in of_one_budget()[1:]],
 )
 def test_every_strategy_beats_random_search_on_tables_it_was_not_made_for(name, scores, best_of_random, optimised):
     space, seeds = TabularSpace(dataclasses.replace(WIDE), {}), range(SLOW.get(name, 100))

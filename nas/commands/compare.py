@@ -21,7 +21,7 @@ from nas.store.query import Row
 from nas.tables import Table, table_of
 from nas.training.compilation import quick_start
 from spaces.base import Limits
-from strategies.base import GradientStrategy, Strategy, with_trials
+from strategies.base import Budgeted, GradientStrategy, Strategy, with_trials
 from strategies.region import region
 
 BASELINE = "random"
@@ -126,6 +126,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     allowed = _allowed(question)
     budget = question.budget_seconds
     usual = question.trials or (budget or 0) / float(np.nanmean(seconds))
+    strategy, signal, seconds = _by_budget(question, strategy, signal, seconds)
     strategy = with_trials(strategy, int(usual))  # once: what it does must not hang on how often it is asked anew
     expected = question.trials or 1.15 * usual + strategy.generation
     question.check_size(expected)
@@ -149,7 +150,8 @@ def ask(question: Question, strategy: Strategy) -> Answer:
             encoding = np.unravel_index(row, space.cardinalities)
             said = "was not measured" if not question.table.measured[row] else "does not keep the limits"
             raise refused(strategy, f"encoding={list(map(int, encoding))}, which {said}")
-        elapsed = np.cumsum(seconds[result.rows].astype(np.float64), axis=1)
+        spent = seconds[result.rows] if seconds.ndim == 1 else seconds[result.rungs, result.rows]
+        elapsed = np.cumsum(spent.astype(np.float64), axis=1)
         if budget is None:
             fits = np.full(question.seeds, trials)
             break
@@ -161,7 +163,7 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     if fits.min() < 1:
         raise UsageError(f"budget-seconds={budget:g} is less than one evaluation takes")
     best, every = result.best(), np.arange(question.seeds)
-    target = int(np.argmin(np.where(allowed, signal, np.inf)))
+    target = int(np.argmin(np.where(allowed, question.signal, np.inf)))
     inside = np.arange(result.rows.shape[1])[None] < fits[:, None]
     end = budget or float(elapsed.max())
     grid = np.linspace(0, end or 1.0, POINTS)
@@ -175,6 +177,18 @@ def ask(question: Question, strategy: Strategy) -> Answer:
         curve_seconds=grid,
         curve=curve,
     )
+
+
+def _by_budget(question: Question, strategy: Any, signal: np.ndarray, seconds: np.ndarray) -> tuple[Any, Any, Any]:
+    """The strategy with the epochs that the table has, where it asks for several, and the errors `[budgets, rows, 1]`
+    and seconds `[budgets, rows]` of these. Raises UsageError where the table has not what it asks for."""
+    if not isinstance(strategy, Budgeted):
+        return strategy, signal, seconds
+    of_table: Any = strategy
+    if not strategy.budgets:
+        of_table = dataclasses.replace(of_table, budgets=question.table.epochs(question.looked_up[0]))
+    each = [dataclasses.replace(question, epochs=epochs) for epochs in of_table.budgets]
+    return of_table, np.stack([one.signal for one in each])[:, :, None], np.stack([one.seconds for one in each])
 
 
 def _allowed(question: Question) -> np.ndarray:

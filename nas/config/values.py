@@ -45,8 +45,9 @@ class Config:
     --space NAME --help lists its own fields."""
     strategy: Any = "evolution"
     """The search strategy: random, local-search, regularized-evolution, evolution, nsga2, reinforce, ppo, bayesian, nao
-    or seminas; by gradients darts, gumbel-darts, snas, pc-darts, fair-darts, bnas, bats or bnas-beihang; or
-    of your own, FILE.py:CLASS or MODULE:CLASS. --strategy NAME --help lists its own fields."""
+    or seminas; with budgets that grow successive-halving, hyperband, asha or bohb; by gradients darts, gumbel-darts,
+    snas, pc-darts, fair-darts, bnas, bats or bnas-beihang; or of your own, FILE.py:CLASS or MODULE:CLASS. --strategy
+    NAME --help lists its own fields."""
     task: str = "digits"
     """The data: digits, fashion-mnist or cifar10; npz:FILE, an archive with the arrays images [n, height, width,
     channels] and labels [n], or with those of train_, valid_ and test_; folder:DIR, in which CLASS/IMAGE or

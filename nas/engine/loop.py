@@ -107,12 +107,13 @@ class Search:
     lag: int  # how many trials may be asked for and not told, at most
     ordered: bool = True
     num_legal: int | None = None  # how many architectures there are, where that is known
+    budgets: tuple[int, ...] = ()  # that the strategy asks for; empty where an architecture is evaluated once
     asks: bool = True  # by itself; else others have asked for all that there will be
     entries: list[Entry] = dataclasses.field(default_factory=list)
     state: Any = None
     told: list[int] = dataclasses.field(default_factory=list)  # in this order
     waiting: dict[int, Entry] = dataclasses.field(default_factory=dict)  # asked for and not told, by number
-    asked: set[tuple[int, ...]] = dataclasses.field(default_factory=set)  # architectures
+    asked: set[Any] = dataclasses.field(default_factory=set)  # architectures, each with its budget where it has several
 
     def __post_init__(self):
         self.lag = max(self.lag, self.strategy.generation)
@@ -120,8 +121,15 @@ class Search:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every architecture that there is was asked for."""
-        return self.num_legal is not None and len(self.asked) >= self.num_legal
+        """Whether every architecture that there is was asked for, with every budget."""
+        return self.all_asked(self.asked)
+
+    def all_asked(self, asked: set[Any]) -> bool:
+        return self.num_legal is not None and len(asked) >= self.num_legal * max(len(self.budgets), 1)
+
+    def what(self, entry: Entry) -> Any:
+        """What an entry asks for."""
+        return (entry.encoding, entry.budget) if self.budgets else entry.encoding
 
     @property
     def size(self) -> int:
@@ -145,11 +153,11 @@ class Search:
             before, chances = (np.asarray(each).tolist() for each in jax.tree.leaves(proposals.drawn))
             how = [(tuple(row), chance) for row, chance in zip(before, chances, strict=True)]
         new: list[Entry] = []
-        unknown: set[tuple[int, ...]] = set()
+        asked = set(self.asked)
         for row, budget, drawn in zip(rows, budgets, how, strict=True):
             new.append(Entry(tuple(row), budget, drawn=drawn))
-            unknown |= {tuple(row)} - self.asked
-            if len(self.asked) + len(unknown) == self.num_legal:
+            asked.add(self.what(new[-1]))
+            if self.all_asked(asked):
                 break
         return new
 
@@ -157,7 +165,7 @@ class Search:
         """These were asked for, and are in the log."""
         for entry in entries:
             self.waiting[len(self.entries)] = entry
-            self.asked.add(entry.encoding)
+            self.asked.add(self.what(entry))
             self.entries.append(entry)
 
     def tell(self, number: int) -> None:

@@ -4,6 +4,8 @@ The loop asks and is told through a `Record`; a search by gradients adds a finis
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,7 +60,7 @@ class Record:
             raise ValueError(f"trial {number} is {trial.state}, which what is known of its report is not")
         finished = self.kind == "search" and trial.state == "finished"
         for name in self.objectives[:1] if finished else ():
-            if name not in trial.measurements:
+            if math.isnan(measured(name, trial.measurements)):
                 raise ValueError(f"trial {number} is finished, and {name} was not measured")
 
     def add(self, number: int, entries: Sequence[loop.Entry]) -> None:
@@ -141,12 +143,18 @@ class Record:
     def complete(self, search: loop.Search) -> bool:
         """Whether nothing is left to do."""
         entries, arrived = self.entries()
-        nothing_left = len({entry.encoding for entry in entries}) == search.num_legal
+        nothing_left = search.all_asked({search.what(entry) for entry in entries})
         nothing_left |= not search.asks or len(entries) == search.num_trials
         return len(entries) == len(arrived) and nothing_left
 
     def _objectives(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        return tuple(metrics.get(name, float("nan")) for name in self.objectives)
+        return tuple(measured(name, metrics) for name in self.objectives)
+
+
+def measured(name: str, metrics: Mapping[str, float]) -> float:
+    """What a trial measured, with whatever budget: see `nas.evaluators.base.at_budget`. NaN where that is nothing."""
+    of_name = re.compile(rf"{re.escape(name)}(_e\d+)?")
+    return next((value for key, value in metrics.items() if of_name.fullmatch(key)), math.nan)
 
 
 def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from nas.streams import NOISE, SEARCH, stream
 from nas.tables.table import perturbation
 from nas.training.compilation import in_order
 from spaces.base import Encodings, Limits, Space, indices
-from strategies.base import Observations, Proposals, Strategy, with_trials
+from strategies.base import Observations, Proposals, Strategy, budgets_of, with_trials
 from strategies.visited import hash_rows
 
 
@@ -31,6 +31,7 @@ class Study:
     rows: np.ndarray  # int32 [seeds, trials]: indices of the table's rows; of a function, numbers that tell them apart
     objectives: np.ndarray  # float32 [seeds, trials, m], as observed
     encodings: np.ndarray  # int32 [seeds, trials, length]
+    rungs: np.ndarray  # int32 [seeds, trials]: of a strategy that asks for several budgets which that was, else 0
 
     @property
     def scores(self) -> np.ndarray:
@@ -38,8 +39,12 @@ class Study:
         return self.objectives[:, :, 0]
 
     def best(self) -> np.ndarray:
-        """What is reported after each trial: the best observed, the earlier if equal."""
-        return np.take_along_axis(self.rows, best_so_far(self.scores), axis=1)
+        """What is reported after each trial: the best observed with the largest budget until then, the earlier if
+        equal."""
+        finite = self.scores[np.isfinite(self.scores)].astype(np.float64)
+        apart = finite.max(initial=0.0) - finite.min(initial=0.0) + 1.0  # any two scores of different budgets
+        lowered = self.scores - apart * self.rungs
+        return np.take_along_axis(self.rows, best_so_far(lowered), axis=1)
 
 
 def best_so_far(scores: np.ndarray) -> np.ndarray:
@@ -63,8 +68,9 @@ def run(
     at_once: int | None = None,
     start: Any = None,
 ) -> Study:
-    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised; or a
-    function of encodings `[n, length]` that gives `[n, m]`, for a space of more rows than a table has.
+    """Searches once a seed. `scores` are the objectives of every row, `[rows]` or `[rows, m]`, minimised, of a
+    strategy that asks for several budgets `[budgets, rows, m]`; or a function of encodings `[n, length]` that gives
+    `[n, m]`, for a space of more rows than a table has.
 
     `at_once` seeds run side by side; by default all, or as many as the strategy asks for. `noise` is the standard
     deviation of what is added to the objectives; a row has its own in each seed. `start` are the parameters of a fitted
@@ -77,7 +83,9 @@ def run(
         state = strategy.warm(state, start)  # pyright: ignore[reportAttributeAccessIssue]
     generations = -(-trials // strategy.generation)
     step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
-    table: Any = scores if callable(scores) else jnp.asarray(scores.reshape(len(scores), -1), jnp.float32)
+    table: Any = (
+        scores if callable(scores) else jnp.asarray(scores[:, None] if scores.ndim == 1 else scores, jnp.float32)
+    )
 
     def part(places: np.ndarray):
         # The last part is filled up: one shape is one program.
@@ -110,8 +118,11 @@ def _search(
     keys: jax.Array,
     noise_keys: jax.Array,
 ):
-    n = strategy.generation
+    n, budgets = strategy.generation, jnp.asarray(budgets_of(strategy) or (0,), jnp.int32)
     nothing = Proposals(jnp.full((n, len(space.cardinalities)), -1, jnp.int32), jnp.zeros(n, jnp.int32))
+
+    def of_budget(rungs: Array) -> tuple[Array, ...]:
+        return (rungs,) if scores.ndim == 3 else ()
 
     def search(key: jax.Array, key_noise: jax.Array):
         def generation(state: Any, number: Array):
@@ -120,11 +131,12 @@ def _search(
             known = are_choices(space, proposals.encodings) & (proposals.budgets >= 0)
             numbers = _numbers(proposals.encodings) if callable(scores) else indices(space, proposals.encodings)
             rows = jnp.where(known, numbers, -1)  # which `run` refuses
-            exact: Array = scores(proposals.encodings) if callable(scores) else scores[rows]  # pyright: ignore
+            rungs = jnp.searchsorted(budgets, proposals.budgets).astype(jnp.int32) * (len(budgets) > 1)
+            exact: Any = scores(proposals.encodings) if callable(scores) else scores[*of_budget(rungs), rows]
             objectives = exact + (noise * perturbation(key_noise, rows)[:, None] if noisy else 0)
             observed = Observations(proposals.encodings, proposals.budgets, objectives, proposals.drawn)
             state = strategy.tell(state, observed)
-            return state, (rows, objectives, proposals.encodings)
+            return state, (rows, objectives, proposals.encodings, rungs)
 
         found = jax.lax.scan(generation, state, n * jnp.arange(generations))[1]
         return tuple(each.reshape(generations * n, *each.shape[2:]) for each in found)

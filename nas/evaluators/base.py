@@ -73,6 +73,7 @@ class Context(NamedTuple):
     progress: Path | None = None  # the folder in which unfinished trainings are kept
     note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
     on_step: Callable[[int, float], None] | None = None  # hears of a training in this process: steps, and the loss
+    budgets: tuple[int, ...] = ()  # that the strategy asks for, in epochs, ascending; empty where it has none in mind
 
     @property
     def images(self) -> Task:
@@ -87,6 +88,11 @@ class Scoring:
     name: ClassVar[str]  # as users choose it
     needs_supernet: ClassVar[bool] = False  # of a space without shared weights it can score nothing
     immediate: ClassVar[bool] = False  # nothing is computed: no workers are started for it, and nothing compiled
+
+    def budgets(self, task: Task | None, final: Recipe) -> tuple[int, ...]:
+        """Epochs that evaluations may be given, ascending; empty where more of them make no difference. `final` is the
+        recipe of a training from scratch."""
+        return ()
 
     def metrics(self, metric: str) -> tuple[str, ...]:
         """What it measures beside costs on a task that minimises `metric`; by default the first is the objective."""
@@ -107,6 +113,11 @@ class Scoring:
     def prepare(self, context: Context) -> Evaluator:
         """The function that scores, which is sent to the workers."""
         raise NotImplementedError
+
+
+def at_budget(metric: str, budget: int, budgets: tuple[int, ...]) -> str:
+    """The name of a metric that was measured with a budget: of less than the largest, error is error_e3."""
+    return f"{metric}_e{budget}" if budget and budgets and budget < budgets[-1] else metric
 
 
 def run_job(evaluator: Evaluator, job: Job) -> Report:

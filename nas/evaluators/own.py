@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nas import registry
 from nas.errors import UsageError
-from nas.evaluators.base import Context, Evaluation, Scoring
+from nas.evaluators.base import Context, Evaluation, Scoring, at_budget
 from nas.plain import shown
 from nas.tasks.base import Task
 from spaces.base import Space, costs
@@ -67,7 +67,7 @@ class OwnScoring(Scoring):
         return self.own.metrics
 
     def prepare(self, context: Context) -> "OwnEvaluator":
-        return OwnEvaluator(context.space, context.images, self.own, objective=context.objective)
+        return OwnEvaluator(context.space, context.images, self.own, context.objective, context.budgets)
 
 
 def scoring(evaluator: Scoring | Own) -> Scoring:
@@ -83,6 +83,7 @@ class OwnEvaluator:
     task: Task
     own: Own
     objective: str
+    budgets: tuple[int, ...] = ()  # that the strategy asks for
 
     @functools.cached_property
     def _measure(self) -> Callable[[tuple[int, ...], int, int], Mapping[str, float]]:
@@ -98,8 +99,10 @@ class OwnEvaluator:
         if not isinstance(measured, Mapping) or set(measured) != set(self.own.metrics):
             given = sorted(measured) if isinstance(measured, Mapping) else type(measured).__name__
             raise TypeError(f"the evaluator gives {given}, not a number for each of {', '.join(self.own.metrics)}")
-        metrics = {name: _number(name, value) for name, value in measured.items()}
-        return Evaluation({**costs(self.space, encoding), **metrics}, objective=self.objective)
+        named = {name: at_budget(name, budget, self.budgets) for name in measured}
+        metrics = {named[name]: _number(name, value) for name, value in measured.items()}
+        objective = named.get(self.objective, self.objective)
+        return Evaluation({**costs(self.space, encoding), **metrics}, objective=objective)
 
 
 def _number(name: str, value: Any) -> float:

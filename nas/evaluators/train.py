@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from nas.errors import UsageError
-from nas.evaluators.base import Context, Evaluation, Scoring
+from nas.evaluators.base import Context, Evaluation, Scoring, at_budget
 from nas.streams import OWN_WEIGHTS, stream
 from nas.tasks.base import Task
 from nas.training.compilation import make_room
@@ -26,19 +26,30 @@ from spaces.abilities import is_one_bit, shares_weights, trains_as_cells
 from spaces.base import Space, architecture_id, costs
 from spaces.shared import select
 
+RUNGS = 4  # budgets, each three times the one before it
+RUNG_FOLDER = "rungs"  # within that of a run: trainings that a larger budget may go on with
 PROGRESS = ".progress.safetensors"  # how the names of files end that hold trainings under way
 
 
 @dataclasses.dataclass(frozen=True)
 class Scratch(Scoring):
-    """Each trained from scratch by the recipe `final`."""
+    """Each trained from scratch by the recipe `final`. Where a strategy asks for several budgets, that lasts for the
+    largest of them, and with a smaller one ends early: it is gone on with from there."""
 
     name: ClassVar[str] = "train"
+
+    def budgets(self, task: Task | None, final: Recipe) -> tuple[int, ...]:
+        assert task is not None
+        most = -(-final.steps // epoch_steps(final, task))
+        return tuple(sorted({max(round(most / 3**i), 1) for i in range(RUNGS)}))
 
     def prepare(self, context: Context) -> "TrainEvaluator":
         # Networks of a supernet have no auxiliary head.
         pruned = not shares_weights(context.space) or context.final.auxiliary > 0
-        return TrainEvaluator(context.space, context.images, context.final, pruned=pruned, teacher=context.teacher)
+        kept = {"teacher": context.teacher, "budgets": context.budgets}
+        if context.budgets and context.progress is not None:
+            kept |= {"folder": str(context.progress / RUNG_FOLDER), "note": context.note}
+        return TrainEvaluator(context.space, context.images, context.final, pruned=pruned, **kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +83,14 @@ class TrainEvaluator:
     pretraining: Pretraining | None = None  # of the network that is built alone
     teacher: Teacher | None = None  # whom the recipe names
     on_step: Callable[[int, float], None] | None = None  # hears now and then how many steps are done, and the loss
+    budgets: tuple[int, ...] = ()  # that a strategy asks for
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The metric of the task (validation) and the costs; with `tests` also that of test, and the weights and
         statistics."""
         make_room()  # each architecture has a program of its own
-        recipe = lasting(self.recipe, self.task, budget)
+        recipe = lasting(self.recipe, self.task, self.budgets[-1] if self.budgets else budget)
+        stop = budget * epoch_steps(recipe, self.task) if budget and self.budgets else None
         key, row = stream(seed, OWN_WEIGHTS), np.asarray(encoding, np.int32)
         if self.pruned:
             graph, start, statistics = split(self._built(row, key))
@@ -102,6 +115,7 @@ class TrainEvaluator:
             saved=saved,
             note=self.note,
             teacher=self.teacher,
+            stop=stop,
             on_step=self._heard(before),
         )
         if recipe.auxiliary:
@@ -111,9 +125,13 @@ class TrainEvaluator:
         statistics = calibrate(graph, weights, statistics, images, self.task, path, **how)
         metric = self.task.kind.metric
         measured = functools.partial(measure, graph, weights, statistics, task=self.task, path=path, **how)
-        metrics = {**measured(self.task.valid), **costs(self.space, encoding)}
+        known, valid = costs(self.space, encoding), measured(self.task.valid)
         if not self.tests:
-            return Evaluation(metrics, objective=metric)
+            named = {name: at_budget(name, budget, self.budgets) for name in valid}
+            return Evaluation(
+                {**{named[name]: value for name, value in valid.items()}, **known}, objective=named[metric]
+            )
+        metrics = {**valid, **known}
         metrics |= {f"test_{name}": value for name, value in measured(self.task.test).items()}
         jax.block_until_ready(weights)
         return Evaluation(metrics, {**flatten(weights), **flatten(statistics)}, objective=metric)
@@ -140,7 +158,11 @@ class TrainEvaluator:
 
 def lasting(recipe: Recipe, task: Task, epochs: int) -> Recipe:
     """The recipe with the steps of so many epochs; with its own where that is 0."""
-    return dataclasses.replace(recipe, steps=epochs * -(-len(task.train) // recipe.batch_size)) if epochs else recipe
+    return dataclasses.replace(recipe, steps=epochs * epoch_steps(recipe, task)) if epochs else recipe
+
+
+def epoch_steps(recipe: Recipe, task: Task) -> int:
+    return -(-len(task.train) // recipe.batch_size)
 
 
 def check(space: Space, recipe: Recipe) -> None:

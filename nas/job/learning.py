@@ -14,7 +14,7 @@ from nas.saved.predictors import check_space
 from nas.store.sql import Store
 from predictors import PREDICTORS
 from spaces.base import Space
-from strategies.base import GoesOn, GradientStrategy, Learns
+from strategies.base import Budgeted, GoesOn, GradientStrategy, Learns
 from strategies.prescreened import Prescreened
 
 
@@ -44,6 +44,8 @@ class Learning:
         if name is not None:
             start, digest = predictor_jobs.opened(settings.store, name)
             check_space(start.card, space, f"{field}={name!r}")
+        if kind is not None and isinstance(strategy, Budgeted):
+            raise UsageError(f"prescreen={kind!r} needs a strategy whose evaluations are all of one budget")
         if kind is not None:
             predictor = config.build_predictor(kind) if start is None else start.predictor
             strategy = Prescreened(strategy, predictor, settings.screening)

@@ -29,6 +29,7 @@ from nas.job.subject import (
     given_row,
     load_subject,
     load_task,
+    with_budgets,
     with_objectives,
 )
 from nas.metrics import outer, outward
@@ -44,7 +45,7 @@ from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
 from nas.training.compilation import make_room, quick_start
 from spaces.base import fingerprint
-from strategies.base import GradientStrategy, with_trials
+from strategies.base import GradientStrategy, budgets_of, with_trials
 from strategies.region import region
 
 SHOWN = 5  # architectures of an outcome
@@ -162,8 +163,9 @@ def _chosen(settings: Config, given: Data, task: Task, reporter: Reporter) -> tu
 def _settled(settings: Config, given: Data, subject: Subject) -> Config:
     """The settings with what follows from the trials, the data, the space and the evaluator. Raises UsageError."""
     with _usage():
+        settings = with_budgets(chosen.with_recipes(settings, given, subject), subject)
         settings = dataclasses.replace(settings, strategy=with_trials(settings.strategy, settings.trials))
-        return with_objectives(chosen.with_recipes(settings, given, subject), given, subject)
+        return with_objectives(settings, given, subject)
 
 
 def _check_name(url: str, name: str) -> None:
@@ -195,6 +197,7 @@ def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Se
             settings.concurrency,
             ordered=not settings.unordered,
             num_legal=None if listed is None else len(listed.rows),
+            budgets=budgets_of(learning.strategy),
             asks=not settings.ask_and_tell,
         )
         if learning.start is not None:

@@ -1,6 +1,7 @@
 """The stages of a job up to the end of its search: shared weights, candidates, and what a predictor learned of them."""
 
 import functools
+import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 
 from nas import hosts
 from nas.engine import gradient, loop
+from nas.engine.record import measured
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator
+from nas.evaluators.train import RUNG_FOLDER
 from nas.job import helping
 from nas.job.context import Ongoing
 from nas.report import output
@@ -18,6 +21,7 @@ from nas.store.query import Row, Trial, free_name
 from nas.streams import stream
 from nas.training.paths import cost_binned_paths, uniform_paths
 from predictors import kind_of
+from strategies.base import budgets_of
 
 
 def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
@@ -35,9 +39,14 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
         reasons = {trial.error for trial in trials}
         raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
     save_predictor(job)
-    # Among equal ones the cheaper one, then the earlier one.
+    # Of those with the largest budget the best; among equal ones the cheaper one, then the earlier one.
     objective = job.settings.objective
-    return sorted(finished, key=lambda t: (t.measurements[objective], t.measurements.get("macs", 0.0), t.number))
+
+    def place(trial: Trial) -> tuple[float, ...]:
+        value, macs = measured(objective, trial.measurements), trial.measurements.get("macs", 0.0)
+        return -trial.budget, value, macs, trial.number
+
+    return sorted(finished, key=place)
 
 
 def by_gradients(job: Ongoing) -> list[Trial]:
@@ -62,7 +71,9 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
     def on_report(number: int, objectives: tuple[float, ...]) -> None:
         nonlocal best, count
-        best, count = float(np.fmin(best, objectives[0])), count + 1
+        count += 1
+        if not state.budgets or state.entries[number].budget == state.budgets[-1]:
+            best = float(np.fmin(best, objectives[0]))
         remark = "" if best == float("inf") else f"best {output.reading(settings.objective, best)}"
         job.reporter.show("Searching", count, settings.trials, remark)
 
@@ -73,10 +84,13 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
     where = job.executor(scores, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
     with where as executor:
         loop.run(state, executor, record, seed=settings.seed, on_report=on_report)
+    shutil.rmtree(job.folder / RUNG_FOLDER, ignore_errors=True)
 
 
 def evaluator(job: Ongoing) -> Evaluator:
     """What scores candidates, once the shared weights that it needs are trained."""
+    if budgets_of(job.settings.strategy):
+        (job.folder / RUNG_FOLDER).mkdir(exist_ok=True)
     return job.subject.scoring.prepare(job.context(shared_weights=lambda affine: shared_weights(job, affine)))
 
 

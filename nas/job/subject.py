@@ -46,7 +46,7 @@ from spaces import callbacks
 from spaces.base import Limits, Space, sample
 from spaces.costs import with_cost, with_head
 from spaces.product import Product
-from strategies.base import GradientStrategy
+from strategies.base import Budgeted, GradientStrategy, budgets_of
 
 COLUMNS = (*IDENTITY, "run", "role", "seconds")  # of what is shown of a trial, beside metrics
 ID = re.compile(r"[0-9a-f]{4,12}")  # of an architecture, or the beginning of it
@@ -241,8 +241,30 @@ def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
         settings.final,
         pretraining=subject.pretraining,
         teacher=subject.teacher,
+        budgets=budgets_of(settings.strategy),
         **{"shared_weights": _no_weights, "predictor": predictor, **more},
     )
+
+
+def with_budgets(settings: Config, subject: Subject) -> Config:
+    """The settings whose strategy, where it asks for several budgets, has those of the evaluator, unless the user says
+    which. Raises UsageError for an evaluator to which they make no difference."""
+    if not isinstance(settings.strategy, Budgeted):
+        return settings
+    scores = subject.scoring
+    found = scores.budgets(subject.task, settings.final)
+    if not found and isinstance(settings.evaluator, Scoring):
+        raise UsageError(
+            f"evaluator={scores.name!r} measures the same whatever the epochs, of which the strategy asks for several: "
+            "--evaluator train trains for so many, and a table may have several"
+        )
+    if settings.strategy.budgets:
+        return settings
+    if len(found) < 2:
+        allowed = f"one alone has epochs {found[0]}" if found else "that of your own does not say which"
+        raise UsageError(f"strategy.budgets={found} must be two or more, such as (1,3,9): {allowed}")
+    strategy: Any = settings.strategy
+    return dataclasses.replace(settings, strategy=dataclasses.replace(strategy, budgets=found))
 
 
 def _no_weights(affine: bool) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ COUNTS = ("macs", "params", "flops", "bops", "ops", "bits", "bytes")
 MOST_SAID = 2000  # letters of an error
 STYLE = re.compile(r"\x1b\[[01]m")  # what rich writes around headings: bold, and no longer
 ODD = re.compile(rf"{STYLE.pattern}|[^\n\t -~]")
+EPOCHS = re.compile(r"_e\d+$")  # after so many of them a metric was measured
 GAP = 2  # blanks between the columns of a table
 # What a narrow terminal goes without, in this order, after the metrics that not every run has.
 DISPENSABLE = (
@@ -251,6 +252,7 @@ def number(name: str, value: Any) -> str:
         return printable(str(value))
     if not math.isfinite(value):
         return str(value)
+    name = EPOCHS.sub("", name)
     if name.endswith("error"):
         return f"{100 * value:.2f} %"
     if name.endswith(COUNTS):

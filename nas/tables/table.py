@@ -121,6 +121,11 @@ class Table:
         dataset, epochs = self.looked_up(dataset, epochs)
         return self.column(f"{dataset}_{split}_error_e{epochs}")
 
+    def epochs(self, dataset: str) -> tuple[int, ...]:
+        """How long architectures were trained for the validation errors of a dataset, ascending."""
+        errors = [c for c in self.columns.values() if c.kind == "error" and c.dataset == dataset]
+        return tuple(sorted({c.epochs for c in errors if c.epochs and c.split == "valid"}))
+
     def most_epochs(self, dataset: str) -> int:
         return max(c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset)
 

@@ -24,7 +24,7 @@ from nas.streams import OWN_TRAINING, TRAINING, stream
 from nas.tasks.augment import Augment, normalise
 from nas.tasks.base import Split, Task
 from nas.training.distillation import Lesson, Teacher, answers, mixed
-from nas.training.driver import checkpoints, drive
+from nas.training.driver import Checkpoints, checkpoints, drive
 from nas.training.net import PRECISIONS, Graph, Scaling, forward, in_float32, with_real_weights
 from nas.training.optimiser import Average, optimiser
 from nas.training.recipe import Recipe
@@ -173,6 +173,7 @@ def fit(
     note: dict | None = None,
     purpose: int | None = None,
     teacher: Teacher | None = None,
+    stop: int | None = None,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nnx.State:
     """The trained weights; with `ema`, their average.
@@ -180,8 +181,8 @@ def fit(
     `paths[step]` is the path of each step over shared weights; else `path` is that of all steps, and `weights` are
     just those on it. Training is on `data`, by default the task's training split. With `saved`, progress is kept in
     that file, with `note`; a file that is there is gone on from, if its note is the same. `purpose` is the address of
-    its random numbers, see `nas.streams`. `teacher` is the network that the recipe names. `on_step` hears the loss now
-    and then.
+    its random numbers, see `nas.streams`. `teacher` is the network that the recipe names. With `stop`, it ends after
+    so many of the recipe's steps, and can be gone on with from its file. `on_step` hears the loss now and then.
     """
     data = task.train if data is None else data
     assert (teacher is None) == (recipe.teacher is None)
@@ -195,7 +196,11 @@ def fit(
         first = dataclasses.replace(program, graph=with_real_weights(graph, weights, statistics))
     digest = hashlib.sha256(np.asarray(path if paths is None else paths).tobytes()).hexdigest()
     kept = checkpoints(saved, note, recipe, task, seed, paths=digest, **of_whom)
+    stop = recipe.steps if stop is None else min(stop, recipe.steps)
     state, start = kept.begin(program.begin(weights))
+    if start > stop:  # the file is of later than is asked for
+        kept = Checkpoints()
+        state, start = kept.begin(program.begin(weights))
     statistics, under_way = everywhere(statistics), Queue(given=data.file is not None)
     if purpose is None:
         purpose = TRAINING if program.shared else OWN_TRAINING
@@ -211,6 +216,6 @@ def fit(
         return state, loss
 
     said = "training diverged at step {step}: the loss is {loss}; lower the learning rate"
-    steps = range(start, recipe.steps)
-    state, _ = drive(take, state, steps, kept, epoch=recipe.steps, diverged=said, on_step=on_step)
+    steps = range(start, stop)
+    state, _ = drive(take, state, steps, kept, epoch=stop, diverged=said, on_step=on_step)
     return state.weights if state.average is None else state.average.weights
