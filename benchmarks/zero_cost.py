@@ -5,7 +5,7 @@
 
 Random cells of NAS-Bench-201 are scored on a batch of CIFAR-10 (or another task of images; the accuracies are those on
 CIFAR-10 in any case), by the benchmark's own network or a smaller one, and ranked against their test accuracies after
-200 epochs. A score that is infinite or NaN ranks last.
+200 epochs. A score that is infinite or NaN ranks last. The ensemble ranks among the cells that are drawn.
 
 Krishnakumar et al., "NAS-Bench-Suite-Zero", 2022, https://arxiv.org/abs/2210.03230, give the taus printed beside, of
 cells in which no operation is cut off from input or output. Such cells are drawn; `--all` draws any. Where the table
@@ -22,6 +22,7 @@ import report
 from scipy.stats import kendalltau
 
 from nas.evaluators.proxies import scores
+from nas.evaluators.zero_cost import PARTS, ensemble
 from nas.job.subject import bind
 from nas.tables import Table, read_table
 from nas.tasks import load
@@ -62,6 +63,9 @@ def main() -> None:
         if i % 25 == 0:
             report.say(f"{i + 1} of {len(rows)}: {seconds[-1]:.2f} s")
     accuracy = 1 - table.error("cifar10", "test", 200)[rows]
+    ranks = {name: np.sort(found[name]) for name in PARTS}
+    each = [{name: found[name][i] for name in PARTS} for i in range(len(rows))]
+    found["ensemble"] = [ensemble(values, ranks) for values in each]
     lines, taus = [], {}
     for name, values in found.items():
         taus[name] = tau(values, accuracy)
@@ -69,7 +73,7 @@ def main() -> None:
         known = np.isfinite(theirs)
         pairs = (theirs[known], accuracy[known]), (theirs[known], np.array(values)[known])
         cells = [f"{tau(*pair):.3f}" if known.any() else "" for pair in pairs]
-        lines.append([name, f"{taus[name]:.3f}", *cells, f"{PUBLISHED[name]:.3f}"])
+        lines.append([name, f"{taus[name]:.3f}", *cells, f"{PUBLISHED[name]:.3f}" if name in PUBLISHED else ""])
     network = f"width {space.width}, {space.cells} cells a stage, {task.name} at {space.image_size} pixels"
     print(f"\n{len(rows)} cells, {network}, batch {options.batch_size}, {options.initialisations} initialisation(s).\n")
     header = ["score", "Kendall tau", "of published scores, same cells", "tau of ours with those", "published tau"]

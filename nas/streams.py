@@ -32,7 +32,8 @@ import numpy as np
     PRETRAINING,  # below it these steps, and the order of images
     OWN_PRETRAINED,  # of one architecture's classifier, as its weights begin
     OWN_PRETRAINING,  # below it its steps, and the order of images
-) = range(20)
+    REFERENCES,  # architectures among which an ensemble of scores ranks
+) = range(21)
 
 
 def stream(seed: int | jax.Array, purpose: int) -> jax.Array:

@@ -17,13 +17,14 @@ from nas.evaluators import patterns, proxies
 from nas.evaluators.base import Job, run_job
 from nas.evaluators.patterns import NoRectifier, agreements
 from nas.evaluators.proxies import SCORES, batch, decorrelation, log_determinant, network_scores, scores
-from nas.evaluators.zero_cost import METRICS, ZeroCost, ZeroCostEvaluator
+from nas.evaluators.zero_cost import ENSEMBLE, METRICS, ZeroCost, ZeroCostEvaluator, share
 from nas.report.outcome import told
+from nas.streams import REFERENCES, stream
 from nas.tasks.augment import normalise
 from nas.tasks.base import Split
 from nas.training.net import forward, on_path, split
 from spaces import nasbench201, shufflenet
-from spaces.base import costs
+from spaces.base import costs, sample
 from spaces.darts import Darts
 from spaces.genotype import Cell, Genotype
 from spaces.layers import Pointwise, generator
@@ -297,6 +298,43 @@ def test_metrics_are_the_negatives_and_the_costs(task):
     expected = scores(BLOCKS, (2, 3), task, 5, **SMALL)
     assert {name: -found.metrics[f"minus_{name}"] for name in SCORES} == expected
     assert found.metrics.keys() == {*METRICS, *costs(BLOCKS, (2, 3))}
+
+
+# The ensemble
+
+
+def test_a_share_grows_with_the_value_and_ranks_between_references():
+    others = np.array([1.0, 2.0, 4.0, 8.0])
+    assert [share(value, others) for value in others] == [0.125, 0.375, 0.625, 0.875]
+    assert share(3.0, others) == 0.5
+    values = [-1e9, -5.0, 0.0, 1.0, 1.5, 7.0, 8.0, 9.0, 50.0]
+    shares = [share(value, others) for value in values]
+    assert sorted(set(shares)) == shares
+    assert shares[0] > 0
+
+
+@pytest.mark.parametrize("others", [[1.0, 2.0, np.nan], [np.nan] * 3, [3.0, 3.0, 3.0]])
+def test_what_is_no_number_is_the_worst(others):
+    worst = share(float("nan"), np.sort(others))
+    assert worst == share(float("-inf"), np.sort(others))
+    assert 0 < worst <= share(2.0, np.sort(others)) <= share(4.0, np.sort(others))
+
+
+def test_the_ensemble_is_the_sum_of_the_logarithms_of_ranks(task):
+    """Among the references that the seed draws, whatever else is evaluated and in whatever order."""
+    settings = ZeroCost(batch_size=8, references=4)
+    evaluator = ZeroCostEvaluator(BLOCKS, task, settings, ENSEMBLE, together=True)
+    rows = encodings(BLOCKS, 3)
+    found = [evaluator(row, 0, 5).metrics for row in rows]
+    drawn = sample(BLOCKS, stream(5, REFERENCES), 4)
+    others = [{**scores(BLOCKS, tuple(row), task, 5, **SMALL), **costs(BLOCKS, row)} for row in drawn.tolist()]
+    for metrics in found:
+        values = {"naswot": -metrics["minus_naswot"], "jacov": -metrics["minus_jacov"], "params": metrics["params"]}
+        shares = [share(value, np.sort([one[name] for one in others])) for name, value in values.items()]
+        assert -metrics[ENSEMBLE] == pytest.approx(np.log(shares).sum())
+    again = ZeroCostEvaluator(BLOCKS, task, settings, ENSEMBLE, together=True)
+    assert again(rows[2], 0, 5).metrics == found[2]
+    assert ENSEMBLE not in ZeroCostEvaluator(BLOCKS, task, settings)(rows[0], 0, 5).metrics
 
 
 def test_an_architecture_that_is_blind_fails(task):

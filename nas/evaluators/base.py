@@ -73,6 +73,7 @@ class Context(NamedTuple):
     progress: Path | None = None  # the folder in which unfinished trainings are kept
     note: dict[str, Any] = {}  # noqa: RUF012  # beside them: what they are the progress of
     on_step: Callable[[int, float], None] | None = None  # hears of a training in this process: steps, and the loss
+    objectives: tuple[str, ...] = ()  # all that is minimised
     budgets: tuple[int, ...] = ()  # that the strategy asks for, in epochs, ascending; empty where it has none in mind
 
     @property

@@ -241,6 +241,7 @@ def context_of(settings: Config, subject: Subject, **more: Any) -> Context:
         settings.final,
         pretraining=subject.pretraining,
         teacher=subject.teacher,
+        objectives=tuple(settings.objectives.split(",")),
         budgets=budgets_of(settings.strategy),
         **{"shared_weights": _no_weights, "predictor": predictor, **more},
     )
