@@ -92,6 +92,15 @@ class Budgeted(Protocol):
         ...
 
 
+@runtime_checkable
+class Waiting(Protocol):
+    """A strategy some of whose trials need to know what all before them gave, however many may be under way at once."""
+
+    def needs(self, number: int) -> int:
+        """How many trials, from the first on, must have been told before the trial of this number is asked for."""
+        ...
+
+
 def budgets_of(strategy: Any) -> tuple[int, ...]:
     """The budgets that a strategy asks for; of most strategies none."""
     return strategy.budgets if isinstance(strategy, Budgeted) else ()

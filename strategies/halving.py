@@ -9,7 +9,8 @@ Gaussian process in place of its densities.
 
 A trial is one evaluation with one of the `budgets`, which make up the rungs of a ladder. All that a rung has seen
 stands for promotion to the next, whichever bracket it came from. Promotions follow the order of trials, not of their
-ends, so the number of workers changes nothing; with several trials at a time, those under way are not waited for.
+ends, so the number of workers changes nothing. `asha` waits for nothing; the others promote from a rung once all of it
+is known.
 """
 
 import dataclasses
@@ -31,6 +32,8 @@ from strategies.bayesian import Bayesian, BayesianState
 from strategies.checks import at_least
 from strategies.region import Region, region
 from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
+
+MOST = 10**6  # epochs
 
 
 @struct.dataclass
@@ -64,8 +67,8 @@ class ASHA:
     def __post_init__(self):
         at_least(self, eta=2, memory=1)
         ascending = all(low < high for low, high in zip(self.budgets, self.budgets[1:], strict=False))
-        if not ascending or any(each < 1 for each in self.budgets):
-            raise ValueError(f"budgets={self.budgets} must be epochs of at least 1, ascending, such as (1,3,9,27)")
+        if not ascending or any(not 1 <= each <= MOST for each in self.budgets):
+            raise ValueError(f"budgets={self.budgets} must be epochs in 1..{MOST}, ascending, such as (1,3,9,27)")
 
     @property
     def levels(self) -> Int[Array, "rungs"]:
@@ -169,6 +172,16 @@ class _Scheduled(ASHA):
     def brackets(self) -> list[list[int]]:
         """Of each bracket how many trials there are on each rung, from the lowest on; 0 before its first."""
         raise NotImplementedError
+
+    def needs(self, number: int) -> int:
+        """A rung is promoted from once all of it is known: as published, whatever the concurrency."""
+        plan = _plan(self.brackets())
+        start = place = number % len(plan)
+        if plan[place][1]:  # something new waits for nothing
+            return 0
+        while start and plan[start - 1] == plan[place]:
+            start -= 1
+        return number - place + start
 
     def _due(
         self, state: Ladder, free: Bool[Array, "memory"], number: Int[Array, ""]

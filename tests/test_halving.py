@@ -24,7 +24,7 @@ from nas.streams import SEARCH, stream
 from nas.testing import check_strategy
 from nas.training import sgd
 from nas.training.recipe import Recipe
-from spaces.base import every
+from spaces.base import every, indices
 from strategies.halving import ASHA, BOHB, Hyperband, SuccessiveHalving
 
 LADDER = (1, 3, 9, 27)
@@ -72,6 +72,10 @@ def test_nothing_is_evaluated_twice_with_one_budget_and_at_last_everything_with_
     assert sorted(seen) == sorted(itertools.product(legal, LADDER))
 
 
+def place(row) -> int:
+    return int(indices(SPACE, jnp.asarray([row]))[0])
+
+
 def test_successive_halving_keeps_the_best_of_each_rung():
     """Algorithm 1 of Jamieson & Talwalkar, without noise between rungs and with it."""
     scores = table()
@@ -82,6 +86,46 @@ def test_successive_halving_keeps_the_best_of_each_rung():
             here = rows[rungs == rung]
             best = here[np.argsort(scores[rung, here, 0])[: (rungs == rung + 1).sum()]]
             assert set(rows[rungs == rung + 1]) == set(best)
+
+
+@pytest.mark.parametrize("strategy", [EACH[1], pytest.param(EACH[2], marks=pytest.mark.slow)], ids=type)
+def test_a_rung_is_known_before_it_is_promoted_from_however_many_run_at_once(strategy):
+    """The budgets of eight trials at a time are those of one at a time, and so is what is promoted of equal rungs."""
+    scores, count = table()[:, :, 0], sum(map(sum, strategy.brackets()))
+
+    def searched(lag):
+        class Log:
+            def entries(self):
+                return [], []
+
+            def ask(self, number, entries):
+                asked.extend(
+                    (int(indices(SPACE, jnp.asarray([e.encoding]))[0]), LADDER.index(e.budget)) for e in entries
+                )
+
+            def report(self, report):
+                return (report.evaluation.metrics["error"],)
+
+            def repeat(self, number, first): ...
+
+            def flush(self): ...
+
+        def evaluate(row, budget, seed):
+            return Evaluation({"error": float(scores[LADDER.index(budget), place(row)])})
+
+        asked = []
+        search = loop.Search(strategy, SPACE, (), stream(0, SEARCH), count, lag, budgets=LADDER)
+        loop.run(search, InProcess(evaluate), Log(), seed=0)
+        return asked
+
+    asked = searched(8)
+    sizes = [sum(bracket[rung] for bracket in strategy.brackets()) for rung in range(4)]
+    assert [sum(rung == k for _, rung in asked) for k in range(4)] == sizes
+    if len(strategy.brackets()) == 1:
+        for rung in range(3):
+            here = [row for row, k in asked if k == rung]
+            best = sorted(here, key=lambda row, rung=rung: scores[rung, row])[: sizes[rung + 1]]
+            assert {row for row, k in asked if k == rung + 1} == set(best)
 
 
 def test_the_first_rung_is_as_large_as_the_trials_suffice_for():
@@ -164,9 +208,10 @@ def test_bohb_finds_better_than_hyperband_and_that_than_random_search():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ASHA((3, 1)), r"budgets=\(3, 1\) must be epochs of at least 1, ascending"),
+        (lambda: ASHA((3, 1)), r"budgets=\(3, 1\) must be epochs in 1\.\.1000000, ascending"),
         (lambda: ASHA((1, 1)), r"ascending"),
-        (lambda: Hyperband((0, 1)), r"at least 1"),
+        (lambda: Hyperband((0, 1)), r"must be epochs in 1\.\.1000000"),
+        (lambda: ASHA((1, 10**10)), r"must be epochs in 1\.\.1000000"),
         (lambda: ASHA(LADDER, eta=1), "eta=1 must be at least 2"),
         (lambda: SuccessiveHalving(LADDER, initial=0), "initial=0"),
         (lambda: BOHB(LADDER, random=1.5), r"random=1.5 must lie in 0\.\.1"),
@@ -288,12 +333,44 @@ def test_workers_and_stops_do_not_matter(strategy, tmp_path, monkeypatch):
     assert again == whole
 
 
+def test_a_run_of_which_no_training_was_whole_ends_with_the_longest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(SOURCE)
+    given = {"task": "digits", "max_images": 60, "evaluator": "mine.py:Sums", "finalists": 0, "baselines": 0}
+    strategy = {"name": "asha", "budgets": (1, 2, 4), "eta": 2}
+    outcome = nas.search(**given, space="shufflenet:tiny", workers=0, trials=3, concurrency=1, strategy=strategy)
+    assert outcome.objective == "loss_e2"
+    assert outcome.best[0]["loss_e2"] == min(row["loss_e2"] for row in outcome.best)
+    with pytest.raises(UsageError, match="by='loss' is not one of"):
+        outcome.top()
+
+
+def test_who_asks_is_told_the_budget_and_what_is_told_is_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(SOURCE)
+    strategy = {"name": "asha", "budgets": (1, 4), "eta": 2}
+    searched("it", strategy=strategy, ask_and_tell=True)
+    asked = nas.ask("it", 2)
+    assert [each["budget"] for each in asked] == [1, 1]
+    nas.tell("it", [{"trial": i, "metrics": {"loss": 0.5 - 0.1 * i, "other": 1}} for i in range(2)])
+    (promoted,) = nas.ask("it")
+    assert (promoted["budget"], promoted["architecture"]) == (4, asked[1]["architecture"])
+    found = nas.tell(
+        "it", [{"trial": 2, "metrics": {"loss": 0.6}}, {"architecture": [0] * 9, "metrics": {"loss": 0.7}}]
+    )
+    assert [each["loss"] for each in found] == [0.6, 0.7]  # what is new is whole
+    with Store() as store:
+        assert [t.budget for t in store.trials(store.run("it").id)] == [1, 1, 4, 4]
+        assert [row["loss"] for row in store.top("it")] == [0.6, 0.7]
+    assert [row["trial"] for row in nas.search(resume="it").best] == [2, 3]
+
+
 def test_who_cannot_give_several_budgets_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(SOURCE)
     with pytest.raises(UsageError, match="evaluator='supernet' measures the same whatever the epochs"):
         searched("a", strategy="asha", evaluator="supernet")
-    with pytest.raises(UsageError, match="that of your own does not say which"):
+    with pytest.raises(UsageError, match="the evaluator of your own does not say which there are"):
         searched("a", strategy="asha")
     with pytest.raises(UsageError, match="prescreen='gp' needs a strategy whose evaluations are all of one budget"):
         searched("a", strategy={"name": "asha", "budgets": (1, 2)}, prescreen="gp")

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import of_one_budget
 
 import nas
 from nas.commands import cli
@@ -46,6 +48,8 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(SOURCE)
 
     def begin(strategy="random", **options):
+        if isinstance(strategy, str) and strategy in STRATEGIES and strategy not in of_one_budget():
+            strategy = {"name": strategy, "budgets": (1, 3)}
         return nas.search(**{**GIVEN, "strategy": strategy, "ask_and_tell": True, **options}).name
 
     return begin
@@ -117,6 +121,40 @@ def test_nothing_is_evaluated_twice_and_what_failed_may_be(run):
     assert len(calls()) == 3
 
 
+def test_what_waits_may_be_told_by_what_it_is(run):
+    name = run()
+    asked = nas.ask(name, 2)
+    found = nas.tell(
+        name,
+        [
+            {"architecture": asked[1]["encoding"], "metrics": {"loss": 0.5}},
+            {"trial": 0, "architecture": asked[0]["description"], "metrics": {"loss": 0.25}},
+        ],
+    )
+    assert [each["trial"] for each in found] == [1, 0]
+    nas.search(resume=name)
+    assert not calls()
+    assert len(trials(name)) == 2
+
+
+def test_what_was_told_stands_for_an_equal_trial_that_waits(run):
+    """Nothing is evaluated twice, in whatever order."""
+    name = run(trials=3)
+    asked = nas.ask(name, 1)
+    with Store() as store:  # as an earlier process left it
+        assert store.trials(store.run(name).id)[0].state == "running"
+    nas.tell(name, [{"trial": 0}, {"architecture": asked[0]["encoding"]}])
+    nas.search(resume=name)
+    assert len(calls()) == 1
+
+
+def test_numbers_and_arrays_of_numpy_are_taken(run):
+    name = run()
+    row = np.array([0] * 8 + [1])
+    found = nas.tell(name, [{"architecture": row, "metrics": {"loss": np.float32(0.5)}}, {"architecture": list(row)}])
+    assert [each["loss"] for each in found] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     "strategy", [pytest.param(name, marks=() if name in ("nsga2", "asha") else pytest.mark.slow) for name in STRATEGIES]
 )
@@ -125,8 +163,8 @@ def test_every_strategy_proposes_what_is_new_and_learns_from_what_it_is_told(run
     for _ in range(2):
         asked = nas.ask(name, 3)
         nas.tell(name, [{"trial": each["trial"], "metrics": {"loss": float(each["trial"])}} for each in asked])
-    ids = [trial.architecture for trial in trials(name)]
-    assert len(set(ids)) == 6
+    known = [(trial.architecture, trial.budget) for trial in trials(name)]
+    assert len(set(known)) == 6
     nas.search(resume=name)
     assert status(name) == "finished"
 
@@ -155,8 +193,11 @@ def test_limits_and_the_number_of_trials_hold(run):
     assert all(each["macs"] <= 7e5 for each in asked)
     with pytest.raises(UsageError, match="2 new architectures are more than the 1 trials left"):
         nas.tell(name, [{"architecture": [0] * 9}] * 2)
-    with pytest.raises(UsageError, match=r"count=2 must lie in 1\.\.1"):
+    with pytest.raises(UsageError, match=r"n=2 must be a whole number in 1\.\.1"):
         nas.ask(name, 2)
+    nas.ask(name)
+    with pytest.raises(UsageError, match="has no trials left of trials=4"):
+        nas.ask(name)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +215,9 @@ def test_limits_and_the_number_of_trials_hold(run):
         ({"trial": 0, "metrics": [1]}, "must be a mapping of names to numbers"),
         ({"trial": 0, "metrics": {"loss": 1}, "failed": "no"}, "cannot both be told"),
         ({"trial": 0, "failed": ""}, "failed= must be a text that says why"),
+        ({"trial": 0, "metrics": {"loss": 10**400}}, "too large"),
+        ({"trial": 0, "architecture": [1] * 9, "metrics": {"loss": 1}}, "trial=0 is of architecture .*, not"),
+        ({"trial": 0, "encoding": [1] * 9}, "trial=0 is of encoding="),
         ({"trial": 0, "oops": 1}, "oops is not one of trial, architecture, metrics, failed"),
         ({"architecture": [0] * 8}, "a list of 9 whole numbers"),
         ({"architecture": [0] * 8 + [7]}, "encoding\\[8\\]=7 must lie in 0..3"),

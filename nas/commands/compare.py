@@ -125,8 +125,8 @@ def ask(question: Question, strategy: Strategy) -> Answer:
     signal, seconds, space = question.signal, question.seconds, question.table.searchable()
     allowed = _allowed(question)
     budget = question.budget_seconds
-    usual = question.trials or (budget or 0) / float(np.nanmean(seconds))
     strategy, signal, seconds = _by_budget(question, strategy, signal, seconds)
+    usual = question.trials or (budget or 0) / _usual_seconds(strategy, seconds)
     strategy = with_trials(strategy, int(usual))  # once: what it does must not hang on how often it is asked anew
     expected = question.trials or 1.15 * usual + strategy.generation
     question.check_size(expected)
@@ -187,8 +187,19 @@ def _by_budget(question: Question, strategy: Any, signal: np.ndarray, seconds: n
     of_table: Any = strategy
     if not strategy.budgets:
         of_table = dataclasses.replace(of_table, budgets=question.table.epochs(question.looked_up[0]))
+    if len(of_table.budgets) < 2:
+        said = f"strategy {type(strategy).__name__} needs trainings of several lengths"
+        raise UsageError(f"table={question.table.path!r}: {said}, and this has epochs {of_table.budgets}")
     each = [dataclasses.replace(question, epochs=epochs) for epochs in of_table.budgets]
     return of_table, np.stack([one.signal for one in each])[:, :, None], np.stack([one.seconds for one in each])
+
+
+def _usual_seconds(strategy: Any, seconds: np.ndarray) -> float:
+    """Of a trial; of several budgets each is given to one of `eta` of those that the one before it is."""
+    if seconds.ndim == 1:
+        return float(np.nanmean(seconds))
+    often = float(getattr(strategy, "eta", 3)) ** -np.arange(len(seconds))
+    return float((np.nanmean(seconds, axis=1) * often).sum() / often.sum())
 
 
 def _allowed(question: Question) -> np.ndarray:

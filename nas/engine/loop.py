@@ -25,7 +25,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
-from strategies.base import Drawn, Observations, Proposals, Strategy
+from strategies.base import Drawn, Observations, Proposals, Strategy, Waiting
 
 GROUP_SECONDS = 0.05  # for which a report waits for others, at most
 
@@ -140,7 +140,8 @@ class Search:
         """How many trials are to be asked for now: what is left of the generation, once enough are told."""
         asked, generation = len(self.entries), self.strategy.generation
         end = (asked // generation + 1) * generation
-        return min(end, self.size) - asked if len(self.told) >= end - self.lag else 0
+        needed = self.strategy.needs(asked) if isinstance(self.strategy, Waiting) else 0
+        return min(end, self.size) - asked if len(self.told) >= max(end - self.lag, needed) else 0
 
     def ask(self, n: int) -> list[Entry]:
         """The next `n` trials; fewer where with them nothing is left to ask for. Raises UsageError for what is none."""
@@ -182,7 +183,9 @@ class Search:
         del self.waiting[number]
 
     def _pending(self) -> Proposals:
-        slots = max(self.lag, len(self.waiting))  # others may have asked for more
+        slots = self.lag
+        while slots < len(self.waiting):  # others may have asked for more; each size is a program
+            slots *= 2
         encodings = np.full((slots, len(self.space.cardinalities)), -1, np.int32)
         budgets = np.zeros(slots, np.int32)
         for slot, entry in enumerate(self.waiting.values()):
@@ -263,8 +266,8 @@ def run(
             ask_what_is_due()  # at once: every ask sees exactly the trials that its number says
 
     search.add([dataclasses.replace(entry, objectives=None) for entry in entries])
-    for number, entry in enumerate(entries):
-        firsts.setdefault((entry.encoding, entry.budget), number)
+    for number in sorted(range(len(entries)), key=lambda number: not _succeeded(entries[number])):
+        firsts.setdefault((entries[number].encoding, entries[number].budget), number)
     for number, entry in enumerate(entries):
         if entry.objectives is None:
             submit(number)
@@ -300,6 +303,10 @@ def run(
 def _placed(*arrays: tuple[Any, Any]) -> Any:
     """Values of the types beside them, on the device. By `jnp.asarray` they take longer than most strategies."""
     return jax.device_put([np.asarray(values, kind) for values, kind in arrays])
+
+
+def _succeeded(entry: Entry) -> bool:
+    return entry.objectives is not None and not _failed(entry)
 
 
 def _failed(entry: Entry) -> bool:

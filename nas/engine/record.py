@@ -153,8 +153,13 @@ class Record:
 
 def measured(name: str, metrics: Mapping[str, float]) -> float:
     """What a trial measured, with whatever budget: see `nas.evaluators.base.at_budget`. NaN where that is nothing."""
+    return metrics.get(measured_as(name, metrics), math.nan)
+
+
+def measured_as(name: str, metrics: Mapping[str, float]) -> str:
+    """The name by which a trial has a metric, which says with which budget that was measured."""
     of_name = re.compile(rf"{re.escape(name)}(_e\d+)?")
-    return next((value for key, value in metrics.items() if of_name.fullmatch(key)), math.nan)
+    return next(filter(of_name.fullmatch, metrics), name)
 
 
 def _as_json(row: tuple[int, ...], log_probability: float) -> dict[str, Any]:

@@ -127,6 +127,8 @@ class TrainEvaluator:
         measured = functools.partial(measure, graph, weights, statistics, task=self.task, path=path, **how)
         known, valid = costs(self.space, encoding), measured(self.task.valid)
         if not self.tests:
+            if saved is not None and budget == self.budgets[-1]:
+                saved.unlink(missing_ok=True)  # nothing goes on from there
             named = {name: at_budget(name, budget, self.budgets) for name in valid}
             return Evaluation(
                 {**{named[name]: value for name, value in valid.items()}, **known}, objective=named[metric]

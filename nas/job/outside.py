@@ -14,35 +14,38 @@ import numpy as np
 
 from nas.engine import loop
 from nas.errors import UsageError
-from nas.evaluators.base import Evaluation, Job, Report
+from nas.evaluators.base import Evaluation, Job, Report, at_budget
 from nas.job import stages
 from nas.job.context import Ongoing
 from nas.metrics import inner, outer, outward
 from nas.plain import shown
 from nas.store.query import Row, Trial
 from spaces.base import check_encoding, costs, feasible, identify
+from strategies.base import budgets_of
 
 WAITS = "it waits for nas ask and nas tell"
 SAID = ("trial", "architecture", "metrics", "failed")  # what a line may say; and all that `ask` says of a trial
-PROPOSED = ("description", "encoding")
+PROPOSED = ("description", "encoding", "budget")
 
 
-def check(job: Ongoing) -> None:
-    """Raises UsageError for a run that nobody can drive: whose search is over, or is none of trials."""
+def _left(job: Ongoing, trials: Sequence[Trial]) -> int:
+    """How many more trials the run may have. Raises UsageError where its search is over."""
     if job.run.status == "finished":
         raise UsageError(f"run={job.run.name!r} is finished: its search is over")
+    return job.settings.trials - len(trials)
 
 
 def ask(job: Ongoing, state: loop.Search | None, count: int) -> list[Row]:
     """The next architectures that the strategy proposes, as trials of the run; fewer where there are no more."""
-    check(job)
     assert state is not None
-    left = job.settings.trials - len(job.search.trials())
-    if not 1 <= count <= left:
-        raise UsageError(f"count={count} must lie in 1..{left}, the trials left of run={job.run.name!r}")
+    left = _left(job, job.search.trials())
+    if type(count) is not int or not 1 <= count <= max(left, 1):
+        raise UsageError(f"n={count} must be a whole number in 1..{left}, the trials left of run={job.run.name!r}")
+    if not left:
+        raise UsageError(f"run={job.run.name!r} has no trials left of trials={job.settings.trials}")
     start, new = loop.propose(state, job.search, count)
     if not new:
-        raise UsageError(f"count={count}: every architecture of the space was proposed in run={job.run.name!r}")
+        raise UsageError(f"n={count}: every architecture of the space was proposed in run={job.run.name!r}")
     known = identify(job.subject.named, np.asarray([entry.encoding for entry in new]))
     return [
         {
@@ -50,34 +53,32 @@ def ask(job: Ongoing, state: loop.Search | None, count: int) -> list[Row]:
             "architecture": each.id,
             "description": each.description,
             "encoding": list(entry.encoding),
+            **({"budget": entry.budget} if entry.budget else {}),
             **_costs(job, entry.encoding),
         }
         for i, (entry, each) in enumerate(zip(new, known, strict=True))
     ]
 
 
-def tell(job: Ongoing, state: loop.Search | None, lines: Sequence[Any]) -> list[Row]:
+def tell(job: Ongoing, lines: Sequence[Any]) -> list[Row]:
     """Records what is told, evaluates what it leaves open, and returns what is then known of these trials.
 
     A line is a mapping. `trial` is the number of one that was asked for; or `architecture` is a new one, a text or a
     list of choices. `metrics` are what was measured elsewhere, or `failed` is why nothing was; without either the run's
     evaluator measures. Raises UsageError, and records nothing, where any line cannot be taken.
     """
-    check(job)
-    del state
     record, trials = job.search, job.search.trials()
     told: list[_Told] = []
     for place, line in enumerate(lines, 1):
         try:
-            told.append(_read(job, trials, told, line))
-        except (ValueError, UsageError) as error:
+            told.append(_read(job, trials, told, _plain(line)))
+        except (ValueError, OverflowError, UsageError) as error:
             raise UsageError(f"line {place}: {error}") from error
     new = [each.entry for each in told if each.entry is not None]
-    left = job.settings.trials - len(trials)
+    left = _left(job, trials)
     if len(new) > left:
         raise UsageError(f"{len(new)} new architectures are more than the {left} trials left of run={job.run.name!r}")
     record.ask(len(trials), new)
-    record.flush()
     for each in told:
         if each.report is not None:
             record.report(each.report)
@@ -88,7 +89,7 @@ def tell(job: Ongoing, state: loop.Search | None, lines: Sequence[Any]) -> list[
         try:
             _evaluate(job, waiting)
         finally:
-            job.store.set_status(job.run.id, "interrupted", WAITS)
+            job.store.set_status(job.run.id, "interrupted", WAITS if job.settings.ask_and_tell else None)
     known = record.trials()
     return [_row(known[each.number]) for each in told]
 
@@ -106,24 +107,59 @@ def _read(job: Ongoing, trials: Sequence[Trial], before: Sequence[_Told], line: 
     """Raises ValueError or UsageError for what no line may say."""
     if not isinstance(line, Mapping):
         raise ValueError(f"{shown(line)} must be a mapping with a trial or an architecture")
+    waiting = {trial.number: trial for trial in trials if trial.state == "running"}
+    for each in before:
+        waiting.pop(each.number, None)
     if line.get("trial") is not None:
         number, entry = line["trial"], None
-        waiting = {trial.number for trial in trials if trial.state == "running"} - {each.number for each in before}
         if type(number) is not int or number not in waiting:
-            known = ", ".join(map(str, sorted(waiting))) or "none"
+            known = ", ".join(map(str, waiting)) or "none"
             raise ValueError(f"trial={shown(number)} is not one that waits for a result, which are {known}")
-        encoding = tuple(trials[number].encoding)
+        _check_same(job, waiting[number], line)
+        encoding, budget = tuple(waiting[number].encoding), waiting[number].budget
     elif line.get("architecture") is not None:
-        number = len(trials) + sum(each.entry is not None for each in before)
-        encoding = _row_of(job, line["architecture"])
-        entry = loop.Entry(encoding, getattr(job.learning.strategy, "budget", 0))
+        encoding, budget = _row_of(job, line["architecture"]), _whole(job)
+        # Who was asked for it need not remember by what number.
+        same = (
+            trial.number for trial in waiting.values() if (tuple(trial.encoding), trial.budget) == (encoding, budget)
+        )
+        number = next(same, None)
+        entry = loop.Entry(encoding, budget) if number is None else None
+        if number is None:
+            number = len(trials) + sum(each.entry is not None for each in before)
     else:
         raise ValueError(f"{shown(dict(line))} must have a trial or an architecture")
     own = _costs(job, encoding)
     for name in line:
         if name not in (*SAID, *PROPOSED, *map(outer, own)):
             raise ValueError(f"{shown(name)} is not one of {', '.join(SAID)}")
-    return _Told(number, entry, _report(job, number, line, own))
+    return _Told(number, entry, _report(job, number, budget, line, own))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, of what a program tells in numbers and arrays of NumPy or JAX."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _whole(job: Ongoing) -> int:
+    """The budget of an evaluation that is not cut short."""
+    strategy = job.learning.strategy
+    return max(budgets_of(strategy), default=getattr(strategy, "budget", 0))
+
+
+def _check_same(job: Ongoing, trial: Trial, line: Mapping[str, Any]) -> None:
+    """Raises ValueError where a line says of its trial that it is another architecture."""
+    given = line.get("architecture")
+    if given is not None and given != trial.architecture and _row_of(job, given) != tuple(trial.encoding):
+        raise ValueError(f"trial={trial.number} is of architecture {trial.architecture}, not {shown(given)}")
+    if line.get("encoding", trial.encoding) != trial.encoding:
+        raise ValueError(f"trial={trial.number} is of encoding={trial.encoding}, not {shown(line['encoding'])}")
+    if line.get("budget", trial.budget) != trial.budget:
+        raise ValueError(f"trial={trial.number} is of budget={trial.budget}, not {shown(line['budget'])}")
 
 
 def _row_of(job: Ongoing, architecture: Any) -> tuple[int, ...]:
@@ -144,7 +180,7 @@ def _row_of(job: Ongoing, architecture: Any) -> tuple[int, ...]:
     return tuple(np.asarray(rows[0]).tolist())
 
 
-def _report(job: Ongoing, number: int, line: Mapping[str, Any], own: Mapping[str, float]) -> Report | None:
+def _report(job: Ongoing, number: int, budget: int, line: Mapping[str, Any], own: Mapping[str, float]) -> Report | None:
     """What a line tells of its trial; None where it is to be evaluated."""
     metrics, failed = line.get("metrics"), line.get("failed")
     if metrics is not None and failed is not None:
@@ -163,13 +199,15 @@ def _report(job: Ongoing, number: int, line: Mapping[str, Any], own: Mapping[str
         kept = inner(name, known)
         if kept not in known:
             raise ValueError(f"metrics: {shown(name)} is not one of {', '.join(map(outer, known))}")
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not math.isfinite(float(value)):
             raise ValueError(f"metrics: {name}={shown(value)} must be a finite number")
         found[kept] = float(value) if kept == name else -float(value)
     missing = [name for name in job.settings.objectives.split(",") if name not in (*found, *own)]
     if missing:
         raise ValueError(f"metrics={shown(dict(metrics))} must have {', '.join(map(outer, missing))}")
-    return Report(number, Evaluation({**found, **own}, objective=job.settings.objective), None, 0.0)
+    budgets = budgets_of(job.learning.strategy)
+    named = {at_budget(name, budget, budgets): value for name, value in found.items()}
+    return Report(number, Evaluation({**named, **own}, objective=job.settings.objective), None, 0.0)
 
 
 def _costs(job: Ongoing, encoding: Sequence[int]) -> dict[str, float]:

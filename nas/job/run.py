@@ -6,6 +6,7 @@ Everything that is computed follows from the stored configuration, so a resumed 
 import contextlib
 import dataclasses
 import functools
+import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -14,8 +15,10 @@ import nas
 from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import loop
+from nas.engine.record import measured_as
 from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
+from nas.evaluators.train import RUNG_FOLDER
 from nas.interrupts import held, reason, undisturbed
 from nas.job import chosen, finals, helping, outside, plan, stages
 from nas.job.context import Ongoing
@@ -63,14 +66,23 @@ def search(
 
 def asked(store: str, run: str, count: int, reporter: Reporter | None = None) -> list[Row]:
     """The next trials of a stored run, for others to evaluate: see `outside.ask`."""
-    act = functools.partial(outside.ask, count=count)
-    return _carried_out(functools.partial(_driven, act=act), {"store": store}, run, reporter, None)
+    return _carried_out(functools.partial(outside.ask, count=count), {"store": store}, run, reporter, None)
 
 
 def told(data: Data, run: str, lines: Sequence[Any], reporter: Reporter | None = None) -> list[Row]:
     """What others tell of trials of a stored run; the data change where it runs: see `outside.tell`."""
-    act = functools.partial(outside.tell, lines=lines)
-    return _carried_out(functools.partial(_driven, act=act), data, run, reporter, None)
+
+    def tell(job: Ongoing, loop_state: loop.Search | None) -> list[Row]:
+        del loop_state
+        try:
+            return outside.tell(job, lines)
+        except KeyboardInterrupt:
+            again = command_lines.ask(f"tell {shlex.quote(job.run.name)} FILE", job.store.url)
+            raise Interrupted(f"Interrupted; nothing is lost. {again} evaluates what is left") from None
+        finally:
+            job.pools.close()
+
+    return _carried_out(tell, data, run, reporter, None)
 
 
 def _carried_out(
@@ -144,8 +156,8 @@ def _carried_out(
             logs = Logs(reporter, callback)
             with store.locked(run), logs.opened(settings.log, run):
                 return what(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
-        except KeyboardInterrupt:
-            if run is None:
+        except KeyboardInterrupt as stop:
+            if run is None or isinstance(stop, Interrupted):
                 raise
             again = command_lines.resume(run.name, store.url)
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
@@ -270,19 +282,12 @@ def _own_names(settings: Config, given: Data) -> dict[str, str]:
     return {kind: name for kind, name in named.items() if name is not None and registry.is_own(kind, name)}
 
 
-def _driven(job: Ongoing, loop_state: loop.Search | None, act: Callable[..., list[Row]]) -> list[Row]:
-    """What others do with a run that is not at work."""
-    try:
-        return act(job, loop_state)
-    finally:
-        job.pools.close()
-
-
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     """Runs the job, and records how it ended."""
     store, run = job.store, job.run
     store.set_status(run.id, "running")
-    checkpoint.tidy(job.folder)
+    for folder in (job.folder, job.folder / RUNG_FOLDER):
+        checkpoint.tidy(folder)
     try:
         outcome = _outcome(job, loop_state)
     except KeyboardInterrupt as stop:
@@ -320,29 +325,30 @@ def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     trials = [] if given else stages.searched(job, loop_state)
     rows = [given_row(settings, job.subject)] if given else _distinct(trials)[: settings.finalists]
     trained = finals.trained(job, rows, rows[0] if given else tuple(trials[0].encoding), given=given)
-    best = _best(store, run, trials) if trials else []
+    by = measured_as(settings.objective, trials[0].measurements) if trials else settings.objective
+    best = _best(store, run, trials, by) if trials else []
     with_weights = {file.architecture for file in store.artifacts(run.id, kind="weights")}
     return Outcome(
         run.name,
         store.url,
-        outer(settings.objective),
+        outer(by),
         best,
         [outward(row) for row in trained],
         next((row["architecture"] for row in trained if row["architecture"] in with_weights), None),
         objectives=",".join(map(outer, settings.objectives.split(","))),
         metric=outer(job.subject.metric),
-        most=outer(settings.objective) != settings.objective,
+        most=outer(by) != by,
         on_table=job.subject.task is None,
         metric_most=outer(job.subject.metric) != job.subject.metric,
         test_images=None if job.subject.task is None else len(job.subject.task.test),
     )
 
 
-def _best(store: Store, run: Run, trials: Sequence[Trial]) -> list[Row]:
+def _best(store: Store, run: Run, trials: Sequence[Trial], by: str) -> list[Row]:
     """The first few, of which what was found comes first: that need not be the best of all that were measured."""
-    found, rows = trials[0].architecture, store.top(run.name, limit=SHOWN)
+    found, rows = trials[0].architecture, store.top(run.name, by, limit=SHOWN)
     if all(row["architecture"] != found for row in rows):
-        rows = store.top(run.name, limit=len(trials))
+        rows = store.top(run.name, by, limit=len(trials))
     return sorted(rows, key=lambda row: row["architecture"] != found)[:SHOWN]
 
 

@@ -32,6 +32,7 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
     if state is None:
         return by_gradients(job)
     asked_and_told(job, state)
+    shutil.rmtree(job.folder / RUNG_FOLDER, ignore_errors=True)
     trials = job.search.trials()
     say_what_was_left_out(job, trials)
     finished = [trial for trial in trials if trial.state == "finished"]
@@ -84,7 +85,6 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
     where = job.executor(scores, settings.workers, settings.trial_seconds, immediate=scoring.immediate)
     with where as executor:
         loop.run(state, executor, record, seed=settings.seed, on_report=on_report)
-    shutil.rmtree(job.folder / RUNG_FOLDER, ignore_errors=True)
 
 
 def evaluator(job: Ongoing) -> Evaluator:

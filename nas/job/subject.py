@@ -259,13 +259,12 @@ def with_budgets(settings: Config, subject: Subject) -> Config:
             f"evaluator={scores.name!r} measures the same whatever the epochs, of which the strategy asks for several: "
             "--evaluator train trains for so many, and a table may have several"
         )
-    if settings.strategy.budgets:
-        return settings
-    if len(found) < 2:
-        allowed = f"one alone has epochs {found[0]}" if found else "that of your own does not say which"
-        raise UsageError(f"strategy.budgets={found} must be two or more, such as (1,3,9): {allowed}")
+    budgets = settings.strategy.budgets or found
+    if len(budgets) < 2:
+        known = "the evaluator of your own does not say which there are; " if not found else ""
+        raise UsageError(f"strategy.budgets={budgets} must be two or more; {known}allowed: such as (1,3,9)")
     strategy: Any = settings.strategy
-    return dataclasses.replace(settings, strategy=dataclasses.replace(strategy, budgets=found))
+    return dataclasses.replace(settings, strategy=dataclasses.replace(strategy, budgets=budgets))
 
 
 def _no_weights(affine: bool) -> dict[str, np.ndarray]:

@@ -198,15 +198,15 @@ class Store:
     def log(
         self, run_id: int, reports: Sequence[Finished], new: Sequence[NewTrial], kind: Kind = "search"
     ) -> list[bool]:
-        """Reports of trials in the order of their arrival, and the trials that were asked for since: all or nothing.
+        """Trials that were asked for, and reports of trials, these among them, in the order of their arrival: all or
+        nothing.
         Returns which reports changed something. Raises UsageError for a report of no trial."""
         times, front = itertools.count(), self._fronts.pop(run_id, None)
 
         def work(connection: sa.Connection) -> tuple[list[bool], Front | None]:
             again = next(times) > 0
-            found = writing.finish(connection, run_id, kind, reports, None if again else front)
             writing.add(connection, run_id, kind, new, again)
-            return found
+            return writing.finish(connection, run_id, kind, reports, None if again else front)
 
         changed, front = self._database.write(work) if reports or new else ([], front)
         if front is not None:
