@@ -64,41 +64,46 @@ LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "dar
 # slow. By file, what is found in the names of tests.
 COSTLY = {
     "anytime": r"exported_detector|left_at_an_exit_gives|costs_what_one_of_so_many|keeps_the_laws",
-    "binary": r"keeps_its_laws|laws\[|pruned_network\[(bnas|beihang)",
+    "binary": r"keeps_its_laws|laws\[|pruned_network\[",
     "binary_width": r"keeps_a_limit|off_the_path_keeps|first_channels",
     "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path|interrupted_job"
     r"|keep_the_limits.*binary|legal_architectures.*binary|weights_warm_up|gradient_through_a_step",
-    "darts": r"logits_of_the_pruned_network|loop_are_the_cells|one_program_serves",
+    "darts": r"logits_of_the_pruned_network|loop_are_the_cells|one_program_serves|off_the_path",
+    "chosen": r"damaged_checkpoint_of_a_final",
     "dense": r"is_the_librarys",
     "detect": r"answers_of_each",
-    "detector": r"share_their_programs",
+    "detector": r"share_their_programs|from_the_data_to_the_test",
     "detnas": r"killed|backbone_of_a_product|that_it_is_not_for",
     "evaluators": r"finds_what_it_expects|began_with_and_no_other",
     "export": r"says_that_it_resizes",
     "faults": r"law_is_found\[(evaluates|forgets|leaves)|was_altered.*(DELETE|seconds|order|encoding)"
     r"|that_keeps_the_law|no_command_may_have|from_its_seed|status_of_the_command",
+    "halving": r"short_trainings_apart",
     "heads": r"trained_and_measured|nasnet|\[darts|mixtures_cost|ended_by_the_head.*shufflenet",
     "import_tables": r"outside_of_0_to_1|more_memory_than",
     "inference": r"counted_once|20_candidates",
     "interrupts": r"between_storing|cannot_be_written",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
+    "large": r"with_the_bits_of",
     "loop": r"other_workers\[(first delayed|last first)|evaluated_again.*\[3|go_on_from_any_beginning.*(lag|evolution)",
     "matrix": r"would_run.*gumbel",
     "nas_fpn": r"path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)|laws_of_spaces.*(small|paper)"
     r"|by_the_programs|policy_of_ppo|trained_through|equal_maps|is_a_new_level|backbone_has_the_parameters",
     "nasbench201": r"training_along_a_path|cell_of_nothing|every_operation_but_none|pruned_network\[\(3",
     "optimiser": r"off_its_path.*(averaged|adamw|rmsprop)|those_of_optax\[adamw\]",
+    "outside": r"follows_from_what_was_told|learns_from_what_it_is_told\[nsga2",
     "own_faults": r"that_fails_is_said|not_gone_on_with.*(evaluator|cost)",
     "own_tables": r"\[(bayesian|nao|seminas|ppo)|look_only.*\[(nsga2|local|evolution|regular|reinforce)|compared",
     "packed": r"are_those_of_bits|filters_of_nothing",
     "packed_files": r"has_the_answers|without_a_layer|has_a_bit_a_weight",
     "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note|in_either_spelling",
-    "predictors": r"\[(gates|mlp-ensemble|nao|seminas)",
+    "predictors": r"\[(auto|gates|mlp-ensemble|nao|seminas)",
     "product": r"networks_keep|each_part_reads|searches_exports|keeps_the_laws",
-    "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|waited_for_aloud|sigterm|was_there_before",
+    "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|waited_for_aloud|sigterm|was_there_before"
+    r"|slow_job_holds",
     "region": r"lowest_are_filled_up|whatever_way.*large|walk_is_uniform|few_changes|last_are_remembered"
     r"|picked_twice.*limits",
-    "registry": r"run_again\[a (file|pipe|function)|own_screens|by_another_process|strategy_in_a_file|cost_in_a_file"
+    "registry": r"run_again\[a|values_from_python|own_screens|by_another_process|strategy_in_a_file|cost_in_a_file"
     r"|evaluator_in_a_file|task_in_files|of_the_same_name",
     "regression": r"scored_untrained|searched_shown",
     "retrain": r"cannot_have.*words5|store_knows.*None",

@@ -126,7 +126,9 @@ def test_a_study_of_many_seeds_is_that_of_each(table):
 
 def test_what_is_reported_is_the_best_observed_and_the_earlier_of_equals():
     scores = np.array([[np.nan, 3.0, 2.0, 2.0, 5.0, 1.0]], np.float32)
-    found = study.Study(np.arange(6)[None], scores[:, :, None], np.zeros((1, 6, 2), np.int32))
+    found = study.Study(
+        np.arange(6)[None], scores[:, :, None], np.zeros((1, 6, 2), np.int32), np.zeros((1, 6), np.int32)
+    )
     assert found.best().tolist() == [[0, 1, 2, 2, 2, 5]]
 
 

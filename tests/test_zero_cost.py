@@ -384,7 +384,7 @@ def test_a_search_goes_by_the_first_objective(tmp_path):
 
 
 WRONG = {
-    "evaluator='zero-cost': objectives='error' is not one of grad_norm, jacov, macs": {"objectives": "error"},
+    "evaluator='zero-cost': objectives='error' is not one of ensemble, grad_norm, jacov, macs": {"objectives": "error"},
     "did you mean 'naswot'": {"objectives": "naswto"},
     "objectives='naswot' is not one of error, macs": {"evaluator": "train", "objectives": "naswot"},
     "must be different names": {"objectives": "naswot,minus_naswot"},
