@@ -63,9 +63,9 @@ LONGEST = ("strategies", "job", "study", "spaces", "bilevel", "predictors", "dar
 # Cases of laws that take long, mostly to compile, and whole jobs, of most of which there is a quicker case: these are
 # slow. By file, what is found in the names of tests.
 COSTLY = {
-    "anytime": r"exported_detector|left_at_an_exit_gives|costs_what_one_of_so_many|keeps_the_laws",
-    "binary": r"keeps_its_laws|laws\[|pruned_network\[",
-    "binary_width": r"keeps_a_limit|off_the_path_keeps|first_channels",
+    "anytime": r"leaves_the_network|exported_detector|left_at_an_exit_gives|costs_what_one_of_so_many|keeps_the_laws",
+    "binary": r"keeps_its_laws|laws\[|pruned_network\[|real_weights_first|one_for_all_that_differ",
+    "binary_width": r"its_space_says\[vgg|keeps_a_limit|off_the_path_keeps|first_channels",
     "bilevel": r"one_hot_mixtures|killed_ends|derived_architectures.*darts|edge_is_the_path|interrupted_job"
     r"|keep_the_limits.*binary|legal_architectures.*binary|weights_warm_up|gradient_through_a_step",
     "darts": r"logits_of_the_pruned_network|loop_are_the_cells|one_program_serves|off_the_path",
@@ -76,31 +76,33 @@ COSTLY = {
     "detnas": r"killed|backbone_of_a_product|that_it_is_not_for",
     "evaluators": r"finds_what_it_expects|began_with_and_no_other",
     "export": r"says_that_it_resizes",
-    "faults": r"law_is_found\[(evaluates|forgets|leaves)|was_altered.*(DELETE|seconds|order|encoding)"
+    "faults": r"law_is_found\[(evaluates|forgets|leaves|is not)|UPDATE measurement|was_altered.*(DELETE|seconds|order|encoding)"
     r"|that_keeps_the_law|no_command_may_have|from_its_seed|status_of_the_command",
-    "halving": r"short_trainings_apart",
-    "heads": r"trained_and_measured|nasnet|\[darts|mixtures_cost|ended_by_the_head.*shufflenet",
+    "halving": r"short_trainings_apart|from_where_it_stopped|on_every_rung",
+    "heads": r"multiply_adds_of_its|trained_and_measured|nasnet|\[darts|mixtures_cost|ended_by_the_head.*shufflenet",
     "import_tables": r"outside_of_0_to_1|more_memory_than",
     "inference": r"counted_once|20_candidates",
     "interrupts": r"between_storing|cannot_be_written",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
     "large": r"with_the_bits_of",
     "loop": r"other_workers\[(first delayed|last first)|evaluated_again.*\[3|go_on_from_any_beginning.*(lag|evolution)",
-    "matrix": r"would_run.*gumbel",
-    "nas_fpn": r"path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)|laws_of_spaces.*(small|paper)"
+    "league": r"are_crossovers",
+    "matrix": r"would_run|pairs_too|the_list_says\[(binary|darts|nas-fpn)",
+    "nasnet": r"has_a_gradient",
+    "nas_fpn": r"number_of_cells.*\[5|path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)|laws_of_spaces.*(small|paper)"
     r"|by_the_programs|policy_of_ppo|trained_through|equal_maps|is_a_new_level|backbone_has_the_parameters",
     "nasbench201": r"training_along_a_path|cell_of_nothing|every_operation_but_none|pruned_network\[\(3",
     "optimiser": r"off_its_path.*(averaged|adamw|rmsprop)|those_of_optax\[adamw\]",
     "outside": r"follows_from_what_was_told|learns_from_what_it_is_told\[nsga2",
     "own_faults": r"that_fails_is_said|not_gone_on_with.*(evaluator|cost)",
     "own_tables": r"\[(bayesian|nao|seminas|ppo)|look_only.*\[(nsga2|local|evolution|regular|reinforce)|compared",
-    "packed": r"are_those_of_bits|filters_of_nothing",
+    "packed": r"packed_and_unpacked|are_those_of_bits|filters_of_nothing",
     "packed_files": r"has_the_answers|without_a_layer|has_a_bit_a_weight",
-    "predictor_files": r"taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note|in_either_spelling",
-    "predictors": r"\[(auto|gates|mlp-ensemble|nao|seminas)",
+    "predictor_files": r"mistakes_are|taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note|in_either_spelling",
+    "predictors": r"best_counts_most|\[(auto|gates|mlp-ensemble|nao|seminas)",
     "product": r"networks_keep|each_part_reads|searches_exports|keeps_the_laws",
     "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|waited_for_aloud|sigterm|was_there_before"
-    r"|slow_job_holds",
+    r"|slow_job_holds|sent_to_others\[False|retry\[killed",
     "region": r"lowest_are_filled_up|whatever_way.*large|walk_is_uniform|few_changes|last_are_remembered"
     r"|picked_twice.*limits",
     "registry": r"run_again\[a|values_from_python|own_screens|by_another_process|strategy_in_a_file|cost_in_a_file"
@@ -111,12 +113,12 @@ COSTLY = {
     "single_path": r"logits_of_the_pruned_network\[\((1|2|3)|outside_jit|gradient_of_the_pruned",
     "spaces": r"multiply_adds_of_its_cost.*binary",
     "shared": r"path_through",
-    "strategies": r"\[.*(Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
+    "strategies": r"\[.*(bohb|hyperband|Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
     "streams": r"run_uses_no|predictor_uses_no",
-    "study": r"beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian|beside_those",
+    "study": r"queried_like_any|beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian|beside_those",
     "testing": r"our_spaces(?!.*shufflenet)|our_strategies(?!.*random)|the_examples|told_which.*(Wild|Stubborn)",
     "train": r"share_a_program.*adamw|is_training_alone",
-    "zero_cost": r"blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand|off_the_path.*shufflenet",
+    "zero_cost": r"follow_from_the_seed|blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand|off_the_path.*shufflenet",
 }
 
 

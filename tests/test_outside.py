@@ -11,8 +11,10 @@ import pytest
 from conftest import of_one_budget
 
 import nas
+from nas import config
 from nas.commands import cli
 from nas.errors import UsageError
+from nas.job.run import told
 from nas.store.sql import Store
 from strategies import STRATEGIES
 
@@ -228,7 +230,7 @@ def test_a_line_that_cannot_be_taken_is_said_and_records_nothing(run, line, said
     name = run()
     nas.ask(name)
     with pytest.raises(UsageError, match=f"^line 2: .*{said}"):
-        nas.tell(name, [{"architecture": [0] * 9}, line])
+        told({"store": config.Config.store}, name, [{"architecture": [0] * 9}, line])  # as the command line has it
     assert [trial.state for trial in trials(name)] == ["running"]
     assert not calls()
 
