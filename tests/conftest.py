@@ -76,7 +76,8 @@ COSTLY = {
     "detnas": r"killed|backbone_of_a_product|that_it_is_not_for",
     "evaluators": r"finds_what_it_expects|began_with_and_no_other",
     "export": r"says_that_it_resizes",
-    "faults": r"law_is_found\[(evaluates|forgets|leaves|is not)|UPDATE measurement|was_altered.*(DELETE|seconds|order|encoding)"
+    "faults": r"law_is_found\[(evaluates|forgets|leaves|is not)|UPDATE measurement"
+    r"|was_altered.*(DELETE|seconds|order|encoding)"
     r"|that_keeps_the_law|no_command_may_have|from_its_seed|status_of_the_command",
     "halving": r"short_trainings_apart|from_where_it_stopped|on_every_rung",
     "heads": r"multiply_adds_of_its|trained_and_measured|nasnet|\[darts|mixtures_cost|ended_by_the_head.*shufflenet",
@@ -89,7 +90,8 @@ COSTLY = {
     "league": r"are_crossovers",
     "matrix": r"would_run|pairs_too|the_list_says\[(binary|darts|nas-fpn)",
     "nasnet": r"has_a_gradient",
-    "nas_fpn": r"number_of_cells.*\[5|path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)|laws_of_spaces.*(small|paper)"
+    "nas_fpn": r"number_of_cells.*\[5|path_is_the|one_hot|proposes_pyramids|any_number_of_cells.*\[(9|6)"
+    r"|laws_of_spaces.*(small|paper)"
     r"|by_the_programs|policy_of_ppo|trained_through|equal_maps|is_a_new_level|backbone_has_the_parameters",
     "nasbench201": r"training_along_a_path|cell_of_nothing|every_operation_but_none|pruned_network\[\(3",
     "optimiser": r"off_its_path.*(averaged|adamw|rmsprop)|those_of_optax\[adamw\]",
@@ -98,7 +100,8 @@ COSTLY = {
     "own_tables": r"\[(bayesian|nao|seminas|ppo)|look_only.*\[(nsga2|local|evolution|regular|reinforce)|compared",
     "packed": r"packed_and_unpacked|are_those_of_bits|filters_of_nothing",
     "packed_files": r"has_the_answers|without_a_layer|has_a_bit_a_weight",
-    "predictor_files": r"mistakes_are|taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note|in_either_spelling",
+    "predictor_files": r"mistakes_are|taken_meanwhile|is_saved_shown_measured|is_loaded|did_not_note"
+    r"|in_either_spelling",
     "predictors": r"best_counts_most|\[(auto|gates|mlp-ensemble|nao|seminas)",
     "product": r"networks_keep|each_part_reads|searches_exports|keeps_the_laws",
     "ray_pool": r"priority_of|retry\[(late|out)|lasting|cannot_start|waited_for_aloud|sigterm|was_there_before"
@@ -115,10 +118,12 @@ COSTLY = {
     "shared": r"path_through",
     "strategies": r"\[.*(bohb|hyperband|Bayesian|NAO|PPO|Prescreened|bayesian|nao|ppo|seminas)|known_optimum",
     "streams": r"run_uses_no|predictor_uses_no",
-    "study": r"queried_like_any|beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes|many_seeds|bayesian|beside_those",
+    "study": r"queried_like_any|beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes"
+    r"|many_seeds|bayesian|beside_those",
     "testing": r"our_spaces(?!.*shufflenet)|our_strategies(?!.*random)|the_examples|told_which.*(Wild|Stubborn)",
     "train": r"share_a_program.*adamw|is_training_alone",
-    "zero_cost": r"follow_from_the_seed|blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand|off_the_path.*shufflenet",
+    "zero_cost": r"follow_from_the_seed|blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand"
+    r"|off_the_path.*shufflenet",
 }
 
 
