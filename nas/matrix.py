@@ -145,13 +145,14 @@ def _complaint(text: str) -> str:
 
 def _of_store(result: Result, url: str) -> Result:
     """What the store says of a job that says that it is done."""
+    from nas.engine.record import measured
     from nas.store.sql import Store
 
     with Store(url) as store:
         stored = store.run(NAME)
         trials, finals = store.trials(stored.id), store.trials(stored.id, "final")
     finished = [trial for trial in trials if trial.state == "finished"]
-    values = [trial.measurements.get(stored.objective, math.nan) for trial in finished]
+    values = [measured(stored.objective, trial.measurements) for trial in finished]
     odd = [trial for trial in [*trials, *finals] if trial.state != "finished"]
     why = None
     if odd:
