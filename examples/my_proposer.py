@@ -1,8 +1,10 @@
 """Optuna proposes, a run evaluates: `pip install optuna`, then
 
-nas search --ask-and-tell --name mine --space shufflenet:tiny --trials 40 --workers 0
-python examples/my_proposer.py mine 40
-nas search --resume mine
+    nas search --ask-and-tell --name mine --space shufflenet:tiny --trials 40 --workers 0
+    python examples/my_proposer.py mine 40
+    nas search --resume mine
+
+Whoever else proposes needs `nas.tell` alone.
 """
 
 import sys

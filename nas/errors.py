@@ -55,11 +55,14 @@ def unwritable(place: object, error: OSError) -> UsageError | RunError:
     return UsageError(f"{place} cannot be written: {error.strerror}; choose another folder")
 
 
+MANY = 30  # names, of which no more than a near one is said
+
+
 def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:
     """The error for a name that is not one of `allowed`, with the nearest that is; of many, with that alone."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
-    if near and len(allowed) > 20:
+    if near and len(allowed) > MANY:
         return UsageError(f"{field}={value!r} is not known; did you mean {near[0]!r}? --help lists all")
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UsageError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")

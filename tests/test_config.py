@@ -349,7 +349,7 @@ def test_every_strategy_is_chosen_by_its_name(name):
 # Mistakes
 
 WRONG_FLAGS = {
-    "strategy": (["--strategy", "evolutoin"], ["strategy='evolutoin' is not known", "did you mean 'evolution'?"]),
+    "strategy": (["--strategy", "evolutoin"], ["strategy='evolutoin' is not one of", "did you mean 'evolution'?"]),
     "space": (["--space", "shuflenet"], ["space='shuflenet' is not one of", "did you mean 'shufflenet'?"]),
     "preset": (["--space", "shufflenet:smal"], ["'shufflenet:smal'", "did you mean 'shufflenet:small'?"]),
     "flag": (["--trails", "5"], ["'--trails'", "did you mean '--trials'?"]),
