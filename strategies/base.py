@@ -91,6 +91,11 @@ class Budgeted(Protocol):
         """In epochs, ascending; empty where they are those of the evaluator."""
         ...
 
+    @property
+    def eta(self) -> int:
+        """One of so many evaluations with a budget goes on to the next."""
+        ...
+
 
 @runtime_checkable
 class Waiting(Protocol):

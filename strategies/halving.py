@@ -14,9 +14,9 @@ is known.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from strategies.region import Region, region
 from strategies.visited import Visited, also, contains, hash_rows, nothing, visit
 
 MOST = 10**6  # epochs
+Brackets = tuple[tuple[int, ...], ...]
 
 
 @struct.dataclass
@@ -169,35 +170,42 @@ class ASHA:
 class _Scheduled(ASHA):
     """Brackets that follow each other: trials of which each is due on a rung, as something new or as a promotion."""
 
-    def brackets(self) -> list[list[int]]:
+    def brackets(self) -> Brackets:
         """Of each bracket how many trials there are on each rung, from the lowest on; 0 before its first."""
         raise NotImplementedError
 
     def needs(self, number: int) -> int:
         """A rung is promoted from once all of it is known: as published, whatever the concurrency."""
         plan = _plan(self.brackets())
-        start = place = number % len(plan)
-        if plan[place][1]:  # something new waits for nothing
-            return 0
-        while start and plan[start - 1] == plan[place]:
-            start -= 1
-        return number - place + start
+        place = number % len(plan)
+        due = plan[place]
+        return 0 if due.is_new else number - place + due.start
 
     def _due(
         self, state: Ladder, free: Bool[Array, "memory"], number: Int[Array, ""]
     ) -> tuple[Bool[Array, "memory"], Array]:
         plan = np.asarray(_plan(self.brackets()), np.int32)
-        rung, is_new = jnp.asarray(plan)[number % len(plan)]
+        rung, is_new, _ = jnp.asarray(plan)[number % len(plan)]
         due = free & (state.rung == rung - 1) & (is_new == 0)
         return due, jnp.where(is_new == 1, rung, 0)
 
 
-def _plan(brackets: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
-    """The rung of each trial, and whether it is something new."""
-    found = []
+class _Due(NamedTuple):
+    """What a trial of a cycle of brackets is."""
+
+    rung: int
+    is_new: int  # 1 where it begins with something new, 0 where it goes on
+    start: int  # the place in the cycle of the first trial of this rung of its bracket
+
+
+@functools.lru_cache(maxsize=16)  # it is asked for once a trial
+def _plan(brackets: Brackets) -> list[_Due]:
+    """The trials of all brackets in turn."""
+    found: list[_Due] = []
     for sizes in brackets:
         first = next(rung for rung, size in enumerate(sizes) if size)
-        found += [(rung, int(rung == first)) for rung, size in enumerate(sizes) for _ in range(size)]
+        for rung, size in enumerate(sizes):
+            found += [_Due(rung, int(rung == first), len(found))] * size
     return found
 
 
@@ -218,11 +226,12 @@ class SuccessiveHalving(_Scheduled):
         fitting = (n for n in range(trials, 1, -1) if sum(self._sizes(n)) <= trials)
         return dataclasses.replace(self, initial=next(fitting, 1))
 
-    def brackets(self) -> list[list[int]]:
-        return [self._sizes(self.eta ** (len(self.levels) - 1) if self.initial is None else self.initial)]
+    def brackets(self) -> Brackets:
+        rungs = max(len(self.budgets), 1)
+        return (self._sizes(self.eta ** (rungs - 1) if self.initial is None else self.initial),)
 
-    def _sizes(self, initial: int) -> list[int]:
-        return [max(initial // self.eta**rung, 1) for rung in range(max(len(self.budgets), 1))]
+    def _sizes(self, initial: int) -> tuple[int, ...]:
+        return tuple(max(initial // self.eta**rung, 1) for rung in range(max(len(self.budgets), 1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,13 +239,13 @@ class Hyperband(_Scheduled):
     """Brackets of successive halving in turn, of which the first has most architectures and begins at the lowest rung,
     and the last has few, all of the largest budget."""
 
-    def brackets(self) -> list[list[int]]:
-        rungs, found = len(self.levels), []
+    def brackets(self) -> Brackets:
+        rungs, found = max(len(self.budgets), 1), []
         for more in range(rungs - 1, -1, -1):  # rungs above the first
             first = math.ceil(rungs * self.eta**more / (more + 1))
-            sizes = [first // self.eta**i for i in range(more + 1)]
-            found.append([0] * (rungs - 1 - more) + sizes)
-        return found
+            sizes = tuple(first // self.eta**i for i in range(more + 1))
+            found.append((0,) * (rungs - 1 - more) + sizes)
+        return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

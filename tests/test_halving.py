@@ -78,7 +78,7 @@ def place(row) -> int:
 
 
 def test_successive_halving_keeps_the_best_of_each_rung():
-    """Algorithm 1 of Jamieson & Talwalkar, without noise between rungs and with it."""
+    """As Jamieson & Talwalkar define it, of scores that differ from rung to rung."""
     scores = table()
     found = study.run(SuccessiveHalving(LADDER, initial=27), SPACE, scores, range(3), 40)
     for rows, rungs in zip(found.rows, found.rungs, strict=True):
@@ -130,15 +130,15 @@ def test_a_rung_is_known_before_it_is_promoted_from_however_many_run_at_once(str
 
 
 def test_the_first_rung_is_as_large_as_the_trials_suffice_for():
-    assert SuccessiveHalving(LADDER).for_trials(200).brackets() == [[135, 45, 15, 5]]
-    assert SuccessiveHalving(LADDER, initial=9).for_trials(200).brackets() == [[9, 3, 1, 1]]
+    assert SuccessiveHalving(LADDER).for_trials(200).brackets() == ((135, 45, 15, 5),)
+    assert SuccessiveHalving(LADDER, initial=9).for_trials(200).brackets() == ((9, 3, 1, 1),)
     assert sum(SuccessiveHalving(LADDER).for_trials(41).brackets()[0]) <= 41
-    assert SuccessiveHalving(LADDER).for_trials(2).brackets() == [[1, 1, 1, 1]]
+    assert SuccessiveHalving(LADDER).for_trials(2).brackets() == ((1, 1, 1, 1),)
 
 
 def test_the_brackets_of_hyperband_are_those_of_its_table_1():
     """R=81, eta=3 in https://jmlr.org/papers/v18/16-558.html."""
-    published = [[81, 27, 9, 3, 1], [0, 34, 11, 3, 1], [0, 0, 15, 5, 1], [0, 0, 0, 8, 2], [0, 0, 0, 0, 5]]
+    published = ((81, 27, 9, 3, 1), (0, 34, 11, 3, 1), (0, 0, 15, 5, 1), (0, 0, 0, 8, 2), (0, 0, 0, 0, 5))
     assert Hyperband((1, 3, 9, 27, 81)).brackets() == published
 
 

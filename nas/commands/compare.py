@@ -196,9 +196,9 @@ def _by_budget(question: Question, strategy: Any, signal: np.ndarray, seconds: n
 
 def _usual_seconds(strategy: Any, seconds: np.ndarray) -> float:
     """Of a trial; of several budgets each is given to one of `eta` of those that the one before it is."""
-    if seconds.ndim == 1:
+    if not isinstance(strategy, Budgeted):
         return float(np.nanmean(seconds))
-    often = float(getattr(strategy, "eta", 3)) ** -np.arange(len(seconds))
+    often = float(strategy.eta) ** -np.arange(len(seconds))
     return float((np.nanmean(seconds, axis=1) * often).sum() / often.sum())
 
 

@@ -122,10 +122,11 @@ class Search:
     @property
     def exhausted(self) -> bool:
         """Whether every architecture that there is was asked for, with every budget."""
-        return self.all_asked(self.asked)
+        return self.are_all(len(self.asked))
 
-    def all_asked(self, asked: set[Any]) -> bool:
-        return self.num_legal is not None and len(asked) >= self.num_legal * max(len(self.budgets), 1)
+    def are_all(self, asked: int) -> bool:
+        """Whether so many different ones are all that there are to ask for."""
+        return self.num_legal is not None and asked >= self.num_legal * max(len(self.budgets), 1)
 
     def what(self, entry: Entry) -> Any:
         """What an entry asks for."""
@@ -154,11 +155,11 @@ class Search:
             before, chances = (np.asarray(each).tolist() for each in jax.tree.leaves(proposals.drawn))
             how = [(tuple(row), chance) for row, chance in zip(before, chances, strict=True)]
         new: list[Entry] = []
-        asked = set(self.asked)
+        unknown: set[Any] = set()
         for row, budget, drawn in zip(rows, budgets, how, strict=True):
             new.append(Entry(tuple(row), budget, drawn=drawn))
-            asked.add(self.what(new[-1]))
-            if self.all_asked(asked):
+            unknown |= {self.what(new[-1])} - self.asked
+            if self.are_all(len(self.asked) + len(unknown)):
                 break
         return new
 

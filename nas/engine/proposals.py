@@ -1,6 +1,7 @@
 """What a strategy proposes is checked before anything is recorded: it may be of the user's own."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -51,9 +52,14 @@ def check_values(strategy: Any, proposed: Proposals, space: Space, limits: Limit
     legal = _feasible()(space, proposed.encodings, limits) if limits else np.ones(len(rows), bool)
     check()  # a cost may have failed
     for row in rows[~np.asarray(legal)]:
-        has = ", ".join(f"{name}={each:g}" for name, each in costs(space, row).items() if name in dict(limits))
-        said = " and ".join(f"{name} <= {most:g}" for name, most in limits)
+        has, said = beside_limits(space, row.tolist(), limits)
         raise refused(strategy, f"encoding={row.tolist()} of {has}, which must keep {said}")
+
+
+def beside_limits(space: Space, encoding: Sequence[int], limits: Limits) -> tuple[str, str]:
+    """What an architecture has of what is limited, and the limits, in words."""
+    has = ", ".join(f"{name}={each:g}" for name, each in costs(space, encoding).items() if name in dict(limits))
+    return has, " and ".join(f"{name} <= {most:g}" for name, most in limits)
 
 
 @functools.cache

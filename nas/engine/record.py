@@ -60,7 +60,7 @@ class Record:
             raise ValueError(f"trial {number} is {trial.state}, which what is known of its report is not")
         finished = self.kind == "search" and trial.state == "finished"
         for name in self.objectives[:1] if finished else ():
-            if math.isnan(measured(name, trial.measurements)):
+            if measured_as(name, trial.measurements) not in trial.measurements:
                 raise ValueError(f"trial {number} is finished, and {name} was not measured")
 
     def add(self, number: int, entries: Sequence[loop.Entry]) -> None:
@@ -143,7 +143,7 @@ class Record:
     def complete(self, search: loop.Search) -> bool:
         """Whether nothing is left to do."""
         entries, arrived = self.entries()
-        nothing_left = search.all_asked({search.what(entry) for entry in entries})
+        nothing_left = search.are_all(len({search.what(entry) for entry in entries}))
         nothing_left |= not search.asks or len(entries) == search.num_trials
         return len(entries) == len(arrived) and nothing_left
 
@@ -158,6 +158,8 @@ def measured(name: str, metrics: Mapping[str, float]) -> float:
 
 def measured_as(name: str, metrics: Mapping[str, float]) -> str:
     """The name by which a trial has a metric, which says with which budget that was measured."""
+    if name in metrics:
+        return name
     of_name = re.compile(rf"{re.escape(name)}(_e\d+)?")
     return next(filter(of_name.fullmatch, metrics), name)
 

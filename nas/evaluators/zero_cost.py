@@ -1,9 +1,9 @@
 """Evaluation without training: scores of the network at initialisation, and an ensemble of them.
 
 The ensemble is the sum, over `naswot`, `jacov` and the number of parameters, of the logarithm of the share of random
-architectures that are worse (Lee & Ham, "AZ-NAS", 2024, https://arxiv.org/abs/2403.19232, equation 10, with other
-scores). There the ranks are among all candidates of a search; here they are among a sample that the seed draws, so that
-a candidate has the same score whatever else is evaluated.
+architectures that are worse (Lee & Ham, "AZ-NAS", 2024, https://arxiv.org/abs/2403.19232, with other scores). There the
+ranks are among all candidates of a search; here they are among a sample that the seed draws, so that a candidate has
+the same score whatever else is evaluated.
 """
 
 import dataclasses

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.engine import loop
+from nas.engine.proposals import beside_limits
 from nas.errors import UsageError
 from nas.evaluators.base import Evaluation, Job, Report, at_budget
 from nas.job import stages
@@ -68,13 +69,16 @@ def tell(job: Ongoing, lines: Sequence[Any]) -> list[Row]:
     evaluator measures. Raises UsageError, and records nothing, where any line cannot be taken.
     """
     record, trials = job.search, job.search.trials()
+    waiting = {trial.number: trial for trial in trials if trial.state == "running"}
     told: list[_Told] = []
+    new: list[loop.Entry] = []
     for place, line in enumerate(lines, 1):
         try:
-            told.append(_read(job, trials, told, _plain(line)))
+            told.append(_read(job, waiting, len(trials) + len(new), _plain(line)))
         except (ValueError, OverflowError, UsageError) as error:
             raise UsageError(f"line {place}: {error}") from error
-    new = [each.entry for each in told if each.entry is not None]
+        if waiting.pop(told[-1].number, None) is None:
+            new.append(loop.Entry(*told[-1].what))
     left = _left(job, trials)
     if len(new) > left:
         raise UsageError(f"{len(new)} new architectures are more than the {left} trials left of run={job.run.name!r}")
@@ -83,15 +87,18 @@ def tell(job: Ongoing, lines: Sequence[Any]) -> list[Row]:
         if each.report is not None:
             record.report(each.report)
     record.flush()
-    waiting = [each.number for each in told if each.report is None]
-    if waiting:
+    if any(each.report is None for each in told):
         job.store.set_status(job.run.id, "running")
         try:
-            _evaluate(job, waiting)
+            _evaluate(job, trials, told)
         finally:
             job.store.set_status(job.run.id, "interrupted", WAITS if job.settings.ask_and_tell else None)
-    known = record.trials()
-    return [_row(known[each.number]) for each in told]
+    numbers = [each.number for each in told]
+    known = {trial.number: trial for trial in job.store.trials(job.run.id, numbers=numbers)}
+    return [_row(known[number]) for number in numbers]
+
+
+_What = tuple[tuple[int, ...], int]  # is evaluated: an encoding, and a budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,41 +106,37 @@ class _Told:
     """What a line says."""
 
     number: int  # of its trial
-    entry: loop.Entry | None  # where that is new
+    what: _What
     report: Report | None  # where it needs no evaluation
 
 
-def _read(job: Ongoing, trials: Sequence[Trial], before: Sequence[_Told], line: Any) -> _Told:
-    """Raises ValueError or UsageError for what no line may say."""
+def _read(job: Ongoing, waiting: Mapping[int, Trial], free: int, line: Any) -> _Told:
+    """What a line says of a trial that waits for a result, or of a new one, whose number is `free`. Raises ValueError
+    or UsageError for what no line may say."""
     if not isinstance(line, Mapping):
         raise ValueError(f"{shown(line)} must be a mapping with a trial or an architecture")
-    waiting = {trial.number: trial for trial in trials if trial.state == "running"}
-    for each in before:
-        waiting.pop(each.number, None)
     if line.get("trial") is not None:
-        number, entry = line["trial"], None
+        number = line["trial"]
         if type(number) is not int or number not in waiting:
             known = ", ".join(map(str, waiting)) or "none"
             raise ValueError(f"trial={shown(number)} is not one that waits for a result, which are {known}")
         _check_same(job, waiting[number], line)
-        encoding, budget = tuple(waiting[number].encoding), waiting[number].budget
+        what = _what(waiting[number])
     elif line.get("architecture") is not None:
-        encoding, budget = _row_of(job, line["architecture"]), _whole(job)
-        # Who was asked for it need not remember by what number.
-        same = (
-            trial.number for trial in waiting.values() if (tuple(trial.encoding), trial.budget) == (encoding, budget)
-        )
-        number = next(same, None)
-        entry = loop.Entry(encoding, budget) if number is None else None
-        if number is None:
-            number = len(trials) + sum(each.entry is not None for each in before)
+        what = _row_of(job, line["architecture"]), _whole(job)
+        # One that was asked for may be told by what it is.
+        number = next((trial.number for trial in waiting.values() if _what(trial) == what), free)
     else:
         raise ValueError(f"{shown(dict(line))} must have a trial or an architecture")
-    own = _costs(job, encoding)
+    own = _costs(job, what[0])
     for name in line:
         if name not in (*SAID, *PROPOSED, *map(outer, own)):
             raise ValueError(f"{shown(name)} is not one of {', '.join(SAID)}")
-    return _Told(number, entry, _report(job, number, budget, line, own))
+    return _Told(number, what, _report(job, number, what[1], line, own))
+
+
+def _what(trial: Trial) -> _What:
+    return tuple(trial.encoding), trial.budget
 
 
 def _plain(value: Any) -> Any:
@@ -173,10 +176,8 @@ def _row_of(job: Ongoing, architecture: Any) -> tuple[int, ...]:
     rows = space.canonical(jnp.asarray(row)[None])
     limits = job.settings.limits + job.subject.measured
     if limits and not bool(feasible(space, rows, limits)[0]):
-        has = costs(space, np.asarray(rows[0]).tolist())
-        said = " and ".join(f"{name} <= {most:g}" for name, most in limits)
-        which = ", ".join(f"{name}={has[name]:g}" for name, _ in limits)
-        raise ValueError(f"architecture={shown(architecture)} has {which}, and must keep {said}")
+        has, said = beside_limits(space, np.asarray(rows[0]).tolist(), limits)
+        raise ValueError(f"architecture={shown(architecture)} has {has}, and must keep {said}")
     return tuple(np.asarray(rows[0]).tolist())
 
 
@@ -215,22 +216,23 @@ def _costs(job: Ongoing, encoding: Sequence[int]) -> dict[str, float]:
     return {name: value for name, value in costs(job.space, encoding).items() if name not in hidden}
 
 
-def _evaluate(job: Ongoing, waiting: Sequence[int]) -> None:
-    """Trials that are in the log, each architecture once: others of it have the same result."""
-    record = job.search
-    trials, settings, scoring = record.trials(), job.settings, job.subject.scoring
-    first = [t for t in trials if t.state == "finished" and t.repeats is None]
-    done = {(tuple(t.encoding), t.budget): t.number for t in first}
-    queues: dict[Any, list[int]] = {}  # by what is evaluated, who waits for it
-    for number in waiting:
-        queues.setdefault((tuple(trials[number].encoding), trials[number].budget), []).append(number)
+def _evaluate(job: Ongoing, trials: Sequence[Trial], told: Sequence[_Told]) -> None:
+    """What was told and has no result, each architecture once: others of it have the same. `trials` were there before,
+    and all that was told is in the log."""
+    record, settings, scoring = job.search, job.settings, job.subject.scoring
+    done = {each.what: each.number for each in told if each.report is not None and each.report.error is None}
+    done |= {_what(t): t.number for t in trials if t.state == "finished" and t.repeats is None}
+    queues: dict[_What, list[int]] = {}  # by what is evaluated, who waits for it
+    of_number = {each.number: each.what for each in told if each.report is None}
+    for number, what in of_number.items():
+        queues.setdefault(what, []).append(number)
     for what in queues.keys() & done.keys():
         for number in queues.pop(what):
             record.repeat(number, done[what])
     record.flush()
     if not queues:
         return
-    count, total = len(waiting) - sum(map(len, queues.values())), len(waiting)
+    count, total = len(of_number) - sum(map(len, queues.values())), len(of_number)
     evaluator = stages.evaluator(job)
     workers = min(settings.workers, len(queues))
     with job.executor(evaluator, workers, settings.trial_seconds, immediate=scoring.immediate) as executor:
@@ -239,7 +241,7 @@ def _evaluate(job: Ongoing, waiting: Sequence[int]) -> None:
         while queues:
             job.reporter.show("Evaluating", count, total, "")
             report = executor.wait()
-            what = tuple(trials[report.number].encoding), trials[report.number].budget
+            what = of_number[report.number]
             record.report(report)
             numbers, count = queues.pop(what)[1:], count + 1
             if report.error is None:

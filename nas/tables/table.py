@@ -109,7 +109,7 @@ class Table:
             dataset = known[0] if len(known) == 1 else "cifar10"
         if dataset not in known:
             raise unknown(f"table={self.path!r}: dataset", dataset, known)
-        allowed = sorted({c.epochs or 0 for c in errors if c.dataset == dataset})
+        allowed = sorted({c.epochs or 0 for c in self._errors(dataset)})
         if epochs is None:
             epochs = allowed[0] if len(allowed) == 1 else 12
         if epochs not in allowed:
@@ -123,11 +123,13 @@ class Table:
 
     def epochs(self, dataset: str) -> tuple[int, ...]:
         """How long architectures were trained for the validation errors of a dataset, ascending."""
-        errors = [c for c in self.columns.values() if c.kind == "error" and c.dataset == dataset]
-        return tuple(sorted({c.epochs for c in errors if c.epochs and c.split == "valid"}))
+        return tuple(sorted({c.epochs for c in self._errors(dataset) if c.epochs and c.split == "valid"}))
 
     def most_epochs(self, dataset: str) -> int:
-        return max(c.epochs or 0 for c in self.columns.values() if c.kind == "error" and c.dataset == dataset)
+        return max(c.epochs or 0 for c in self._errors(dataset))
+
+    def _errors(self, dataset: str) -> list[Column]:
+        return [c for c in self.columns.values() if c.kind == "error" and c.dataset == dataset]
 
     def searchable(self, scores: str | None = None) -> "TabularSpace":
         """The space with the costs of this table, of which those that have gaps are left out, and where `scores` names
