@@ -47,8 +47,9 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+# No group is possessive: before 3.11.5 Python takes what such a group has tried for what it has matched.
 CONDITION = re.compile(
-    rf"\s*+([a-z_]\w{{0,99}}+)\s*+({'|'.join(OPERATORS)})\s*+([-+]?(?:\d{{1,100}}+\.?\d{{0,100}}+|\.\d{{1,100}}+)(?:e[-+]?\d{{1,9}})?+)\s*+",
+    rf"\s*+([a-z_]\w{{0,99}}+)\s*+({'|'.join(OPERATORS)})\s*+([-+]?(?:\d{{1,100}}+\.?\d{{0,100}}+|\.\d{{1,100}}+)(?:e[-+]?\d{{1,9}})?)\s*+",
     re.ASCII | re.IGNORECASE,
 )
 
