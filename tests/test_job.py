@@ -273,6 +273,7 @@ def test_all_that_a_final_training_measures_is_told_apart_from_the_search():
 
 VARIATIONS = {
     "cost-binned": {"paths": "cost-binned", "cost_bins": 3},
+    "fair": {"paths": "fair"},
     "few images": {"max_images": 200, "evaluator": {"calibration_images": 32}},
     "half precision": {"training": {"steps": 20, "precision": "bfloat16"}},
     "from scratch": {"evaluator": "train"},

@@ -19,11 +19,13 @@ from nas.saved import checkpoint
 from nas.tasks.base import Split
 from nas.training.driver import resume
 from nas.training.net import flatten, split
-from nas.training.paths import cost_binned_paths, uniform_paths
+from nas.training.paths import cost_binned_paths, fair_paths, uniform_paths
 from nas.training.recipe import Recipe
 from nas.training.schedule import batch_indices, learning_rates
 from nas.training.sgd import Program, TrainState, fit, train_step
 from spaces.base import feasible, fingerprint, smallest
+from spaces.binary_width import BinaryWidth
+from spaces.nasbench201 import NasBench201
 from spaces.shufflenet import PRESETS, ShuffleNet
 
 # The least there is: one block, from 2 pixels to 1.
@@ -401,6 +403,19 @@ def test_uniform_paths_take_every_choice_equally_often(key):
         assert (np.abs(counts - 1000) < 5 * np.sqrt(750)).all()
     assert len(np.unique(paths, axis=0)) > 3900
     np.testing.assert_array_equal(paths, uniform_paths(PRESETS["tiny"], key, 4000))
+
+
+@pytest.mark.parametrize("space", [PRESETS["tiny"], NasBench201(), BinaryWidth()], ids=repr)
+def test_fair_paths_train_each_choice_once_in_every_round(space, key):
+    steps = 61
+    paths = fair_paths(space, key, steps)
+    assert paths.shape == (steps, len(space.cardinalities))
+    for decision, choices in zip(paths.T, space.cardinalities, strict=True):
+        for start in range(0, steps - choices + 1, choices):
+            assert sorted(decision[start : start + choices]) == list(range(choices))
+    assert len(np.unique(paths, axis=0)) > 50
+    np.testing.assert_array_equal(paths, fair_paths(space, key, steps))
+    assert (paths != fair_paths(space, jr.key(1), steps)).any()
 
 
 def macs(space, paths) -> np.ndarray:

@@ -337,6 +337,12 @@ def test_the_ensemble_is_the_sum_of_the_logarithms_of_ranks(task):
     assert ENSEMBLE not in ZeroCostEvaluator(BLOCKS, task, settings)(rows[0], 0, 5).metrics
 
 
+@pytest.mark.parametrize("names", [("naswot", "jacov"), ("snip",), ("synflow",), ()])
+def test_scores_that_are_not_asked_for_are_not_computed_and_the_others_stay_what_they_are(task, names):
+    every = scores(BLOCKS, (2, 3), task, 5, **SMALL)
+    assert scores(BLOCKS, (2, 3), task, 5, names=names, **SMALL) == {name: every[name] for name in names}
+
+
 def test_an_architecture_that_is_blind_fails(task):
     evaluator = ZeroCostEvaluator(CELLS, task, ZeroCost(**SMALL))
     report = run_job(evaluator, Job(0, (0, 0, 0, 0, 0, 0), 0, 0))

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import operator
 import re
-from typing import Any, Literal
+from typing import Any
 
 from nas.errors import UsageError
 from nas.hosts import FIELDS
@@ -12,7 +12,7 @@ from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
 from nas.store.query import parse_where
 from nas.tasks import Resize
-from nas.training.recipe import Lookup, Recipe
+from nas.training.recipe import Lookup, Paths, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
@@ -139,8 +139,9 @@ class Config:
     """How many processes train together."""
     process_id: int | None = None
     """Which of them this one is, from 0."""
-    paths: Literal["uniform", "cost-binned"] = "uniform"
-    """How the supernet's training samples paths: uniformly, or uniformly over bins of multiply-adds."""
+    paths: Paths = "uniform"
+    """How the supernet's training samples paths: uniformly; fairly, in rounds in which each choice of a decision is
+    trained once; or uniformly over bins of multiply-adds."""
     cost_bins: int = 7
     """Bins of cost-binned sampling."""
     table: Lookup = Lookup()

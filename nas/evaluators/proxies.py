@@ -18,7 +18,7 @@ say not at all, and in float64: sums of positive products grow exponentially wit
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -50,38 +50,42 @@ def scores(
     *,
     batch_size: int = 64,
     initialisations: int = 1,
+    names: Collection[str] = SCORES,
 ) -> dict[str, float]:
     """The scores of one architecture by name, each the mean over networks with different initial weights.
 
-    Infinite or NaN where there is no such number, as of a network that gives every image the same output. One program
-    serves all architectures of a space. With the same seed they are compared on the same images, and with the same
-    weights where they have an operation in common.
+    Those in `names`: each takes its own time, and `grad_norm` and `snip` take most. Infinite or NaN where there is no
+    such number, as of a network that gives every image the same output. One program serves all architectures of a
+    space. With the same seed they are compared on the same images, and with the same weights where they have an
+    operation in common.
     """
     path = jnp.asarray(encoding, jnp.int32)
     data = batch(task, seed, batch_size)
     found = []
     for i in range(initialisations):
         graph, shared, statistics = _initial(space, task.kind, seed, i)
-        found.append(network_scores(graph, on_path(shared, path), statistics, data, task, path))
+        found.append(network_scores(graph, on_path(shared, path), statistics, data, task, path, names))
     # In float32, as strategies see them: the last bits of a factorisation may depend on the number of threads.
-    return {name: float(np.float32(np.mean([each[name] for each in found]))) for name in SCORES}
+    return {name: float(np.float32(np.mean([each[name] for each in found]))) for name in found[0]}
 
 
 def network_scores(
-    graph: Graph, weights: nnx.State, statistics: nnx.State, data: Split, task: Task, path: Array | tuple[()]
+    graph: Graph,
+    weights: nnx.State,
+    statistics: nnx.State,
+    data: Split,
+    task: Task,
+    path: Array | tuple[()],
+    names: Collection[str] = SCORES,
 ) -> dict[str, float]:
     """The scores of a network with the weights that it has: those on the path, or of a pruned network without one."""
     images = normalise(jnp.asarray(data.images), task.mean, task.std)
-    seen = _seen()((graph, task.kind), weights, statistics, path, images, data.labels)
-    with jax.enable_x64(True):
-        synflow = _synflow()(graph, weights, statistics, path, np.ones((1, *images.shape[1:])))
-    return {
-        "synflow": float(synflow),
-        "naswot": log_determinant(np.asarray(seen["agreements"])),
-        "jacov": decorrelation(np.asarray(seen["gradients"])),
-        "grad_norm": float(seen["grad_norm"]),
-        "snip": float(seen["snip"]),
-    }
+    of_batch = tuple(name for name in SCORES if name in names and name != "synflow")
+    found = _seen()((graph, task.kind, of_batch), weights, statistics, path, images, data.labels) if of_batch else {}
+    if "synflow" in names:
+        with jax.enable_x64(True):
+            found["synflow"] = _synflow()(graph, weights, statistics, path, np.ones((1, *images.shape[1:])))
+    return {name: _FINISH.get(name, float)(np.asarray(found[name])) for name in SCORES if name in names}
 
 
 def batch(task: Task, seed: int, size: int) -> Split:
@@ -105,6 +109,9 @@ def decorrelation(gradients: np.ndarray) -> float:
     return float(-np.sum(np.log(values) + 1 / values))
 
 
+_FINISH = {"naswot": log_determinant, "jacov": decorrelation}  # on the host, in float64
+
+
 @functools.lru_cache(maxsize=8)
 def _initial(space: Space, kind: Any, seed: int, i: int) -> tuple[Graph, nnx.State, nnx.State]:
     """A network of all architectures of the space. Without scales and biases: at first they would be 1 and 0."""
@@ -117,9 +124,9 @@ def _program(function: Callable[..., Any]) -> Callable[[], Any]:
 
 
 @_program
-def _seen(what: tuple[Graph, Any], weights, statistics, path, images, labels) -> dict[str, Array]:
-    """What a batch of images shows, of a network and a kind of task."""
-    graph, kind = what
+def _seen(what: tuple[Graph, Any, tuple[str, ...]], weights, statistics, path, images, labels) -> dict[str, Array]:
+    """What a batch of images shows, of a network, a kind of task and the scores that are asked for."""
+    graph, kind, names = what
 
     def answer(weights: nnx.State, images: Array) -> Array:
         return forward(graph, weights, statistics, images, path, train=True)[0]
@@ -127,15 +134,18 @@ def _seen(what: tuple[Graph, Any], weights, statistics, path, images, labels) ->
     def loss(weights: nnx.State) -> Array:
         return kind.loss(answer(weights, images), kind.targets(labels, 0.0))
 
-    gradient = jax.grad(loss)(weights)
-    # Not as one backward program for both: on a CPU the weights' gradients cost several times those of the images.
-    by_images = jax.grad(lambda images: _sum(answer(weights, images)))(images)
-    return {
-        "agreements": agreements(functools.partial(answer, weights), images),
-        "gradients": by_images.reshape(len(images), -1),
-        "grad_norm": total(lambda g: jnp.sqrt((g * g).sum()), path, gradient),
-        "snip": total(_saliency, path, weights, gradient),
-    }
+    found = {}
+    if "naswot" in names:
+        found["naswot"] = agreements(functools.partial(answer, weights), images)
+    if "jacov" in names:
+        # Not in one backward program with the weights' gradients: on a CPU those cost several times as much.
+        by_images = jax.grad(lambda images: _sum(answer(weights, images)))(images)
+        found["jacov"] = by_images.reshape(len(images), -1)
+    if "grad_norm" in names or "snip" in names:
+        gradient = jax.grad(loss)(weights)
+        found["grad_norm"] = total(lambda g: jnp.sqrt((g * g).sum()), path, gradient)
+        found["snip"] = total(_saliency, path, weights, gradient)
+    return found
 
 
 @_program

@@ -52,20 +52,23 @@ class ZeroCost(Scoring):
 
     def prepare(self, context: Context) -> "ZeroCostEvaluator":
         together = ENSEMBLE in context.objectives
-        return ZeroCostEvaluator(context.space, context.images, self, context.objective, together)
+        asked = {*PARTS, *(name.removeprefix("minus_") for name in context.objectives)} if together else SCORES
+        names = tuple(name for name in SCORES if name in asked)
+        return ZeroCostEvaluator(context.space, context.images, self, context.objective, together, names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ZeroCostEvaluator:
     """Every metric is minimised, and of the scores more is better: `minus_naswot` is the negative of `naswot`, and so
     are the others; people see `naswot` (`nas.metrics`). An evaluation fails where `objective` is infinite or NaN.
-    `together` says whether the ensemble is among them."""
+    `together` says whether the ensemble is among them, `names` which scores are computed."""
 
     space: Space
     task: Task
     settings: ZeroCost = ZeroCost()
     objective: str = DEFAULT
     together: bool = False
+    names: tuple[str, ...] = SCORES
 
     def __call__(self, encoding: tuple[int, ...], budget: int, seed: int) -> Evaluation:
         """The negatives of the scores, and the costs. The budget does not matter; the seed draws images and weights."""
@@ -80,7 +83,7 @@ class ZeroCostEvaluator:
 
     def _scores(self, encoding: tuple[int, ...], seed: int) -> dict[str, float]:
         how = {"batch_size": self.settings.batch_size, "initialisations": self.settings.initialisations}
-        return scores(self.space, encoding, self.task, seed, **how)
+        return scores(self.space, encoding, self.task, seed, names=self.names, **how)
 
     @functools.cached_property
     def _references(self) -> dict[int, dict[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from nas.report import output
 from nas.saved import predictor_jobs
 from nas.store.query import Row, Trial, free_name
 from nas.streams import stream
-from nas.training.paths import cost_binned_paths, uniform_paths
+from nas.training.paths import training_paths
 from predictors import kind_of
 from strategies.base import budgets_of
 
@@ -106,9 +106,8 @@ def shared_weights(job: Ongoing, affine: bool) -> dict[str, np.ndarray]:
 def _paths(job: Ongoing, purpose: int, steps: int) -> np.ndarray:
     """Those along which shared weights are trained, one a step."""
     settings, key = job.settings, stream(job.settings.seed, purpose)
-    if settings.paths == "uniform":
-        return uniform_paths(job.space, key, steps)
-    return cost_binned_paths(job.space, key, steps, bins=settings.cost_bins, limits=settings.limits)
+    limits, bins = settings.limits, settings.cost_bins
+    return training_paths(settings.paths, job.space, key, steps, bins=bins, limits=limits)
 
 
 def _kept(job: Ongoing, stage: str, file: str, steps: int, kind: str) -> dict[str, Any]:

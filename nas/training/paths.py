@@ -6,15 +6,40 @@ import jax.random as jr
 import numpy as np
 
 from nas.errors import UsageError
+from nas.training.recipe import Paths
 from spaces.base import Limits, Space, feasible, sample
 
 TRIES = 64  # for each path
 PROBES = 4096  # from which the bins are taken
 
 
+def training_paths(kind: Paths, space: Space, key: jax.Array, steps: int, *, bins: int, limits: Limits) -> np.ndarray:
+    """Those of a training, (steps, decisions). Only cost-binned ones have bins, and keep limits."""
+    match kind:
+        case "uniform":
+            return uniform_paths(space, key, steps)
+        case "fair":
+            return fair_paths(space, key, steps)
+        case "cost-binned":
+            return cost_binned_paths(space, key, steps, bins=bins, limits=limits)
+
+
 def uniform_paths(space: Space, key: jax.Array, steps: int) -> np.ndarray:
     """Every choice of every decision equally often: Guo et al., 2019, https://arxiv.org/abs/1904.00420, eq. 6."""
     return np.asarray(sample(space, key, steps))
+
+
+def fair_paths(space: Space, key: jax.Array, steps: int) -> np.ndarray:
+    """In as many steps as a decision has choices each of them once, in an order that is drawn anew every time.
+
+    Chu et al., "FairNAS", 2019, https://arxiv.org/abs/1907.01845, section 3.2. There the gradients of such a round are
+    added up to one step of the optimiser; here each path has a step of its own.
+    """
+    columns = []
+    for i, choices in enumerate(space.cardinalities):
+        orders = jr.uniform(jr.fold_in(key, i), (-(-steps // choices), choices)).argsort(1)
+        columns.append(np.asarray(orders, np.int32).ravel()[:steps])
+    return np.stack(columns, 1)
 
 
 def cost_binned_paths(

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, get_args
 
 Optimiser = Literal["sgd", "adamw", "rmsprop"]
+Paths = Literal["uniform", "fair", "cost-binned"]  # of a training of shared weights
 FINAL_ONLY = ("drop_path", "auxiliary", "real_weights", "teacher")  # what no training of shared weights has
 MOST = {"steps": 10**8, "batch_size": 10**5}  # memory is taken for all of them
 
