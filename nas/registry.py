@@ -38,7 +38,6 @@ OURS = ("nas", "spaces", "strategies", "predictors")  # packages
 # What classes that can be a part have; what of other kinds can be one is a function.
 METHODS = {"space": "cardinalities describe", "strategy": "init", "predictor": "fit predict", "evaluator": "prepare"}
 MARK = "__nas_part__"  # of a module that is the user's own file: its name, the same on every machine
-PART = "nas_part_"  # how the names of modules begin that are the user's own files
 _given: dict[tuple[str, str], Any] = {}  # the user's own parts of this process, by kind and portable name
 _values: dict[tuple[str, str], Any] = {}  # those of them that were given as values, by kind and lasting name
 _loading: list[str] = []  # the files that are being run, the innermost last
@@ -121,7 +120,7 @@ def own(kind: str, name: str, *, given: bool = True) -> Any:
 def _attribute(kind: str, name: str, module: ModuleType, attribute: str) -> Any:
     with contextlib.suppress(AttributeError):
         return operator.attrgetter(attribute)(module)
-    place = name.rpartition(":")[0] if attribute else name
+    place = name.rpartition(":")[0] if attribute else name.removesuffix(":")
     names = [f"{place}:{each}" for each, value in vars(module).items() if _can_be(kind, each, value, module)]
     if attribute and names:
         raise unknown(kind, name, names)
@@ -193,6 +192,12 @@ def mark(kind: str, name: str) -> str | None:
     return _mark(os.path.basename(path), Path(path).read_bytes()) if path and os.path.isfile(path) else None
 
 
+def marks_beside() -> dict[str, str]:
+    """Digests, by name, of the modules that lie beside parts of the user's own and were imported."""
+    found = shipped.beside(_folders(), (*OURS, *_sources))
+    return {name: _mark(name, source) for name, (_, source) in found.items()}
+
+
 def _is_ours(module: str) -> bool:
     return module.partition(".")[0] in OURS
 
@@ -244,7 +249,8 @@ def where(error: BaseException) -> str | None:
 def told(error: BaseException) -> str:
     """An exception in one line, with its place in a user's own file where it arose there."""
     place, said = where(error), type(error).__name__
-    said = f"{said}: {_shown(error, str)}".removesuffix(": ")
+    what = error.msg if isinstance(error, SyntaxError) else error  # which has its place already
+    said = f"{said}: {_shown(what, str)}".removesuffix(": ")
     return said if place is None else f"{place}: {said}"
 
 
@@ -281,7 +287,7 @@ def _folders() -> set[str]:
 
 def install(given: Mapping[str, tuple[str, bytes]]) -> None:
     """Makes modules of files of another process, on whatever machine that is."""
-    parts = {name: source for name, source in given.items() if name == "__main__" or name.startswith(PART)}
+    parts = {name: source for name, source in given.items() if name == "__main__" or name.startswith(shipped.PART)}
     shipped.serve({name: source for name, source in given.items() if name not in parts})
     for name, (path, source) in parts.items():
         if name == "__main__":  # classes of the script travel by value; theirs is the identity of its code
@@ -300,7 +306,7 @@ def _from_file(kind: str, name: str, path: Path) -> ModuleType:
             if place == str(path):
                 return sys.modules[module_name]
     source = read_bounded(f"{kind}={name!r}: the file", path, MOST_BYTES, "part")
-    module_name = f"{PART}{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
+    module_name = f"{shipped.PART}{path.stem}_{hashlib.sha256(str(path).encode() + source).hexdigest()[:12]}"
     return sys.modules[module_name] if module_name in sys.modules else _run(module_name, str(path), source)
 
 
@@ -308,13 +314,11 @@ def _run(name: str, path: str, source: bytes) -> ModuleType:
     module = ModuleType(name)
     module.__file__ = path
     setattr(module, MARK, _mark(os.path.basename(path), source))
-    folder = os.path.dirname(path)
-    if folder not in sys.path:
-        sys.path.append(folder)  # as Python does for a script: it may import what lies beside it
     sys.modules[name], _sources[name] = module, (path, source)
     _loading.append(path)
     try:
-        exec(compile(source, path, "exec"), vars(module))
+        with shipped.importing_beside(path):
+            exec(compile(source, path, "exec"), vars(module))
     except BaseException:
         del sys.modules[name]
         raise

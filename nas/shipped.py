@@ -3,15 +3,21 @@
 They travel as text, as parts do themselves, so that a worker on another machine imports what this process has imported.
 """
 
+import contextlib
+import filecmp
 import importlib.abc
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.machinery import ModuleSpec
+
+from nas.errors import UsageError
 
 MOST_BYTES = 2**24  # of all of them: what a worker is sent when it starts
 INSTALLED = ("site-packages", "dist-packages")  # of which every machine has its own
+PART = "nas_part_"  # how the names of modules begin that are files of parts
+_beside: set[str] = set()  # the folders of parts, whose other modules can be imported
 Sources = dict[str, tuple[str, bytes]]  # by the name of the module: where its file lies, and what is in it
 
 
@@ -53,6 +59,46 @@ def serve(sources: Mapping[str, tuple[str, bytes]]) -> None:
     """Lets this process import these modules, before any other of their names."""
     if sources:
         sys.meta_path.insert(0, _Finder(dict(sources)))
+
+
+@contextlib.contextmanager
+def importing_beside(path: str) -> Iterator[None]:
+    """A part may import what lies beside its file, as a script may; a module that is installed goes before that.
+
+    Raises UsageError where it imports what lies beside another part by the same name: a process has one of a name.
+    """
+    folder = os.path.dirname(path)
+    if folder in _beside or folder not in sys.path:
+        _beside.add(folder)
+        sys.path[:] = [each for each in sys.path if each not in _beside] + [folder, *sorted(_beside - {folder})]
+    namesakes = _namesakes(folder)
+    others = [name for name, files in namesakes.items() if not filecmp.cmp(*files, shallow=False)]
+    # Where all are equal to what lies beside it, they are as good.
+    aside = {name: sys.modules.pop(name) for name in namesakes} if others else {}
+    try:
+        yield
+    finally:
+        twice = [name for name in others if name in sys.modules]
+        sys.modules.update(aside)
+    if twice:
+        raise UsageError(
+            f"{os.path.basename(path)} imports {twice[0]!r}, of which there is one beside it, and another one beside a "
+            f"part that is in use, {namesakes[twice[0]][0]}: rename one of them"
+        )
+
+
+def _namesakes(folder: str) -> dict[str, tuple[str, str]]:
+    """The files of modules that lie beside other parts, each with that of its name in this folder."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        there = getattr(module, "__file__", None)
+        if not there or name.startswith((PART, "__main__")):
+            continue
+        for other in _beside - {folder}:
+            here = os.path.join(folder, there.removeprefix(os.path.join(other, "")))
+            if here != there and os.path.isfile(here) and os.path.isfile(there):
+                found[name] = there, here
+    return found
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):

@@ -67,7 +67,7 @@ class Space(Protocol):
 @functools.lru_cache(maxsize=64)
 def fingerprint(space: Space) -> str:
     """The identity of a space as 16 hex digits: equal for equal spaces, on every machine."""
-    text = json.dumps({"kind": _kind(type(space)), **space.identity()}, sort_keys=True)
+    text = json.dumps({**space.identity(), "kind": _kind(type(space))}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from spaces import callbacks
 from spaces.abilities import Mixable, map_kinds
@@ -113,8 +114,13 @@ def _kind(kind: type, cost: Any, mixes: bool) -> type:
 def _costs(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:
     try:
         found = _named(cost, cost(space, encodings))
-    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
-        found = _called(space, cost, encodings)
+    except Exception as error:
+        # With arrays of JAX code for NumPy fails in many ways. Whether it is such code is seen with its own.
+        try:
+            traced = isinstance(encodings, Tracer)
+            found = _called(space, cost, encodings) if traced else _named(cost, cost(space, np.asarray(encodings)))
+        except Exception:
+            raise error from None
     n, given = encodings.shape[0], {name: jnp.asarray(values, jnp.float32) for name, values in found.items()}
     for name, values in given.items():
         if values.shape != (n,):

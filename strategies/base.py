@@ -79,7 +79,13 @@ class Sized(Protocol):
 
 def with_trials(strategy: Any, trials: int) -> Any:
     """The strategy as it searches with so many trials."""
-    return strategy.for_trials(trials) if isinstance(strategy, Sized) else strategy
+    if not isinstance(strategy, Sized):
+        return strategy
+    sized = strategy.for_trials(trials)
+    if type(sized) is not type(strategy):
+        names = [type(each).__name__ for each in (strategy, sized)]
+        raise TypeError(f"for_trials({trials}) must give a {names[0]}, not a {names[1]}")
+    return sized
 
 
 @runtime_checkable

@@ -5,12 +5,12 @@ import sys
 import pytest
 
 import nas
-from nas import registry
+from nas import registry, shipped
 from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import RunError, UsageError
 from nas.store.sql import Store
-from spaces.base import costs
+from spaces.base import costs, fingerprint
 from spaces.callbacks import check
 from spaces.costs import with_cost
 
@@ -65,7 +65,10 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for known in ("_given", "_sources", "_values"):
         monkeypatch.setattr(registry, known, {})
+    monkeypatch.setattr(shipped, "_beside", set())
     monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("helper", "between"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
@@ -239,3 +242,144 @@ def test_a_measurement_is_a_number(value, here):
     assert "which must be a number" in fails()
     change(here, f'{{"ones": {value}}}', '{"ones": jnp.float32(1)}')
     assert nas.search(**{**GIVEN, "name": "other"}).best
+
+
+HELPED = """
+from parts import *
+from helper import WORTH
+class Helped(Ones):
+    def prepare(self, space, task): return lambda encoding, budget, seed: {"ones": WORTH * encoding.count(1)}
+"""
+
+
+@pytest.mark.parametrize("folder", [".", "deep"])
+def test_a_run_is_not_gone_on_with_where_a_module_that_a_part_imports_has_changed(folder, here):
+    (here / folder).mkdir(exist_ok=True)
+    (here / folder / "helper.py").write_text("WORTH = 1\n")
+    (here / folder / "helped.py").write_text(HELPED.replace("from parts import *", PARTS))
+    nas.search(**{**GIVEN, "evaluator": f"{folder}/helped.py:Helped"})
+    (here / folder / "helper.py").write_text("WORTH = 1  \n# by the way\n")
+    assert nas.search(resume="it").name == "it"
+    (here / folder / "helper.py").write_text("WORTH = 100\n")
+    with pytest.raises(
+        UsageError, match=r"evaluator='.*helped.py:Helped'.*'helper' beside it has other code than when"
+    ):
+        nas.search(resume="it")
+
+
+@pytest.mark.parametrize("form", ["helper.py", "helper/__init__.py"])
+@pytest.mark.parametrize("statement", ["import", "by way of another"])
+def test_two_parts_whose_modules_have_one_name_are_refused_and_equal_ones_are_not(form, statement, here):
+    for folder in ("a", "b", "same"):
+        (here / folder / form).parent.mkdir(parents=True)
+        (here / folder / form).write_text(f"WORTH = {int(folder == 'b')}\n")
+        (here / folder / "between.py").write_text("from helper import WORTH\n")
+        source = HELPED.replace("from parts import *", PARTS)
+        source = source.replace("from helper", "from between") if statement != "import" else source
+        (here / folder / "helped.py").write_text(source)
+    registry.own("evaluator", "a/helped.py:Helped")
+    registry.own("evaluator", "same/helped.py:Helped")
+    with pytest.raises(UsageError, match=r"helped.py imports '(helper|between)', of which there is one beside it, and"):
+        registry.own("evaluator", "b/helped.py:Helped")
+    assert sys.modules["helper"].WORTH == 0
+
+
+def test_a_module_beside_a_part_goes_before_one_beside_another_part(here):
+    for folder in ("a", "b"):
+        (here / folder).mkdir()
+        (here / folder / "helper.py").write_text(f"WORTH = {int(folder == 'b')}\n")
+    (here / "a" / "helped.py").write_text(PARTS)
+    (here / "b" / "helped.py").write_text(HELPED.replace("from parts import *", PARTS))
+    registry.own("evaluator", "a/helped.py:Ones")
+    assert registry.own("evaluator", "b/helped.py:Helped")().prepare(None, None)((1,), 0, 0) == {"ones": 1}
+
+
+FOR_NUMPY = {
+    "a dictionary": "np.array([TABLE[row[0], row[1]] for row in encodings])",
+    "a list": "np.array([VALUES[row[0]] + VALUES[row[1]] for row in encodings])",
+    "a loop": "filled(np.zeros(len(encodings)), encodings)",
+}
+
+
+@pytest.mark.parametrize("kind", FOR_NUMPY)
+def test_a_cost_that_is_written_for_numpy_is_one_in_a_search(kind, here):
+    code = """
+VALUES = [0.5, 1.5, 4.0]
+TABLE = {(i, j): VALUES[i] + VALUES[j] for i in range(3) for j in range(3)}
+def filled(found, encodings):
+    for i, row in enumerate(encodings):
+        found[i] = VALUES[row[0]] + VALUES[row[1]]
+    return found
+"""
+    (here / "parts.py").write_text(f"{PARTS}{code}\ndef worth(space, encodings): return {FOR_NUMPY[kind]}\n")
+    nas.search(**{**GIVEN, "cost": "parts.py:worth", "limit": "worth <= 4.6", "trials": 6})
+    for trial in trials():
+        first, second = (int(each) for each in trial.description.split("-"))
+        assert trial.measurements["worth"] == [0.5, 1.5, 4.0][first] + [0.5, 1.5, 4.0][second] <= 4.6
+
+
+def trials() -> list:
+    with Store("sqlite:///nas.db") as store:
+        return list(store.trials(store.run("it").id))
+
+
+STRATEGIES = {
+    "generation = 10**9": "generation=1000000000 must be an integer from 1 to 1000000",
+    "def needs(self, number): return number + 1": "needs(0) gives 1, which must be an integer from 0 to 0",
+    "def needs(self, number): return 'a'": "needs(0) gives 'a', which must be an integer from 0 to 0",
+    "def for_trials(self, trials): return None": "for_trials(3) must give a Proposer, not a NoneType",
+    "budgets = (1, 2)\n    eta = 2": "budgets must be a field of the class, which users can set",
+    "budgets: tuple[int, ...] = (3, 1)\n    eta: int = 2": "strategy.budgets=(3, 1) must be epochs of 1 and more",
+}
+
+
+@pytest.mark.parametrize("more", STRATEGIES)
+def test_what_a_strategy_says_of_itself_is_checked(more, here):
+    change(here, "generation = 1", f"generation = 1\n    {more}")
+    assert STRATEGIES[more] in fails(strategy="parts.py:Proposer")
+
+
+def test_a_part_that_is_no_predictor_does_not_screen(here):
+    assert "prescreen='parts.py:Proposer' has no fit, which" in fails(prescreen="parts.py:Proposer")
+    assert not (here / "nas.db").exists()
+
+
+def test_what_float32_does_not_hold_is_no_measurement(here):
+    change(here, "encoding.count(1)", "1e308 if encoding[0] else 1.0")
+    nas.search(**{**GIVEN, "trials": 8})
+    with_large = [trial for trial in trials() if not trial.description.startswith("0")]
+    assert with_large
+    for trial in with_large:
+        assert "the evaluator gives ones=1e+308, which float32 does not hold" in trial.error
+
+
+def test_images_of_several_shapes_are_refused_in_one_line(here, capsys):
+    change(here, "return np.zeros((40, 8, 8, 1), np.uint8), ", "return [np.zeros((8 + i % 2, 8)) for i in range(40)], ")
+    assert "the images and the labels of train must be an array each" in fails()
+    assert cli.main(["data", "check", "parts.py:load"]) == 2
+    assert "all images of one shape" in capsys.readouterr().err
+
+
+def test_a_key_called_kind_does_not_make_two_classes_one(here):
+    change(here, 'return {"cardinalities": list(self.cardinalities)}', 'return {"kind": "chain"}')
+    (here / "others.py").write_text((here / "parts.py").read_text() + "more = 1\n")
+    one, other = (registry.value("space", f"{name}.py:Space") for name in ("parts", "others"))
+    assert one.identity() == other.identity()
+    assert fingerprint(one) != fingerprint(other)
+
+
+def test_advice_after_a_mistake_of_ones_own_can_be_followed(here):
+    change(here, "encoding.count(1)", "[][1]")
+    said = fails()
+    assert "goes on with the run, and with the code that it began with: what is mended needs a new one" in said
+    change(here, "return jnp.ones((n, 2), jnp.int32)", "return (")
+    assert said_of_syntax(here) == "space='parts.py:Space': parts.py, line 32: SyntaxError: '(' was never closed"
+    (here / "other.py").write_text(PARTS)
+    with pytest.raises(UsageError, match=r"must be other.py:CLASS, one of other.py:Space"):
+        registry.own("space", "other.py:")
+
+
+def said_of_syntax(here) -> str:
+    with pytest.raises(UsageError) as refused:
+        registry.own("space", "parts.py:Space")
+    return str(refused.value)

@@ -281,3 +281,133 @@ def test_a_space_too_large_to_list_is_refused(tmp_path):
     path = written(tmp_path / "x.csv", [NAMES])
     with pytest.raises(UsageError, match="a table holds at most 65536"):
         build(path, "darts", "me")
+
+
+LONG = ["architecture", "mine_valid_error_e5", "mine_valid_error_e50", "mine_test_error_e50"]
+
+
+def test_of_an_architecture_that_lacks_a_number_the_search_knows_nothing(rows, tmp_path, capsys, monkeypatch):
+    """A column may have gaps. A search draws around those that it looks at; the report tells of the longest training
+    that there is of each."""
+    monkeypatch.chdir(tmp_path)
+    lines = [[text, error, round(error / 2, 4), round(error / 4, 4)] for text, error, *_ in rows]
+    lines[0][1] = lines[1][1] = ""  # never trained for 5 epochs
+    for line in lines[2::2]:
+        line[2] = line[3] = ""  # nor for 50
+    written(tmp_path / "long.csv", [LONG, *lines])
+    assert cli.main(["table", "build", "long.csv", "--space", SPACE, "--out", "long.npz"]) == 0
+    capsys.readouterr()
+    words = ["--strategy", "random", "--trials", "60", "--table.epochs", "5", "--baselines", "12"]
+    assert search(tmp_path / "long.npz", *words) == 0
+    with Store("sqlite:///nas.db") as store:
+        found = [trial.description for trial in store.trials(store.run("it").id)]
+        final = {trial.description: trial.measurements for trial in store.trials(store.run("it").id, "final")}
+    assert sorted(found) == sorted(line[0] for line in lines[2:])
+    assert len(final) > 6
+    known = {line[0]: line for line in lines}
+    for text, measured in final.items():
+        _, short, long, tested = known[text]
+        assert measured["standalone_error"] == pytest.approx(long or short)
+        assert measured.get("test_error", "") == (pytest.approx(tested) if tested != "" else "")
+    words = ["compare", "--space", SPACE, "--task", "table:long.npz", "--epochs", "5", "--seeds", "3", "--trials", "15"]
+    capsys.readouterr()
+    assert cli.main(words) == 0  # which reports the longest, so it draws from those that have it
+    assert "mine_test" in capsys.readouterr().out
+
+
+def test_what_nobody_chose_is_the_longest_training_and_of_datasets_one_must_be_named(
+    rows, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    lines = [[text, error, round(error / 2, 4), round(error / 4, 4)] for text, error, *_ in rows]
+    written(tmp_path / "long.csv", [LONG, *lines])
+    written(
+        tmp_path / "two.csv", [["architecture", "a_valid_error_e1", "b_valid_error_e1"], *(row[:3] for row in lines)]
+    )
+    for name in ("long", "two"):
+        assert cli.main(["table", "build", f"{name}.csv", "--space", SPACE, "--out", f"{name}.npz"]) == 0
+    assert search(tmp_path / "long.npz", "--strategy", "random", "--trials", "5", "--finalists", "0") == 0
+    with Store("sqlite:///nas.db") as store:
+        found = {trial.description: trial.measurements["error"] for trial in store.trials(store.run("it").id)}
+    assert found == {line[0]: pytest.approx(line[2]) for line in lines if line[0] in found}
+    capsys.readouterr()
+    assert launch.main(["--space", SPACE, "--task", f"table:{tmp_path / 'two.npz'}", "--name", "other"]) == 2
+    assert "has several datasets, of which one must be named: a, b (--table.dataset" in capsys.readouterr().err
+
+
+def test_a_table_is_read_with_the_code_that_it_was_built_with(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_given", {})
+    code = Path(SPACE.removesuffix(":Chain")).read_text()
+    written(tmp_path / "mine.csv", [NAMES, *rows])
+    (tmp_path / "my_space.py").write_text(code)
+    assert cli.main(["table", "build", "mine.csv", "--space", "my_space.py:Chain", "--out", "mine.npz"]) == 0
+    show = ["table", "show", "mine.npz", "--space", "my_space.py:Chain"]
+    (tmp_path / "my_space.py").write_text("# a comment\n" + code)
+    assert cli.main(show) == 0
+    (tmp_path / "my_space.py").write_text(code.replace("(1, 2, 4)", "(1, 4, 2)"))
+    capsys.readouterr()
+    assert cli.main(show) == 2
+    assert "has other fields, or other code, than when table='mine.npz' was built" in capsys.readouterr().err
+
+
+def test_what_is_no_table_is_not_replaced_by_one(rows, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path / "mine.csv", [NAMES, *rows])
+    before = path.read_bytes()
+    assert cli.main(["table", "build", "mine.csv", "--space", SPACE, "--out", "mine.csv"]) == 2
+    assert "out='mine.csv' is there, and is no table: it is not replaced" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
+WIDE = """
+from my_space import *
+@dataclasses.dataclass(frozen=True)
+class Wide(Chain):
+    cardinalities = (300, 2)
+    def identity(self): return {}
+    def canonical(self, encodings): return encodings
+    def describe(self, encoding): return "-".join(str(int(choice)) for choice in encoding)
+    def parse(self, text):
+        row = [int(word) for word in text.split("-")]
+        if len(row) != 2 or not (0 <= row[0] < 300 and 0 <= row[1] < 2):
+            raise ValueError(f"{text!r} must be such as 299-1")
+        return np.array(row, np.int32)
+    def cost(self, encodings): return {"macs": encodings.sum(1).astype("float32")}
+"""
+
+
+def test_a_decision_may_have_more_choices_than_a_byte_holds(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = Path(SPACE.removesuffix(":Chain")).read_text()
+    (tmp_path / "wide.py").write_text(f"import dataclasses\n{code}{WIDE.replace('from my_space import *', '')}")
+    lines = [[f"{i}-{j}", (i + j) / 400] for i in range(300) for j in range(2)]
+    written(tmp_path / "wide.csv", [NAMES[:2], *lines])
+    assert cli.main(["table", "build", "wide.csv", "--space", "wide.py:Wide", "--out", "wide.npz"]) == 0
+    found = read_table("wide.npz")
+    np.testing.assert_allclose(found.values[NAMES[1]], [error for _, error in lines], rtol=1e-6)
+
+
+def test_a_predictor_learns_from_a_run_in_a_space_of_ones_own(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_given", {})
+    monkeypatch.setattr(registry, "_values", {})
+    assert search(table, "--strategy", "random", "--trials", "30", "--finalists", "0") == 0
+    monkeypatch.setattr(registry, "_given", {})
+    fit = ["predictors", "fit", "linear", "--from-run", "it", "--name", "mine"]
+    capsys.readouterr()
+    assert cli.main(fit) == 2
+    assert "name it: --space path/to/my_space.py:Chain" in capsys.readouterr().err
+    assert cli.main([*fit, "--space", SPACE]) == 0
+    monkeypatch.setattr(registry, "_given", {})
+    assert cli.main(["predictors", "evaluate", "mine", "--on-run", "it", "--space", SPACE]) == 0
+    monkeypatch.setattr(registry, "_given", {})
+    assert cli.main(["predictors", "score", "mine", "--sample", "50", "--top", "3", "--space", SPACE]) == 0
+
+
+@pytest.mark.parametrize("limit", ["unmeasured <= 0", "params <= 100"])
+def test_a_limit_is_on_a_column_of_the_table(limit, table, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert search(table, "--limit", limit) == 2
+    said = capsys.readouterr().err
+    assert f"limit on {limit.split()[0]!r}: the costs of a table are its columns: latency_ms" in said

@@ -53,6 +53,11 @@ class Question:
         if not 0 <= self.noise < float("inf"):
             raise UsageError(f"noise={self.noise} must be at least 0")
         self.check_size(self.trials or 1)
+        # An architecture that lacks one of the numbers is not drawn.
+        dataset, epochs = self.looked_up
+        judged = (f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}" for split in ("valid", "test"))
+        needed = (f"{dataset}_valid_error_e{epochs}", f"{dataset}_seconds_e{epochs}", *judged, *dict(self.limits))
+        object.__setattr__(self, "table", self.table.within(needed))
 
     def check_size(self, trials: float) -> None:
         """Raises UsageError for more evaluations than fit in memory."""
@@ -93,14 +98,16 @@ class Question:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """The accuracies that are reported, in percent: of the longest training, on every dataset."""
+        """The accuracies that are reported, in percent: of the longest training, on every dataset without gaps."""
         datasets = dict.fromkeys(c.dataset for c in self.table.columns.values() if c.kind == "error" and c.dataset)
-        return {
-            f"{dataset}_{split}": 100 * (1 - self.table.error(dataset, split, self.table.most_epochs(dataset)))
+        names = {
+            f"{dataset}_{split}": f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}"
             for dataset in datasets
             for split in ("valid", "test")
-            if f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}" in self.table.columns
         }
+        known = {shown: self.table.values[name] for shown, name in names.items() if name in self.table.columns}
+        whole = {shown: errors for shown, errors in known.items() if not np.isnan(errors[self.table.measured]).any()}
+        return {shown: 100 * (1 - errors) for shown, errors in whole.items()}
 
     @property
     def judged(self) -> str:

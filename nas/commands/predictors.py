@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 
 from nas.commands.parts import kinds_of_predictors
+from nas.commands.trained import OWN_SPACE, own_space
 from nas.config import Parser
 from nas.errors import UsageError, unknown
 from nas.metrics import outer, outward
@@ -143,9 +144,11 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     fit.add_argument("--from-runs", metavar="RUN,...", help="several, of the same space and data")
     fit.add_argument("--name", required=True, help="of the predictor")
     fit.add_argument("--objective", metavar="METRIC", help="what is predicted (default: the run's first objective)")
+    fit.add_argument("--space", metavar="NAME", type=own_space, help=OWN_SPACE)
     fit.add_argument("--warm-start", metavar="NAME", help="go on from a saved predictor of the same kind")
     evaluate = command("evaluate", _evaluate, "How well a predictor tells what a run has measured.")
     evaluate.add_argument("--on-run", metavar="RUN", required=True)
+    evaluate.add_argument("--space", metavar="NAME", type=own_space, help=OWN_SPACE)
     score = command("score", _score, "The best of many architectures by a predictor.")
     score.add_argument("--space", metavar="NAME[:PRESET]", help="refused unless it is the predictor's")
     score.add_argument("--sample", metavar="N", type=whole, default=100_000, help="random architectures [%(default)s]")

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import zipfile
 from collections.abc import Sequence
 
 from nas.config import Parser
@@ -37,6 +38,8 @@ def _build(options: argparse.Namespace) -> str:
     from nas.tables import write_table
     from nas.tables.build import build
 
+    if options.out.is_file() and not zipfile.is_zipfile(options.out):
+        raise UsageError(f"out={str(options.out)!r} is there, and is no table: it is not replaced")
     table = build(options.csv, options.space, options.source or options.csv.name)
     write_table(options.out, table)
     row = {"out": str(options.out), "space": table.space_name, "architectures": len(table.measured)}

@@ -14,13 +14,13 @@ from nas.report.command_lines import DEFAULT_STORE
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
 
+OWN_SPACE = "your own space, where it is one of yours, as FILE.py:CLASS: its code is run"
 NAMES = "its id, the beginning of it, its description, or a folder that nas export wrote"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", metavar="RUN", help="whose weights (default: those that were trained last)")
-    own = "your own space, of which the network is, as FILE.py:CLASS: its code is run"
-    parser.add_argument("--space", metavar="NAME", type=own_space, help=own)
+    parser.add_argument("--space", metavar="NAME", type=own_space, help=OWN_SPACE)
     parser.add_argument("--store", metavar="URL", default=DEFAULT_STORE, help="the database (default: %(default)s)")
     form = "|".join(output.FORMATS)
     parser.add_argument(

@@ -109,7 +109,7 @@ def default_of(kind: str, name: str, *, given: bool = True) -> Any:
         return made
     head, _, preset = name.partition(":") if kind == "space" else (name, "", "")
     if head not in registry.ours(kind):
-        raise unknown(kind, name, registry.ours(kind))
+        raise unknown(kind, name, (*registry.ours(kind), *registry.entry_points(kind)))
     if kind == "strategy":
         from strategies import strategy_class
 

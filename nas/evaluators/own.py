@@ -8,8 +8,11 @@ what more is better it gives the negative, called `minus_NAME`: that is shown as
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from nas import registry
 from nas.errors import UsageError
@@ -18,6 +21,8 @@ from nas.plain import shown
 from nas.tasks.base import Task
 from spaces.base import Space, costs
 from spaces.costs import LONGEST
+
+MOST = float(np.finfo(np.float32).max)
 
 
 @runtime_checkable
@@ -109,4 +114,7 @@ def _number(name: str, value: Any) -> float:
     """Of Python, NumPy or JAX; no text that could be read as one."""
     if not isinstance(value, int | float) and (getattr(value, "shape", None) != () or value.dtype.kind not in "biuf"):
         raise TypeError(f"the evaluator gives {name}={shown(value)}, which must be a number")
-    return float(value)
+    found = float(value)
+    if math.isfinite(found) and abs(found) > MOST:
+        raise ValueError(f"the evaluator gives {name}={found:g}, which float32 does not hold; allowed: up to {MOST:g}")
+    return found

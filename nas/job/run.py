@@ -176,7 +176,8 @@ def _settled(settings: Config, given: Data, subject: Subject) -> Config:
     """The settings with what follows from the trials, the data, the space and the evaluator. Raises UsageError."""
     with _usage():
         settings = with_budgets(chosen.with_recipes(settings, given, subject), subject)
-        settings = dataclasses.replace(settings, strategy=with_trials(settings.strategy, settings.trials))
+        with registry.calling("strategy", settings.strategy):
+            settings = dataclasses.replace(settings, strategy=with_trials(settings.strategy, settings.trials))
         return with_objectives(settings, given, subject)
 
 
@@ -223,7 +224,8 @@ def _begun(
     """The stored run: a new one, or the one that goes on. Raises UsageError where that began with something else."""
     scores = subject.scoring.rests_on(context_of(settings, subject))
     names = _own_names(settings, given)
-    code = {kind: registry.mark(kind, name) for kind, name in names.items()}
+    code = {kind: registry.mark(kind.partition(" ")[0], name) for kind, name in names.items()}
+    beside = registry.marks_beside() if names else {}
     if resume is None:
         # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
         kept = {name: value for name, value in config.to_data(settings, given).items() if name not in config.ELSEWHERE}
@@ -242,6 +244,7 @@ def _begun(
                 "teacher": None if subject.teacher is None else subject.teacher.digest,
                 "scores": scores,
                 "code": code,
+                "beside": beside,
                 "identity": uuid.uuid4().hex,
                 "images": None if subject.task is None else subject.task.counts,
                 "environment": environment(),
@@ -254,6 +257,10 @@ def _begun(
     for kind in code:
         if begun.get(kind) != code[kind]:
             raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
+    for name, digest in (run.config.get("beside") or {}).items():
+        if beside.get(name, digest) != digest:
+            said = f"the module {name!r} beside it has other code than when {run.name} began"
+            raise UsageError(f"{', '.join(f'{kind}={names[kind]!r}' for kind in names)}: {said}")
     if run.config.get("scores") != scores:
         raise UsageError(f"the predictor by which {run.name} scores is another now")
     if run.config.get("start") != learning.digest:
@@ -279,7 +286,10 @@ def _own_names(settings: Config, given: Data) -> dict[str, str]:
     data = config.to_data(settings, given)
     named = {kind: data[kind]["name"] for kind in config.PARTS}
     named |= {"cost": data["cost"], "predictor": settings.prescreen}
-    return {kind: name for kind, name in named.items() if name is not None and registry.is_own(kind, name)}
+    if both := registry.factors("space", named["space"]):
+        named |= dict(zip(("space (backbone)", "space (neck)"), both, strict=True))
+    own = {kind: name for kind, name in named.items() if name is not None}
+    return {kind: name for kind, name in own.items() if registry.is_own(kind.partition(" ")[0], name)}
 
 
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
@@ -301,11 +311,13 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         said = registry.told(error) if is_own else str(error)
         with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
-        again = command_lines.resume(run.name, store.url)
+        again = f"{command_lines.resume(run.name, store.url)} goes on with the run"
+        if run.config.get("code"):
+            again += ", and with the code that it began with: what is mended needs a new one"
         if isinstance(error, UsageError | RunError):
-            raise type(error)(f"{error}; {again} goes on with the run") from error
+            raise type(error)(f"{error}; {again}") from error
         if is_own:
-            raise RunError(f"{said}; {again} goes on with the run") from error
+            raise RunError(f"{said}; {again}") from error
         raise
     finally:
         job.pools.close()

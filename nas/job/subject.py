@@ -119,11 +119,16 @@ def _on_table(settings: Config, table: Table) -> Subject:
     if settings.evaluator != Supernet():  # the default
         raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} {said}")
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
+    digest = table.fingerprint()
+    # Of an architecture that lacks one of the numbers nothing is known here.
+    table = table.within(Tabular(table, settings.table, asked).prepare(None).names())
     found, final = (Tabular(table, settings.table, asked, tests=tests) for tests in (False, True))
     found.prepare(None).check()
-    return Subject(
-        table.searchable(), table.space, None, table.fingerprint(), found, final, "error", measured=table.limits
-    )
+    known = [name for name in table.searchable().costs if name not in dict(table.limits)]
+    for name, _ in settings.limits:
+        if name not in known:
+            raise UsageError(f"limit on {name!r}: the costs of a table are its columns: {', '.join(known) or 'none'}")
+    return Subject(table.searchable(), table.space, None, digest, found, final, "error", measured=table.limits)
 
 
 def load_task(settings: Config) -> Task:
@@ -210,14 +215,21 @@ def check_own(given: Data, settings: Config) -> None:
     from nas import testing
 
     names = config.names(given)
-    checks = {
-        "space": lambda: testing.check_space(settings.space, samples=16, networks=False),
-        "strategy": lambda: testing.check_fields_of_strategy(settings.strategy),
-    }
-    for kind, check in checks.items():
-        if registry.is_own(kind, names[kind]):
-            with testing.lawful(f"{kind}={names[kind]!r}"):
-                check()
+    spaces = {names["space"]: settings.space}
+    if both := registry.factors("space", names["space"]):
+        spaces = dict(zip(both, (settings.space.backbone, settings.space.neck), strict=True))
+    for name, space in spaces.items():
+        if registry.is_own("space", name):
+            with testing.lawful(f"space={name!r}"):
+                testing.check_space(space, samples=16, networks=False)
+    if registry.is_own("strategy", names["strategy"]):
+        with testing.lawful(f"strategy={names['strategy']!r}"):
+            testing.check_fields_of_strategy(settings.strategy)
+    if settings.prescreen is not None and registry.is_own("predictor", settings.prescreen):
+        predictor = registry.value("predictor", settings.prescreen)
+        for method in registry.METHODS["predictor"].split():
+            if not callable(getattr(predictor, method, None)):
+                raise UsageError(f"prescreen={settings.prescreen!r} has no {method}, which a predictor must have")
 
 
 def check_search(settings: Config, subject: Subject) -> None:
@@ -264,6 +276,12 @@ def with_budgets(settings: Config, subject: Subject) -> Config:
         known = "the evaluator of your own does not say which there are; " if not found else ""
         raise UsageError(f"strategy.budgets={budgets} must be two or more; {known}allowed: such as (1,3,9)")
     strategy: Any = settings.strategy
+    if "budgets" not in {field.name for field in dataclasses.fields(strategy)}:
+        raise UsageError(
+            f"strategy={type(strategy).__name__!r}: budgets must be a field of the class, which users can set"
+        )
+    if list(budgets) != sorted({budget for budget in budgets if budget >= 1}):
+        raise UsageError(f"strategy.budgets={budgets} must be epochs of 1 and more, each more than the one before")
     return dataclasses.replace(settings, strategy=dataclasses.replace(strategy, budgets=budgets))
 
 

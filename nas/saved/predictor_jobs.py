@@ -125,7 +125,7 @@ def measured(store: Store, run: Run, objective: str) -> tuple[str, np.ndarray, n
 def evaluate(store: Store, name: str, run_name: str) -> Row:
     """How well a predictor tells what a run has measured. `learned_from` says whether it was fitted on that run."""
     fitted, run = open_saved(store, name), store.run(run_name)
-    space = build_space(space_data(run))
+    space = build_space(space_data(run), given=False)
     _, rows, truth = measured(store, run, fitted.card["objective"])
     quality = predictors.quality(*fitted.predict(space, rows), truth)
     quality["rows"] = int(quality["rows"])

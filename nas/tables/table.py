@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Int
 from nas.errors import UsageError, unknown, unwritable
 from nas.plain import check_target, from_json, shown
 from spaces import SPACES, presets
-from spaces.base import Encodings, Limits, Space, every, indices, place_values
+from spaces.base import Encodings, Limits, Space, every, fingerprint, indices, place_values
 
 FORMAT = 1
 MOST_HEADER = 2**22  # bytes
@@ -91,6 +91,22 @@ class Table:
         """What keeps a search within what was measured, by a cost of `searchable`."""
         return () if self.measured.all() else ((UNMEASURED, 0.0),)
 
+    def within(self, names: Iterable[str]) -> "Table":
+        """The table in which those architectures count as measured that have a number in each of these columns.
+
+        Raises UsageError where none has.
+        """
+        names = [name for name in dict.fromkeys(names) if name in self.columns]
+        gaps = np.isnan(np.stack([self.values[name] for name in names])).any(axis=0)
+        if not (gaps & self.measured).any():
+            return self
+        errors = [name for name, column in self.columns.items() if column.kind == "error"]
+        values = {**self.values, **{name: np.where(gaps, np.nan, self.values[name]) for name in errors}}
+        found = dataclasses.replace(self, values=values)
+        if not found.measured.any():
+            raise UsageError(f"table={self.path!r}: no architecture has a number in each of {', '.join(names)}")
+        return found
+
     def column(self, name: str) -> np.ndarray:
         """The numbers of a column. Raises UsageError for one that is absent or has gaps where there is an error."""
         if name not in self.columns:
@@ -102,16 +118,19 @@ class Table:
 
     def looked_up(self, dataset: str | None, epochs: int | None) -> tuple[str, int]:
         """The dataset and the epochs of the score that a search sees: those that are asked for, by default what alone
-        the table has, or cifar10 and 12. Raises UsageError for what it has not."""
+        the table has, or cifar10 and 12, else most epochs. Raises UsageError for what it has not."""
         errors = [c for c in self.columns.values() if c.kind == "error"]
         known = sorted({c.dataset for c in errors if c.dataset})
         if dataset is None:
             dataset = known[0] if len(known) == 1 else "cifar10"
+            if dataset not in known:
+                said = f"has several datasets, of which one must be named: {', '.join(known)}"
+                raise UsageError(f"table={self.path!r} {said} (--table.dataset, in nas compare --dataset)")
         if dataset not in known:
             raise unknown(f"table={self.path!r}: dataset", dataset, known)
         allowed = sorted({c.epochs or 0 for c in self._errors(dataset)})
         if epochs is None:
-            epochs = allowed[0] if len(allowed) == 1 else 12
+            epochs = 12 if 12 in allowed else allowed[-1]
         if epochs not in allowed:
             raise UsageError(f"epochs={epochs} is not in table={self.path!r}; allowed: {', '.join(map(str, allowed))}")
         return dataset, epochs
@@ -244,7 +263,10 @@ def read(path: str, arrays: dict[str, np.ndarray], expected: str | None = None) 
         if name not in arrays:
             raise UsageError(f"table={path!r} has no member for its column {name!r}")
     values = {name: arrays[name] for name in columns}
-    return make_table(path, space_name, source, columns, arrays["encodings"], values, fields)
+    table = make_table(path, space_name, source, columns, arrays["encodings"], values, fields)
+    if header.get("fingerprint", fingerprint(table.space)) != fingerprint(table.space):
+        raise UsageError(f"space={space_name!r} has other fields, or other code, than when table={path!r} was built")
+    return table
 
 
 def make_table(
@@ -322,11 +344,13 @@ def write_table(path: str | Path, table: Table) -> None:
     }
     space = table.space_name if table.space_fields is None else {"name": table.space_name, **table.space_fields}
     header = {"format": FORMAT, "space": space, "source": table.source, "columns": fields}
+    if table.space_fields is not None:
+        header["fingerprint"] = fingerprint(table.space)  # of code that may change
     encodings = every(table.space)
     assert encodings is not None  # a table holds every architecture of its space
     members = {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-        "encodings": encodings.astype(np.uint8),
+        "encodings": encodings.astype(np.min_scalar_type(max(table.space.cardinalities) - 1)),
         **{name: np.asarray(values, np.float32) for name, values in table.values.items()},
     }
     target = Path(path)

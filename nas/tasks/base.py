@@ -61,7 +61,13 @@ def own_images(name: str, part: Any) -> Raw:
     for part, pair in pairs.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise UsageError(f"task={name!r}: {part} must be images and labels")
-    arrays = {part: (np.asarray(images), np.asarray(labels)) for part, (images, labels) in pairs.items()}
+    arrays = {}
+    for part, (images, labels) in pairs.items():
+        try:
+            arrays[part] = np.asarray(images), np.asarray(labels)
+        except ValueError:
+            said = "must be an array each: all images of one shape, and a label for each"
+            raise UsageError(f"task={name!r}: the images and the labels of {part} {said}") from None
     classes = tuple(str(each) for each in given.get("classes") or ())
     count = len(classes) or count_classes(labels for _, labels in arrays.values())
     return Raw(arrays["train"], count, arrays.get("valid"), arrays.get("test"), classes)
