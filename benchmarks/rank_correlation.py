@@ -105,6 +105,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", default="shufflenet:tiny", help="[shufflenet:tiny]")
+    parser.add_argument("--fields", nargs="*", default=[], metavar="NAME=N", help="of the space, such as width=16")
     parser.add_argument("--task", default="fashion-mnist", help="of run_search.py [fashion-mnist]")
     parser.add_argument("--table", help="NAS-Bench-201, for its cells, in place of trainings")
     parser.add_argument("--dataset", default="cifar10", help="of the table [cifar10]")
@@ -138,8 +139,10 @@ def _data(options: argparse.Namespace, variant: config.Data) -> config.Data:
     """What the flags and a variant say, as the configuration of a job."""
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     data = {name: getattr(options, name) for name in ("space", "task", "data_dir", "image_size", "max_images")}
+    fields = {name: int(value) for name, _, value in (field.partition("=") for field in options.fields)}
     return {
         **{name: value for name, value in data.items() if value is not None},
+        "space": {"name": options.space, **fields},
         **variant,
         "training": {"steps": options.steps, **rate, **variant.get("training", {})},
         "final": {"steps": options.final_steps, **rate},

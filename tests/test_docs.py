@@ -215,7 +215,7 @@ def test_the_commands_of_a_page_run(page, stage, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README", "query", "predictors"])
+@pytest.mark.parametrize("page", ["README", "query", "predictors", "own-parts"])
 def test_the_python_of_a_page_runs(page, stage, monkeypatch):
     def search(**options):
         short = {"steps": 3, "batch_size": 8}
@@ -223,6 +223,7 @@ def test_the_python_of_a_page_runs(page, stage, monkeypatch):
 
     nas_search = nas.search
     monkeypatch.setattr(nas, "search", search)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     lines = {
         "predictors": [f"nas search {CELLS} --strategy nao --name s1 --save-predictor s1 --trials 24",
                        "nas predictors export s1 --out dir"],
