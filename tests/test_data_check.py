@@ -64,7 +64,10 @@ def test_all_that_cannot_be_read_is_listed_and_skip_invalid_leaves_it_out(photos
     assert task.fingerprint() == said["fingerprint"]
     assert "3 images were invalid and left out" in str(task.note)
     assert main(["data", "check", name]) == 0
-    assert "cannot be used" in capsys.readouterr().out
+    assert "cannot be used: a search refuses the first" in capsys.readouterr().out
+    assert main(["data", "check", name, "--skip-invalid"]) == 0
+    assert "cannot be used, and are left out (3):" in capsys.readouterr().out
+    assert checked(capsys, name, "--skip-invalid") == said
 
 
 def test_images_that_lie_in_several_parts_are_found(tmp_path, capsys):

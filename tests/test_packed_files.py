@@ -284,6 +284,19 @@ def test_images_have_a_line_each_with_their_class_and_its_probability(bits, imag
     assert ran(capsys, folder, "photos").splitlines()[1].startswith("photos/a.png")
 
 
+def test_images_of_a_folder_that_cannot_be_read_are_refused_or_left_out(bits, images, capsys):
+    expected = ran(capsys, bits("bnas"), "photos")
+    (images / "photos" / "more" / "bad.jpg").write_bytes(b"no image")
+    (images / "photos" / "cut.png").write_bytes((images / "photos" / "a.png").read_bytes()[:60])
+    assert cli.main(["predict", str(bits("bnas")), "photos"]) == 2
+    assert "--skip-invalid leaves out such images" in capsys.readouterr().err
+    assert cli.main(["predict", str(bits("bnas")), "photos", "--skip-invalid"]) == 0
+    answer = capsys.readouterr()
+    assert answer.out == expected
+    assert "2 images were invalid and left out, the first: " in answer.err
+    assert cli.main(["predict", str(bits("bnas")), "photos/cut.png", "--skip-invalid"]) == 2  # which was asked for
+
+
 def test_the_most_probable_classes_of_an_image_have_a_line_each(bits, images, capsys):
     model = nas.load(bits("bnas"))
     words = [bits("bnas"), "digits.npz", "--top", "3"]

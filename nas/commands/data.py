@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> str:
     options = parser.parse_args(argv)
     if options.task.partition(":")[0] == "table":
         raise UsageError(f"task={options.task!r} is a table, without images: nas table show FILE says what it holds")
-    from nas.tasks import reading
+    from nas.tasks import check_skips, reading
     from nas.tasks.survey import survey
 
     asked = reading(
@@ -38,12 +38,13 @@ def main(argv: Sequence[str]) -> str:
         skip_invalid=False,
     )
     found = survey(asked, max_images=options.max_images)
+    check_skips(options.task, options.skip_invalid)
     if options.format == "json":
         return json.dumps(found.as_data(), indent=2) + "\n"
-    return _told(found)
+    return _told(found, options.skip_invalid)
 
 
-def _told(found: "Survey") -> str:
+def _told(found: "Survey", skips: bool) -> str:
     task, parts = found.task, found.parts
     drawn = f"; {' and '.join(found.drawn)} drawn at random, the same each time" if found.drawn else ""
     counts = ", ".join(f"{n} {part}" for part, n in parts.items())
@@ -68,14 +69,15 @@ def _told(found: "Survey") -> str:
     labels = found.labels
     rows = [{"label": name, **{part: labels[part].get(name) for part in parts}} for name in labels["train"]]
     text += "\n" + output.render(rows, ("label", *parts), "table")
-    return text + "\n" + "\n".join(_to_mend(found)) + "\n"
+    return text + "\n" + "\n".join(_to_mend(found, skips)) + "\n"
 
 
-def _to_mend(found: "Survey") -> list[str]:
+def _to_mend(found: "Survey", skips: bool) -> list[str]:
     """What a person should look at, as paragraphs."""
     said: list[str] = []
     if found.left_out:
-        what = "cannot be used: a search refuses the first; with --skip-invalid it leaves them out"
+        what = "cannot be used, and are left out" if skips else "cannot be used: a search refuses the first; with "
+        what += "" if skips else "--skip-invalid it leaves them out"
         said.append(_list(f"Images or objects that {what} ({found.left_out}):", found.invalid))
     if found.across:
         what = "Images that lie in several parts, so that a test of them is none"
@@ -108,6 +110,7 @@ def flags() -> argparse.ArgumentParser:
     check.add_argument("--image-size", metavar="N", type=whole, help="pixels of a side, as a search would be told")
     check.add_argument("--resize", metavar="HOW", default="crop", help="crop, pad or stretch [%(default)s]")
     check.add_argument("--max-images", metavar="N", type=whole, help="read so many for training and validation")
+    check.add_argument("--skip-invalid", action="store_true", help="as for a search that leaves out what is invalid")
     form = "table|json"
     check.add_argument("--format", choices=("table", "json"), default="table", metavar=form, help="[%(default)s]")
     return parser

@@ -1,6 +1,7 @@
 """`nas predict`: the most probable classes of each image, by a network that was trained."""
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from nas.plain import place, shown, whole
 from nas.report import output
 from nas.store.query import Row
 from nas.tasks.folders import files, is_image
+from nas.tasks.invalid import Invalid
 from nas.tasks.pixels import MAX_HELD, as_uint8, decode
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ def main(argv: Sequence[str]) -> str:
         raise UsageError(f"architecture={options.architecture!r} gives numbers and knows no classes")
     if not 1 <= options.top <= len(network.classes):
         raise UsageError(f"top={options.top} must lie in 1..{len(network.classes)}, the number of classes")
-    images = itertools.chain.from_iterable(_images(path, network) for path in options.images)
+    invalid = Invalid(options.skip_invalid)
+    images = itertools.chain.from_iterable(_images(path, network, invalid) for path in options.images)
     rows: list[Row] = []
     while some := list(itertools.islice(images, AT_ONCE)):
         logits = network.predict(np.concatenate([square for _, square in some]))
         for (name, _), each in zip(some, logits, strict=True):
             rows += _rows(name, each, network.classes, options.top)
+    if (said := invalid.said("nas predict")) is not None:
+        print(said, file=sys.stderr)
     if options.top == 1:
         rows = [{column: row[column] for column in COLUMNS} for row in rows]
     return output.render(rows, COLUMNS if options.top == 1 else RANKED, options.format)
@@ -56,13 +61,15 @@ def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> li
     ]
 
 
-def _images(path: Path, network: "Exported") -> Iterator[tuple[str, np.ndarray]]:
+def _images(path: Path, network: "Exported", invalid: Invalid) -> Iterator[tuple[str, np.ndarray]]:
     """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`."""
     if path.is_dir():
-        found = 0
-        for inside, data in files(path, is_image):
+        found = invalid.count
+        for inside, data in files(path, is_image, invalid=invalid):
             found += 1
-            yield str(path / inside), network.prepare([decode(f"image={str(path / inside)!r}", data)])
+            with invalid.left_out("image"):
+                image = network.prepare([decode(f"image={str(path / inside)!r}", data)])
+                yield str(path / inside), image
         if not found:
             raise UsageError(f"image={str(path)!r} is a folder without images")
     elif path.suffix == ".npz":
@@ -104,5 +111,6 @@ def flags() -> Parser:
     parser.add_argument("images", metavar="IMAGES", type=place, nargs="+", help=images_help)
     top_help = "so many classes of each image, a line each, with their rank (default: %(default)s)"
     parser.add_argument("--top", metavar="K", type=whole, default=1, help=top_help)
+    parser.add_argument("--skip-invalid", action="store_true", help="leave out images of folders that cannot be read")
     trained.add_options(parser)
     return parser
