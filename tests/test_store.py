@@ -235,6 +235,20 @@ def test_a_run_whose_configuration_somebody_has_changed_is_one_line(config, tmp_
         assert cli.main([*command, "--store", url]) == (2 if config == "{" else 0)
 
 
+def test_a_run_that_is_damaged_keeps_no_other_from_answering(tmp_path, capsys):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    with Store(url, create=True) as store:
+        for name in ("mine", "other"):
+            store.set_status(start(store, name).id, "finished")
+        with store._database._engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE run SET config = '{' WHERE name = 'mine'")
+    assert cli.main(["top", "other", "--store", url]) == 0
+    capsys.readouterr()
+    for words in (["top", "mine"], ["runs"]):
+        assert cli.main([*words, "--store", url]) == 2
+        assert "'{' is no JSON" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("named", ["../victim", "/victim", "a/b", ".", ".predictors"])
 def test_files_that_a_database_says_are_elsewhere_are_not_touched(store, named):
     run = start(store, "mine")

@@ -131,7 +131,7 @@ class Store:
 
     def check_new_name(self, name: str) -> None:
         """Raises UsageError for what cannot name a run, or names one already."""
-        self._refuse(name, {run.name for run in self.all_runs()})
+        self._refuse(name, self._names())
 
     def _refuse(self, name: str, taken: Iterable[str]) -> None:
         query.check_name(name)
@@ -240,16 +240,24 @@ class Store:
 
     def run(self, name: str) -> Run:
         """By its name, the beginning of it that no other run shares, or `latest`."""
-        runs = {run.name: run for run in self.all_runs()}
-        if not runs:
+        known = self._names()
+        if not known:
             raise UsageError(f"run={name!r} is not in store={self.url}, which holds no runs yet")
-        chosen = list(runs)[-1] if name == "latest" else query.pick("run", name, runs, f"store={self.url}")
-        return self._alive([runs[chosen]])[0]
+        chosen = list(known)[-1] if name == "latest" else query.pick("run", name, known, f"store={self.url}")
+        return self._alive(self._runs(RUN.c.id == known[chosen]))[0]
+
+    def _names(self) -> dict[str, int]:
+        """The id of each run by its name, oldest first. Whether its row is damaged is not asked."""
+        rows = self._database.rows(sa.select(RUN.c.id, RUN.c.name).order_by(RUN.c.id))
+        return {row["name"]: row["id"] for row in rows if isinstance(row["name"], str)}
 
     def all_runs(self) -> list[Run]:
         """Oldest first, each with the status that was recorded."""
+        return self._runs(sa.true())
+
+    def _runs(self, where: sa.ColumnElement[bool]) -> list[Run]:
         columns = (RUN.c[name] for name in RUN_FIELDS)
-        rows = self._database.rows(sa.select(*columns).order_by(RUN.c.id))
+        rows = self._database.rows(sa.select(*columns).where(where).order_by(RUN.c.id))
         return [self._database.record(Run, _with_mapping(row, "config")) for row in rows]
 
     def trials(self, run_id: int, kind: Kind = "search", numbers: Iterable[int] | None = None) -> list[Trial]:
