@@ -17,6 +17,17 @@ class Composed(Protocol):
 
 
 @runtime_checkable
+class Stepped(Protocol):
+    """A predictor whose fit takes far longer for more rows, those that are left out among them."""
+
+    sizes: tuple[int, ...]  # numbers of rows, ascending: a fit has no more than the next of these
+
+
+def sizes_of(predictor: Any) -> tuple[int, ...]:
+    return predictor.sizes if isinstance(predictor, Stepped) else ()
+
+
+@runtime_checkable
 class Predictor(Protocol):
     """A frozen dataclass of hyperparameters with pure functions. Rows may come in any order.
 

@@ -108,13 +108,39 @@ class Waiting(Protocol):
     """A strategy some of whose trials need to know what all before them gave, however many may be under way at once."""
 
     def needs(self, number: int) -> int:
-        """How many trials, from the first on, must have been told before the trial of this number is asked for."""
+        """How many trials, from the first on, must have been told before the trial of this number is asked for: in
+        0..number."""
         ...
 
 
 def budgets_of(strategy: Any) -> tuple[int, ...]:
     """The budgets that a strategy asks for; of most strategies none."""
     return strategy.budgets if isinstance(strategy, Budgeted) else ()
+
+
+@runtime_checkable
+class Granting(Protocol):
+    """A strategy that says how long its evaluations train, where all of them are of one budget."""
+
+    @property
+    def budget(self) -> int:
+        """In epochs; 0 where it leaves that to the evaluator."""
+        ...
+
+
+def budget_of(strategy: Any) -> int:
+    """The budget of an evaluation that is not cut short; 0 where the strategy has none in mind."""
+    return max(budgets_of(strategy), default=strategy.budget if isinstance(strategy, Granting) else 0)
+
+
+@runtime_checkable
+class Large(Protocol):
+    """A strategy whose programs are large enough, so that searches of several seeds are slower side by side."""
+
+    @property
+    def seeds_at_once(self) -> int:
+        """How many searches of a study run side by side."""
+        ...
 
 
 @runtime_checkable

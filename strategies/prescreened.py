@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from flax import struct
 
-from predictors.base import Predictor
+from predictors.base import Predictor, sizes_of
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
-from strategies.base import Drawn, Observations, Proposals, with_trials
+from strategies.base import Drawn, Observations, Proposals, budget_of, with_trials
 from strategies.region import Region, region
 from strategies.screening import Screening
 
@@ -48,7 +48,7 @@ class Prescreened:
 
     @property
     def budget(self) -> int:
-        return self.strategy.budget
+        return budget_of(self.strategy)
 
     @property
     def seeds_at_once(self) -> int:
@@ -89,7 +89,7 @@ class Prescreened:
         if state.params is not None:
             values = promise(state.params)
         else:
-            values = sized(state.archive, fitted, getattr(self.predictor, "sizes", ()))
+            values = sized(state.archive, fitted, sizes_of(self.predictor))
         rows = lowest(state.region, proposals.encodings, values, n, key_rest, seen(state.archive, pending))
         drawn = proposals.drawn
         if drawn is not None:

@@ -20,7 +20,7 @@ from nas.streams import NOISE, SEARCH, stream
 from nas.tables.table import perturbation
 from nas.training.compilation import in_order
 from spaces.base import Encodings, Limits, Space, indices
-from strategies.base import Observations, Proposals, Strategy, budgets_of, with_trials
+from strategies.base import Large, Observations, Proposals, Strategy, budgets_of, with_trials
 from strategies.visited import hash_rows
 
 
@@ -82,7 +82,8 @@ def run(
     if start is not None:
         state = strategy.warm(state, start)  # pyright: ignore[reportAttributeAccessIssue]
     generations = -(-trials // strategy.generation)
-    step = min(at_once or int(getattr(strategy, "seeds_at_once", len(seeds))), len(seeds))
+    suited = strategy.seeds_at_once if isinstance(strategy, Large) else len(seeds)
+    step = min(at_once or suited, len(seeds))
     table: Any = (
         scores if callable(scores) else jnp.asarray(scores[:, None] if scores.ndim == 1 else scores, jnp.float32)
     )

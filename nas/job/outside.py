@@ -22,7 +22,7 @@ from nas.metrics import inner, outer, outward
 from nas.plain import shown
 from nas.store.query import Row, Trial
 from spaces.base import check_encoding, costs, feasible, identify
-from strategies.base import budgets_of
+from strategies.base import budget_of, budgets_of
 
 WAITS = "it waits for nas ask and nas tell"
 SAID = ("trial", "architecture", "metrics", "failed")  # what a line may say; and all that `ask` says of a trial
@@ -150,8 +150,7 @@ def _plain(value: Any) -> Any:
 
 def _whole(job: Ongoing) -> int:
     """The budget of an evaluation that is not cut short."""
-    strategy = job.learning.strategy
-    return max(budgets_of(strategy), default=getattr(strategy, "budget", 0))
+    return budget_of(job.learning.strategy)
 
 
 def _check_same(job: Ongoing, trial: Trial, line: Mapping[str, Any]) -> None:

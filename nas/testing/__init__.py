@@ -7,15 +7,11 @@ Each raises `Broken`, whose one line says which law does not hold, for what it w
 jobs promise is tried by `python -m nas.testing.faults`.
 """
 
-from nas.testing.laws import (
-    Broken,
-    check_fields_of_strategy,
-    check_predictor,
-    check_space,
-    check_strategy,
-    check_task,
-    lawful,
-)
+from nas.testing.laws.base import Broken, lawful
+from nas.testing.laws.predictor import check_predictor
+from nas.testing.laws.space import check_space
+from nas.testing.laws.strategy import check_fields_of_strategy, check_strategy
+from nas.testing.laws.task import check_task
 
 __all__ = [
     "Broken",
