@@ -85,6 +85,7 @@ COSTLY = {
     "inference": r"counted_once|20_candidates",
     "interrupts": r"between_storing|cannot_be_written",
     "job": r"ctrl_c|commands_it_names|have_the_keys|only_where_it_was|exported_network|images_of_ones_own|running_run",
+    "laws_of_strategies": r"our_gradient_strategies(?!.*\[(darts|gumbel))",
     "large": r"with_the_bits_of",
     "loop": r"other_workers\[(first delayed|last first)|evaluated_again.*\[3|go_on_from_any_beginning.*(lag|evolution)",
     "league": r"are_crossovers",
@@ -120,7 +121,7 @@ COSTLY = {
     "streams": r"run_uses_no|predictor_uses_no",
     "study": r"queried_like_any|beats_random(?!.*chain-l)|the_loop.*\[(?!random|local)|batch_believes"
     r"|many_seeds|bayesian|beside_those",
-    "testing": r"our_spaces(?!.*shufflenet)|our_strategies(?!.*random)|the_examples|told_which.*(Wild|Stubborn)",
+    "testing": r"our_spaces(?!.*shufflenet)|our_strategies(?!.*random)|the_examples",
     "train": r"share_a_program.*adamw|is_training_alone",
     "zero_cost": r"follow_from_the_seed|blind|goes_by_the_first|pruned_network.*shufflenet|counted_by_hand"
     r"|off_the_path.*shufflenet",

@@ -30,6 +30,7 @@ def check_network(space: Any, maker: str, network: Any, row: np.ndarray, path: A
             law(maps, f"what {maker} gives are maps [n, height, width, channels]", row, type(logits).__name__)
             law(all(bool(jnp.isfinite(x).all()) for x in logits), "maps are finite", row, logits)
             continue
-        law(logits.shape == (2, classes), f"what {maker} gives makes logits [n, num_classes]", row, logits.shape)
+        found = getattr(logits, "shape", type(logits).__name__)
+        law(found == (2, classes), f"what {maker} gives makes logits [n, num_classes]", row, found)
         law(jnp.isfinite(logits).all(), "logits are finite", row, logits)
     return sum(array.size for array in flatten(weights).values())
