@@ -81,6 +81,7 @@ LAWS = {
     "no hash": (lambda: Toy([2, 3, 1, 4, 4, 4]), "it can be hashed"),
     "no comparison": (lambda: toy(__eq__=lambda *_: 1 / 0, __hash__=lambda _: 1), "values can be compared"),
     "never equal": (lambda: toy(__eq__=lambda *_: False, __hash__=lambda _: 1), "equal fields make equal values"),
+    "nothing": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"cardinalities": (2,)})), "it has 'identity'"),
     "no cardinalities": (lambda: toy(cardinalities=Raising(KeyError("x"))), "found KeyError"),
     "too many choices": (lambda: Toy((10**12, 2)), "cardinalities is a tuple of integers in 1..2147483647"),
     "mixed keys": (lambda: toy(identity=lambda self: {1: 1, "a": 2}), "identity() is plain data"),
@@ -147,10 +148,15 @@ class Built(Toy):
         return Net(self, 20)
 
 
+def called(call):
+    """Networks that are called so."""
+    return type("Odd", (Net,), {"__call__": call})
+
+
 def built(call=None, maker="build", num_classes=3, **kept):
     """A space of which this maker's networks are called so."""
     if call is not None:
-        kept[maker] = lambda self, *_, **__: type("Odd", (Net,), {"__call__": call})(self)
+        kept[maker] = lambda self, *_, **__: called(call)(self)
     return dataclasses.replace(kind(Built, **kept), num_classes=num_classes)
 
 
@@ -270,16 +276,62 @@ def test_a_broken_law_of_mixtures_is_told(name):
     assert said in broken(space, networks=False)
 
 
-def test_a_supernet_of_mixtures_is_called_with_one():
-    testing.check_space(Cells(), samples=8)
+def of_paths(self, images, path=(), *, train=False, key=None):
+    assert np.ndim(path) < 2
+    return Net.__call__(self, images)
+
+
+def of_decisions(self, images, path=(), *, train=False, key=None):
+    assert np.ndim(path) == 2 or len(path) == 4
+    return Net.__call__(self, images)
+
+
+class Keeping(Net):
+    """Keeps statistics of mixtures too."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.mean = nnx.BatchStat(np.zeros(()))
+
+    def __call__(self, images, path=(), *, train=False, key=None):
+        self.mean.set_value(jnp.ones(()))
+        return super().__call__(images)
+
+
+def paired(self, encodings):
+    """Edges are other than decisions."""
+    return jnp.concatenate([encodings, encodings[:, :1]], 1)
+
+
+SUPERNETS = {
+    "of paths": (cells(supernet=lambda self, *_, **__: called(of_paths)(self)), "with images, a mixture and train"),
+    "keeping": (cells(supernet=lambda self, *_, **__: Keeping(self)), "a mixture leaves no statistics"),
+    "of decisions": (
+        cells(
+            supernet=lambda self, *_, **__: called(of_decisions)(self),
+            edge_ops=paired,
+            derive=lambda self, mixture: Cells.derive(self, mixture[:4]),
+            mixing=lambda self: Cells.mixing(self)._replace(
+                nodes=(1, 2, 2, 3, 3), kept=(1.0,) * 5, counts=(3, 3, 3, 2, 3), costs={}
+            ),
+        ),
+        "what supernet gives is called with images, a path and train",
+    ),
+    "not pruned": (cells(pruned=lambda *_: 1 / 0), "pruned gives a network"),
+    "pruned to nothing": (cells(pruned=lambda *_: 3), "pruned gives a flax.nnx.Module"),
+    "cut": (cells(pruned=lambda self, *_: called(lambda *_, **__: 1 / 0)(self)), "what pruned gives is called with"),
+}
+
+
+@pytest.mark.parametrize("name", SUPERNETS)
+def test_a_broken_law_of_supernets_is_told(name):
+    space, said = SUPERNETS[name]
+    assert said in broken(space)
+
+
+def test_supernets_that_keep_the_laws_pass():
+    testing.check_space(cells(pruned=lambda self, *_: Net(self)), samples=8)
     testing.check_space(laid(one_hot=True), samples=8)
-
-    def of_paths(self, images, path=(), *, train=False, key=None):
-        assert np.ndim(path) < 2
-        return Net.__call__(self, images)
-
-    space = kind(Cells, supernet=lambda self, *_, **__: type("Odd", (Net,), {"__call__": of_paths})(self))
-    assert "what supernet gives is called with images, a mixture and train" in broken(space)
 
 
 def words(*sizes):

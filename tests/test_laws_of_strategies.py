@@ -103,6 +103,7 @@ def budgets(which):
 LAWS = {
     "a class": (Plain, "it is a value, and no class"),
     "generation of 0": (plain(generation=0), "generation is an integer of at least 1"),
+    "moody": (plain(generation=property(lambda _: 1 / 0)), "it has 'generation'"),
     "no ask": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"init": 1}))(), "it has 'ask'"),
     "no init": (plain(init=lambda *_: 1 / 0), "init gives a state"),
     "Python's integers": (plain(init=lambda *_: {"count": 0}), "the state is a pytree of arrays"),
@@ -112,7 +113,7 @@ LAWS = {
     "strange choices": (proposing(lambda found, *_: {"encodings": found.encodings + 3}), "are choices of the space"),
     "negative budgets": (budgets(-1), "budgets are at least 0"),
     "blind": (plain(init=lambda self, space, limits=(): Plain.init(self, space)), "proposals keep the limit sum <= "),
-    "one slot": (plain(ask=for_one_slot), "ask works in a jitted function; tried trial 0 with limits () and n=1"),
+    "one slot": (plain(ask=for_one_slot), "trial 0 with limits (), n=1 and pending of 8 slots, found Assert"),
     "busy": (proposing(when_busy), "proposals are choices of the space; tried [7, 7, 7]"),
     "drawn elsewhere": (proposing(from_elsewhere), "ask draws from its key alone, whatever slots are empty"),
     "by slots": (proposing(by_slots), "ask draws from its key alone, whatever slots are empty"),
@@ -259,7 +260,7 @@ def test_a_broken_law_of_gradient_strategies_is_told(name):
 
 def test_what_a_gradient_strategy_lacks_is_told():
     lacking = dataclasses.dataclass(frozen=True)(type("Odd", (), {"mixture": Differentiable.mixture}))
-    assert broken(lacking()).startswith("it has 'along_paths'")
+    assert broken(lacking()).startswith("it has 'order'")
     assert "searches mixtures: a Mixable" in broken(Differentiable())
 
 

@@ -84,7 +84,7 @@ def _ascends(values: Sequence[int]) -> bool:
 def members(ability: type) -> dict[str, bool]:
     """The names of an ability, but for those that every space has, and whether each is a method."""
     own = [kind for kind in ability.__mro__ if kind not in (Space, Protocol, object) and kind.__name__ != "Generic"]
-    named = {name: kind for kind in own for name in (*vars(kind), *inspect.get_annotations(kind))}
+    named = {name: kind for kind in own for name in (*inspect.get_annotations(kind), *vars(kind))}
     return {name: callable(vars(kind).get(name)) for name, kind in named.items() if not name.startswith("_")}
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from nas.testing.laws.base import calls, law
+from nas.testing.laws.base import alike, calls, law
 
 
 def check_network(space: Any, maker: str, network: Any, row: np.ndarray, path: Any, seed: int) -> int | None:
@@ -20,11 +20,14 @@ def check_network(space: Any, maker: str, network: Any, row: np.ndarray, path: A
     graph, weights, statistics = split(network)
     size, channels, classes = (getattr(space, name) for name in fields)
     images = jnp.asarray(np.random.default_rng(seed).normal(size=(2, size, size, channels)), jnp.float32)
-    what = "a mixture" if getattr(path, "ndim", 1) == 2 else "a path"
+    mixed = getattr(path, "ndim", 1) == 2
+    what = "a mixture" if mixed else "a path"
     said = f"what {maker} gives is called with images, {what} and train"
     # A supernet need have no statistics; what is built goes on by those that the batch has left.
     for train in (True, False)[: 2 if maker == "build" else 1]:
-        logits, statistics = calls(said, row, forward, graph, weights, statistics, images, path, train=train)
+        logits, left = calls(said, row, forward, graph, weights, statistics, images, path, train=train)
+        law(not mixed or alike(left, statistics), "a mixture leaves no statistics", row, "others")
+        statistics = left
         if not classes:  # a head of the task's own ends it
             maps = isinstance(logits, tuple) and all(x.ndim == 4 and len(x) == 2 for x in logits)
             law(maps, f"what {maker} gives are maps [n, height, width, channels]", row, type(logits).__name__)

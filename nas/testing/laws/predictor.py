@@ -9,6 +9,7 @@ import jax.random as jr
 from nas.testing.laws.base import alike, anew, calls, first, foreseen, frozen, has, law
 from nas.testing.laws.names import PREDICTOR, check_names
 from nas.testing.laws.numbers import Numbers, score
+from predictors.base import Composed
 from spaces.base import Encodings, Space, sample
 
 ROWS = 60
@@ -34,6 +35,10 @@ def check_predictor(predictor: Any, space: Space | None = None, *, seed: int = 0
     fitted = calls("fit works in a jitted function", tried, program, rows, targets)
     mean, deviation = calls("predict works in a jitted function", tried, predict, fitted, rows)
     _check_predictions(rows, mean, deviation)
+    any_predictor: Any = predictor
+    if isinstance(any_predictor, Composed):
+        shares = calls("shares says what each predictor counts", tried, any_predictor.shares, fitted)
+        law(abs(sum(shares.values()) - 1) <= 1e-3, "the sum of shares is 1", tried, shares)
     again = anew(fit)(rows, targets)  # traced once more: what was drawn in Python would be a constant of the program
     law(alike(fitted, again), "the same rows give the same fit", tried, "another one")
     spread = targets.std()

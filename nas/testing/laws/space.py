@@ -14,7 +14,7 @@ from nas.testing.laws import abilities, mixing
 from nas.testing.laws.base import calls, first, foreseen, frozen, has, law
 from nas.testing.laws.names import SPACE, check_names
 from nas.testing.laws.network import check_network
-from spaces.abilities import Mixable, shares_weights
+from spaces.abilities import Mixable, Prunable, shares_weights
 from spaces.base import Encodings, Space, fingerprint, sample
 
 MOST_CHOICES = 2**31 - 1  # of a decision: an encoding is of int32
@@ -131,5 +131,10 @@ def _check_networks(space: Space, rows: np.ndarray, seed: int) -> None:
     network = calls(law_of_supernets, space, space.supernet, jr.key(seed))
     for row in rows:
         check_network(space, "supernet", network, row, jnp.asarray(row), seed)
+    any_space: Any = space
+    if isinstance(any_space, Prunable):
+        pruned = calls("pruned gives a network", rows[0], any_space.pruned, network, rows[0])
+        check_network(space, "pruned", pruned, rows[0], (), seed)
     if isinstance(space, Mixable):
+        check_network(space, "supernet", network, rows[0], space.edge_ops(jnp.asarray(rows[:1]))[0], seed)
         check_network(space, "supernet", network, rows[0], mixing.of(space, rows[0]), seed)

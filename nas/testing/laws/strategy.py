@@ -96,9 +96,9 @@ def _check_search(strategy: Any, space: Space, limits: Limits, n: int, trials: i
     for number in range(max(2, trials // n)):
         key = jr.fold_in(jr.key(seed), number)
         key_ask, key_fail, key_next = jr.split(key, 3)
-        given = f"trial {number * n} with limits {limits} and n={n}"
+        given = f"trial {number * n} with limits {limits}, n={n} and pending of {n + SPARE} slots"
         found = proposed(state, key_ask, nobody, given)
-        proposed(state, key_next, _slots(found.encodings, found.budgets, SPARE), f"{given}, of which {n} are pending")
+        proposed(state, key_next, _slots(found.encodings, found.budgets, SPARE), f"{given}, {n} of which are taken")
         rows = found.encodings
         objectives = jnp.where(jr.uniform(key_fail, (n, 1)) < 0.1, jnp.nan, score(rows)[:, None])  # some trials fail
         told.append(Observations(rows, found.budgets, objectives, found.drawn))
