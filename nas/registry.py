@@ -154,7 +154,7 @@ def guarded(field: str) -> Iterator[None]:
 def calling(kind: str, part: Any) -> contextlib.AbstractContextManager[None]:
     """`guarded` for a part of the user's own; what ours raises is as it is."""
     cls = type(part)
-    return contextlib.nullcontext() if _is_ours(cls.__module__) else guarded(f"{kind}={cls.__name__!r}")
+    return contextlib.nullcontext() if is_ours(cls.__module__) else guarded(f"{kind}={cls.__name__!r}")
 
 
 def value(kind: str, name: str, *, given: bool = True) -> Any:
@@ -187,7 +187,7 @@ def mark(kind: str, name: str) -> str | None:
     """A digest of the code of the module that a part of the user's own is of; None where there is no file of it."""
     module = sys.modules.get(getattr(own(kind, name), "__module__", ""))
     path = getattr(module, "__file__", None)
-    if module is None or hasattr(module, MARK) or _is_ours(module.__name__):
+    if module is None or hasattr(module, MARK) or is_ours(module.__name__):
         return getattr(module, MARK, None)
     return _mark(os.path.basename(path), Path(path).read_bytes()) if path and os.path.isfile(path) else None
 
@@ -198,7 +198,7 @@ def marks_beside() -> dict[str, str]:
     return {name: _mark(name, source) for name, (_, source) in found.items()}
 
 
-def _is_ours(module: str) -> bool:
+def is_ours(module: str) -> bool:
     return module.partition(".")[0] in OURS
 
 
@@ -237,7 +237,7 @@ def lasting(name: str) -> str:
 def where(error: BaseException) -> str | None:
     """The place in a user's own file at which an exception arose: `my_space.py, line 12`; None for any other."""
     modules = {getattr(part, "__module__", None) or "" for part in _given.values()}
-    paths = {getattr(sys.modules.get(name), "__file__", None) for name in modules if not _is_ours(name)}
+    paths = {getattr(sys.modules.get(name), "__file__", None) for name in modules if not is_ours(name)}
     paths |= {path for path, _ in _sources.values()}
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError):

@@ -81,7 +81,7 @@ ALLOWED = {
     "nas.engine.proposals": ["spaces", "strategies.base", "nas.errors"],
     "nas.errors": [],
     "nas.hosts": ["nas.errors", "nas.interrupts"],
-    "nas.shipped": [],
+    "nas.shipped": ["nas.errors"],
     "nas.registry": [
         "nas.errors",
         "nas.plain",

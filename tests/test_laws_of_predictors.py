@@ -78,7 +78,7 @@ def infected(self, space, rows, targets, start=None):
 FITS = itertools.count()
 LAWS = {
     "a class": (Ridge, "it is a value, and no class"),
-    "no predict": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"fit": Ridge.fit}))(), "it has 'predict'"),
+    "no predict": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"fit": Ridge.fit}))(), "it must have 'predict'"),
     "by NumPy": (fitting(np.array), "fit works in a jitted function"),
     "no prediction": (ridge(predict=lambda *_: 1 / 0), "predict works in a jitted function"),
     "one mean": (predicting(lambda mean, std: (mean.mean(), std)), "predict gives a mean for each row"),

@@ -81,7 +81,10 @@ LAWS = {
     "no hash": (lambda: Toy([2, 3, 1, 4, 4, 4]), "it can be hashed"),
     "no comparison": (lambda: toy(__eq__=lambda *_: 1 / 0, __hash__=lambda _: 1), "values can be compared"),
     "never equal": (lambda: toy(__eq__=lambda *_: False, __hash__=lambda _: 1), "equal fields make equal values"),
-    "nothing": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"cardinalities": (2,)})), "it has 'identity'"),
+    "nothing": (
+        dataclasses.dataclass(frozen=True)(type("Odd", (), {"cardinalities": (2,)})),
+        "it must have 'identity'",
+    ),
     "no cardinalities": (lambda: toy(cardinalities=Raising(KeyError("x"))), "found KeyError"),
     "too many choices": (lambda: Toy((10**12, 2)), "cardinalities is a tuple of integers in 1..2147483647"),
     "mixed keys": (lambda: toy(identity=lambda self: {1: 1, "a": 2}), "identity() is plain data"),

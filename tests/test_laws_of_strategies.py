@@ -103,8 +103,8 @@ def budgets(which):
 LAWS = {
     "a class": (Plain, "it is a value, and no class"),
     "generation of 0": (plain(generation=0), "generation is an integer of at least 1"),
-    "moody": (plain(generation=property(lambda _: 1 / 0)), "it has 'generation'"),
-    "no ask": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"init": 1}))(), "it has 'ask'"),
+    "moody": (plain(generation=property(lambda _: 1 / 0)), "it must have 'generation'"),
+    "no ask": (dataclasses.dataclass(frozen=True)(type("Odd", (), {"init": 1}))(), "it must have 'ask'"),
     "no init": (plain(init=lambda *_: 1 / 0), "init gives a state"),
     "Python's integers": (plain(init=lambda *_: {"count": 0}), "the state is a pytree of arrays"),
     "nothing": (plain(ask=lambda *_: None), "proposes NoneType, not a strategies.base.Proposals"),
@@ -260,7 +260,7 @@ def test_a_broken_law_of_gradient_strategies_is_told(name):
 
 def test_what_a_gradient_strategy_lacks_is_told():
     lacking = dataclasses.dataclass(frozen=True)(type("Odd", (), {"mixture": Differentiable.mixture}))
-    assert broken(lacking()).startswith("it has 'order'")
+    assert broken(lacking()).startswith("it must have 'order'")
     assert "searches mixtures: a Mixable" in broken(Differentiable())
 
 

@@ -325,11 +325,11 @@ def trials() -> list:
 
 STRATEGIES = {
     "generation = 10**9": "generation=1000000000 must be an integer from 1 to 1000000",
-    "def needs(self, number): return number + 1": "needs(0) gives 1, which must be an integer from 0 to 0",
-    "def needs(self, number): return 'a'": "needs(0) gives 'a', which must be an integer from 0 to 0",
-    "def for_trials(self, trials): return None": "for_trials(3) must give a Proposer, not a NoneType",
+    "def needs(self, number): return number + 1": "breaks a law: needs(number) is in 0..number",
+    "def needs(self, number): return 'a'": "breaks a law: needs(number) is in 0..number",
+    "def for_trials(self, trials): return None": "for_trials gives such a strategy; tried 20, found NoneType",
     "budgets = (1, 2)\n    eta = 2": "budgets must be a field of the class, which users can set",
-    "budgets: tuple[int, ...] = (3, 1)\n    eta: int = 2": "strategy.budgets=(3, 1) must be epochs of 1 and more",
+    "budgets: tuple[int, ...] = (3, 1)\n    eta: int = 2": "'budgets' is the name of an ability, Budgeted, where it is",
 }
 
 

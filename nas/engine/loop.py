@@ -23,7 +23,6 @@ from nas.engine.executors import Executor
 from nas.engine.proposals import check_form, check_values
 from nas.errors import UsageError
 from nas.evaluators.base import Job, Report
-from nas.plain import shown
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
 from strategies.base import Drawn, Observations, Proposals, Strategy, Waiting
@@ -120,7 +119,7 @@ class Search:
     def __post_init__(self):
         generation = self.strategy.generation
         if type(generation) is not int or not 1 <= generation <= MOST_AT_ONCE:
-            said = f"generation={shown(generation)} must be an integer from 1 to {MOST_AT_ONCE}"
+            said = f"generation={str(generation)[:60]} must be an integer from 1 to {MOST_AT_ONCE}"
             raise UsageError(f"strategy={type(self.strategy).__name__!r}: {said}")
         self.lag = max(self.lag, generation)
         self.state = self.strategy.init(self.space, self.limits)
@@ -149,7 +148,7 @@ class Search:
         end = (asked // generation + 1) * generation
         needed = self.strategy.needs(asked) if isinstance(self.strategy, Waiting) else 0
         if type(needed) is not int or not 0 <= needed <= asked:
-            said = f"needs({asked}) gives {shown(repr(needed))}, which must be an integer from 0 to {asked}"
+            said = f"needs({asked}) gives {str(needed)[:60]!r}, which must be an integer from 0 to {asked}"
             raise UsageError(f"strategy={type(self.strategy).__name__!r}: {said}")
         return min(end, self.size) - asked if len(self.told) >= max(end - self.lag, needed) else 0
 

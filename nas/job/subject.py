@@ -234,12 +234,26 @@ def check_own(given: Data, settings: Config) -> None:
 
 def check_search(settings: Config, subject: Subject) -> None:
     """Raises UsageError for what cannot be searched, or trained, as the settings say."""
+    if subject.task is not None and isinstance(settings.evaluator, Scoring):
+        _check_networks(settings, subject)
     if settings.architecture is not None:
         given_row(settings, subject)
     elif isinstance(settings.strategy, GradientStrategy):
         gradient.check(settings, subject.space, subject.task)
     else:
         subject.scoring.check(context_of(settings, subject))
+
+
+def _check_networks(settings: Config, subject: Subject) -> None:
+    """Raises UsageError where a space of the user's own builds what cannot be trained on the images of the task."""
+    cls = type(settings.space)
+    if registry.is_ours(cls.__module__) or isinstance(settings.space, Product):
+        return
+    from nas import testing
+
+    row = np.asarray(sample(subject.space, stream(0, SAMPLE), 1))[0]
+    with testing.lawful(f"space={cls.__name__!r}"):
+        testing.check_build(bind(settings.space, subject.images), np.asarray(subject.space.canonical(row[None]))[0])
 
 
 def context_of(settings: Config, subject: Subject, **more: Any) -> Context:

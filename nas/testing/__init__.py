@@ -9,12 +9,13 @@ jobs promise is tried by `python -m nas.testing.faults`.
 
 from nas.testing.laws.base import Broken, lawful
 from nas.testing.laws.predictor import check_predictor
-from nas.testing.laws.space import check_space
+from nas.testing.laws.space import check_build, check_space
 from nas.testing.laws.strategy import check_fields_of_strategy, check_strategy
 from nas.testing.laws.task import check_task
 
 __all__ = [
     "Broken",
+    "check_build",
     "check_fields_of_strategy",
     "check_predictor",
     "check_space",

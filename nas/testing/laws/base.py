@@ -63,7 +63,7 @@ def calls(said: str, tried: Any, call: Callable[..., Any], *given: Any, **named:
 
 def has(part: Any, names: str) -> None:
     for name in names.split():
-        calls(f"it has {name!r}", called(part), getattr, part, name)
+        calls(f"it must have {name!r}", called(part), getattr, part, name)
 
 
 def frozen(part: Any) -> None:

@@ -116,15 +116,20 @@ def _refused(space: Space, text: str) -> bool:
     return False
 
 
+def check_build(space: Space, row: np.ndarray, seed: int = 0) -> None:
+    """That the network of one architecture can be built and trained. Raises Broken."""
+    network = calls("build gives a network", row, space.build, row, jr.key(seed))
+    params = check_network(space, "build", network, row, (), seed)
+    price = space.cost(jnp.asarray(row)[None])
+    if params is not None and "params" in price:
+        claimed = float(price["params"][0])
+        right = abs(claimed - params) <= 1e-3 * params
+        law(right, "the cost 'params' is that of the built network", row, f"{claimed:.0f}, built {params}")
+
+
 def _check_networks(space: Space, rows: np.ndarray, seed: int) -> None:
     for row in rows:
-        network = calls("build gives a network", row, space.build, row, jr.key(seed))
-        params = check_network(space, "build", network, row, (), seed)
-        price = space.cost(jnp.asarray(row)[None])
-        if params is not None and "params" in price:
-            claimed = float(price["params"][0])
-            right = abs(claimed - params) <= 1e-3 * params
-            law(right, "the cost 'params' is that of the built network", row, f"{claimed:.0f}, built {params}")
+        check_build(space, row, seed)
     if not shares_weights(space):
         return
     law_of_supernets = "supernet gives a network where supernets is not False"
