@@ -147,7 +147,7 @@ class Search:
         asked, generation = len(self.entries), self.strategy.generation
         end = (asked // generation + 1) * generation
         needed = self.strategy.needs(asked) if isinstance(self.strategy, Waiting) else 0
-        if type(needed) is not int or not 0 <= needed <= asked:
+        if not isinstance(needed, int | np.integer) or not 0 <= needed <= asked:
             said = f"needs({asked}) gives {str(needed)[:60]!r}, which must be an integer from 0 to {asked}"
             raise UsageError(f"strategy={type(self.strategy).__name__!r}: {said}")
         return min(end, self.size) - asked if len(self.told) >= max(end - self.lag, needed) else 0
