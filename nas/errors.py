@@ -62,7 +62,8 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:
     """The error for a name that is not one of `allowed`, with the nearest that is; of many, with that alone."""
     allowed = sorted(allowed)
     near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.5)
+    said = field if field.endswith(f" {value}") else f"{field}={value!r}"  # `field trails` has its value in it
     if near and len(allowed) > MANY:
-        return UsageError(f"{field}={value!r} is not known; did you mean {near[0]!r}? --help lists all")
+        return UsageError(f"{said} is not known; did you mean {near[0]!r}? --help lists all")
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"{field}={value!r} is not one of {', '.join(allowed)}{hint}")
+    return UsageError(f"{said} is not one of {', '.join(allowed)}{hint}")

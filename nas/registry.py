@@ -163,7 +163,7 @@ def value(kind: str, name: str, *, given: bool = True) -> Any:
     with guarded(f"{kind}={name!r} must be a class or function that can be called without arguments"):
         made = part if dataclasses.is_dataclass(part) and not isinstance(part, type) else part()
     if not dataclasses.is_dataclass(made) or not made.__dataclass_params__.frozen:  # pyright: ignore
-        raise UsageError(f"{kind}={name!r} gives a {type(made).__name__}, which must be a frozen dataclass")
+        raise UsageError(f"{kind}={name!r} gives {type(made).__name__}, which must be a frozen dataclass")
     return made
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import nas
-from nas import registry, shipped
+from nas import registry, shipped, testing
 from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import RunError, UsageError
@@ -358,6 +358,25 @@ def test_images_of_several_shapes_are_refused_in_one_line(here, capsys):
     assert "the images and the labels of train must be an array each" in fails()
     assert cli.main(["data", "check", "parts.py:load"]) == 2
     assert "all images of one shape" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", ['"ab"', '["a", "b" * 300]'])
+def test_names_of_classes_are_several_and_short(names, here):
+    change(here, "def load(): return ", "def load(): return load2(")
+    code = f"def load2(images, labels): return {{'train': (images, labels), 'classes': {names}}}"
+    change(here, "np.arange(40) % 2", f"np.arange(40) % 2)\n{code}")
+    assert "must be names, each of at most 255 letters" in fails()
+
+
+def test_a_mistake_in_a_task_is_told_with_its_place(here):
+    change(here, "def load(): return np.zeros", "def load(): return 1 / 0, np.zeros")
+    load = registry.own("task", "parts.py:load")
+    with pytest.raises(testing.Broken, match=r"parts.py, line \d+: ZeroDivisionError"):
+        testing.check_task(load)
+
+
+def test_a_misspelt_field_is_named_once(here):
+    assert fails(spcae=1).startswith("field spcae is not known; did you mean 'space'?")
 
 
 def test_a_key_called_kind_does_not_make_two_classes_one(here):

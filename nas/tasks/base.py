@@ -12,6 +12,7 @@ import numpy as np
 
 from nas import registry
 from nas.errors import UsageError
+from nas.plain import shown
 from nas.tasks import Resize, kept
 from nas.tasks.data import Split as Split
 from nas.tasks.data import Task as Task
@@ -21,6 +22,7 @@ from nas.tasks.pixels import as_uint8, resizing
 from nas.tasks.pixels import resize as resized
 from nas.tasks.room import is_large, pieces
 
+LONGEST_CLASS = 255  # letters of its name, as a folder's may have
 Arrays = tuple[np.ndarray, np.ndarray]  # images and labels, unchecked, as a file holds them
 
 
@@ -54,7 +56,7 @@ def own_images(name: str, part: Any) -> Raw:
     allowed = ("train", "valid", "test", "classes")
     if not isinstance(given, Mapping) or "train" not in given or set(given) - set(allowed):
         raise UsageError(
-            f"task={name!r} gives a {type(given).__name__}; allowed: images and labels, or a mapping of "
+            f"task={name!r} gives {type(given).__name__}; allowed: images and labels, or a mapping of "
             "train, valid and test to these, and of classes to names"
         )
     pairs = {part: given[part] for part in allowed[:3] if given.get(part) is not None}
@@ -68,7 +70,11 @@ def own_images(name: str, part: Any) -> Raw:
         except ValueError:
             said = "must be an array each: all images of one shape, and a label for each"
             raise UsageError(f"task={name!r}: the images and the labels of {part} {said}") from None
-    classes = tuple(str(each) for each in given.get("classes") or ())
+    classes = () if given.get("classes") is None else given["classes"]
+    if isinstance(classes, str) or not all(len(str(each)) <= LONGEST_CLASS for each in classes):
+        said = f"must be names, each of at most {LONGEST_CLASS} letters"
+        raise UsageError(f"task={name!r}: classes={shown(classes)} {said}")
+    classes = tuple(map(str, classes))
     count = len(classes) or count_classes(labels for _, labels in arrays.values())
     return Raw(arrays["train"], count, arrays.get("valid"), arrays.get("test"), classes)
 

@@ -105,7 +105,10 @@ def _check_search(strategy: Any, space: Space, limits: Limits, n: int, trials: i
         before = state
         state = calls("tell works in a jitted function", given, tell, state, told[-1])
         same = jax.tree.structure(state) == jax.tree.structure(before) and shapes(state) == shapes(before)
-        law(same, "tell keeps the structure of the state", given, jax.tree.structure(state))
+        found = [
+            f"{jax.tree.structure(each)} of {[str(shape) for shape, _ in shapes(each)]}" for each in (before, state)
+        ]
+        law(same, "tell keeps the structure of the state", given, " and then ".join(found))
         if number == 1:
             both = jax.tree.map(lambda *parts: jnp.concatenate(parts), *told)
             once, twice = tell(start, both), tell(tell(start, told[0]), told[1])

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nas import registry
 from nas.errors import UsageError
 from nas.testing.laws.base import Broken, foreseen, law
 
@@ -13,6 +14,8 @@ def check_task(part: Any) -> None:
     """That a task of one's own, a function or what it gives, can be searched on. Raises Broken."""
     from nas.tasks.base import own_images, split
 
+    if callable(part) and (called := getattr(part, "__qualname__", None)):
+        registry.hold("task", called, part)  # so that a mistake in it is told with its place
     try:
         raw = own_images("own", part)
         # It asks the kind whether there is enough to learn, and to measure by.
