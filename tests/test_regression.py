@@ -51,6 +51,8 @@ def test_numbers_are_searched_shown_exported_and_predicted_as_classes_are(here, 
     rows = json.loads(told(capsys, "top", "it", "--format", "json"))
     assert (run["objective"], run["best"]) == ("rmse", rows[0]["rmse"])
     assert [row["rmse"] for row in rows] == sorted(row["rmse"] for row in rows)
+    assert cli.main(["top", "it", "--by", "error"]) == 2
+    assert "by='error' was measured in no trial of this run, which was searched by rmse" in capsys.readouterr().err
     front = json.loads(told(capsys, "pareto", "it", "--format", "json"))
     assert {row["architecture"] for row in front} <= {row["architecture"] for row in rows}
     assert json.loads(told(capsys, "hypervolume", "it", "--format", "json"))[0]["objectives"] == "rmse,macs"

@@ -90,8 +90,11 @@ def _runs(store: "Store", options: argparse.Namespace) -> str:
 
 
 def _top(store: "Store", options: argparse.Namespace) -> str:
-    by = store.run(options.run).objective if options.by is None else options.by
+    objective = store.run(options.run).objective
+    by = objective if options.by is None else options.by
     rows = store.top(options.run, by, options.limit, options.where)
+    if not rows and by != objective and store.top(options.run, objective, 1, options.where):
+        raise UsageError(f"by={by!r} was measured in no trial of this run, which was searched by {outer(objective)}")
     return _rendered(rows, (*query.IDENTITY, *query.METRICS), options, asked=[outer(by)])
 
 
