@@ -22,7 +22,7 @@ import numpy as np
 import report
 
 from nas.commands import compare
-from nas.engine import study
+from nas.engine import contest, study
 from nas.store.query import hypervolume
 from nas.tables import Table, read_table
 from nas.training.compilation import quick_start
@@ -64,14 +64,14 @@ def make(name: str) -> Any:
 
 
 def by_time(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
-    question = compare.Question(table, seeds=options.seeds)
+    question = contest.Question(table, seeds=options.seeds)
     answers, seconds = {}, {}
     for name in (*QUICK, *SLOW):
         start = time.perf_counter()
-        answers[name] = compare.ask(question, make(name))
+        answers[name] = contest.ask(question, make(name))
         seconds[name] = time.perf_counter() - start
         report.say(f"{name}: {seconds[name]:.1f} s")
-    rows = compare.summary(question, answers)
+    rows = contest.summary(question, answers)
     names = list(question.columns)
     lines = []
     for row in rows:

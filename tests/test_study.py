@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from nas.commands import cli, compare
+from nas.commands import cli
 from nas.commands import search as launch
-from nas.engine import loop, study
+from nas.engine import contest, loop, study
 from nas.engine.executors import InProcess
 from nas.evaluators.base import Report
 from nas.evaluators.table import TableEvaluator
@@ -358,7 +358,7 @@ def test_compare_prints_tests_and_writes(file, tmp_path, capsys):
 
 
 def test_a_budget_in_seconds_ends_before_it_is_overdrawn(table):
-    answer = compare.ask(compare.Question(table, seeds=10, budget_seconds=3000.0), RandomSearch())
+    answer = contest.ask(contest.Question(table, seeds=10, budget_seconds=3000.0), RandomSearch())
     assert (answer.spent <= 3000).all()
     assert (answer.spent + table.column("cifar10_seconds_e12").max() > 3000).all()
 
