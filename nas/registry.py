@@ -246,6 +246,11 @@ def where(error: BaseException) -> str | None:
     return f"{os.path.basename(inside[-1][0])}, line {inside[-1][1]}" if inside else None
 
 
+def is_of_own(error: BaseException) -> bool:
+    """Whether an exception, or one that it was raised from, arose in a user's own file."""
+    return where(error) is not None or (error.__cause__ is not None and is_of_own(error.__cause__))
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, with its place in a user's own file where it arose there."""
     place, said = where(error), type(error).__name__

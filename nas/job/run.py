@@ -312,7 +312,7 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
         again = f"{command_lines.resume(run.name, store.url)} goes on with the run"
-        if run.config.get("code"):
+        if run.config.get("code") and (isinstance(error, stages.NothingFinished) or registry.is_of_own(error)):
             again += ", and with the code that it began with: what is mended needs a new one"
         if isinstance(error, UsageError | RunError):
             raise type(error)(f"{error}; {again}") from error

@@ -24,10 +24,14 @@ from predictors import kind_of
 from strategies.base import budgets_of
 
 
+class NothingFinished(RunError):
+    """A search of which every trial failed."""
+
+
 def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
     """The finished trials, first that of the architecture that was found. Without a state the search is by gradients.
 
-    Raises RunError where none has finished.
+    Raises NothingFinished where none has finished.
     """
     if state is None:
         return by_gradients(job)
@@ -38,7 +42,7 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
     finished = [trial for trial in trials if trial.state == "finished"]
     if not finished:
         reasons = {trial.error for trial in trials}
-        raise RunError(f"every trial failed: {sorted(map(str, reasons))[0]}")
+        raise NothingFinished(f"every trial failed: {sorted(map(str, reasons))[0]}")
     save_predictor(job)
     # Of those with the largest budget the best; among equal ones the cheaper one, then the earlier one.
     objective = job.settings.objective
