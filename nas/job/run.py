@@ -255,7 +255,7 @@ def _begun(
     run = store.run(resume)
     begun = run.config.get("code", code)  # which earlier versions did not note
     for kind in code:
-        if begun.get(kind) != code[kind]:
+        if begun.get(kind, code[kind]) != code[kind]:
             raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
     for name, digest in (run.config.get("beside") or {}).items():
         if beside.get(name, digest) != digest:

@@ -20,6 +20,7 @@ from nas.engine import gradient
 from nas.errors import UsageError, unknown
 from nas.evaluators.base import Context, Scoring
 from nas.evaluators.own import check_names, scoring
+from nas.evaluators.predicted import Predicted
 from nas.evaluators.supernet import Supernet
 from nas.evaluators.table import Tabular
 from nas.evaluators.train import Final
@@ -234,7 +235,8 @@ def check_own(given: Data, settings: Config) -> None:
 
 def check_search(settings: Config, subject: Subject) -> None:
     """Raises UsageError for what cannot be searched, or trained, as the settings say."""
-    if subject.task is not None and isinstance(settings.evaluator, Scoring):
+    trains = settings.finalists > 0 or not isinstance(settings.evaluator, Predicted)
+    if subject.task is not None and isinstance(settings.evaluator, Scoring) and trains:
         _check_networks(settings, subject)
     if settings.architecture is not None:
         given_row(settings, subject)
