@@ -258,7 +258,7 @@ def looked_up(file: str, dataset: str, encodings: Sequence[Encoding]) -> list[li
     """The test errors of a table."""
     table = read_table(file)
     rows = np.asarray(indices(table.space, np.array(encodings)))
-    return table.error(dataset, "test", table.most_epochs(dataset))[rows][:, None].tolist()
+    return table.column(table.longest(dataset)["test"])[rows][:, None].tolist()
 
 
 def stand_alone(evaluator: Evaluator, encodings: Sequence[Encoding], seeds: int, workers: int) -> list[list[float]]:

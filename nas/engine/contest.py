@@ -13,6 +13,7 @@ from nas.errors import UsageError
 from nas.seeds import MOST
 from nas.store.query import Row
 from nas.tables import Table
+from nas.tables.columns import error_name, seconds_name
 from spaces.base import Limits
 from strategies.base import Budgeted, Strategy, with_trials
 from strategies.region import region
@@ -48,8 +49,8 @@ class Question:
         self.check_size(self.trials or 1)
         # An architecture that lacks one of the numbers is not drawn.
         dataset, epochs = self.looked_up
-        judged = (f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}" for split in ("valid", "test"))
-        needed = (f"{dataset}_valid_error_e{epochs}", f"{dataset}_seconds_e{epochs}", *judged, *dict(self.limits))
+        needed = (error_name(dataset, "valid", epochs), seconds_name(dataset, epochs), *dict(self.limits))
+        needed += tuple(self.table.longest(dataset).values())
         object.__setattr__(self, "table", self.table.within(needed))
 
     def check_size(self, trials: float) -> None:
@@ -79,7 +80,7 @@ class Question:
     def seconds(self) -> np.ndarray:
         """What each evaluation took. Where the table does not say, and nobody asks, each takes no time."""
         dataset, epochs = self.looked_up
-        name = f"{dataset}_seconds_e{epochs}"
+        name = seconds_name(dataset, epochs)
         if name not in self.table.columns and self.budget_seconds is None:
             return np.zeros(len(self.signal))
         if name not in self.table.columns:
@@ -94,11 +95,9 @@ class Question:
         """The accuracies that are reported, in percent: of the longest training, on every dataset without gaps."""
         datasets = dict.fromkeys(c.dataset for c in self.table.columns.values() if c.kind == "error" and c.dataset)
         names = {
-            f"{dataset}_{split}": f"{dataset}_{split}_error_e{self.table.most_epochs(dataset)}"
-            for dataset in datasets
-            for split in ("valid", "test")
+            f"{dataset}_{split}": name for dataset in datasets for split, name in self.table.longest(dataset).items()
         }
-        known = {shown: self.table.values[name] for shown, name in names.items() if name in self.table.columns}
+        known = {shown: self.table.values[name] for shown, name in names.items()}
         whole = {shown: errors for shown, errors in known.items() if not np.isnan(errors[self.table.measured]).any()}
         return {shown: 100 * (1 - errors) for shown, errors in whole.items()}
 

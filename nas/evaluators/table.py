@@ -14,6 +14,7 @@ from nas.evaluators.base import Context, Evaluation, Scoring, at_budget
 from nas.metrics import inner
 from nas.streams import NOISE, stream
 from nas.tables import Table
+from nas.tables.columns import error_name, seconds_name
 from nas.tables.table import perturbation
 from nas.tasks.base import Task
 from nas.training.recipe import Lookup, Recipe
@@ -68,9 +69,9 @@ class TableEvaluator:
     def _names_of(self, epochs: int | None) -> dict[str, str]:
         """By metric the column of the table."""
         dataset, epochs = self.table.looked_up(self.lookup.dataset, epochs)
-        names = {"error": f"{dataset}_valid_error_e{epochs}", "simulated_seconds": f"{dataset}_seconds_e{epochs}"}
+        names = {"error": error_name(dataset, "valid", epochs), "simulated_seconds": seconds_name(dataset, epochs)}
         if self.tests:
-            names["test_error"] = f"{dataset}_test_error_e{epochs}"
+            names["test_error"] = error_name(dataset, "test", epochs)
         known = {metric: name for metric, name in names.items() if metric == "error" or name in self.table.columns}
         return known | {name: name for name in self.costs}
 
@@ -84,7 +85,7 @@ class TableEvaluator:
         """What the longest training of an architecture gave that the table knows of."""
         dataset, asked = self.table.looked_up(self.lookup.dataset, self.lookup.epochs)
         errors = {
-            epochs: self.table.values[f"{dataset}_valid_error_e{epochs}"] for epochs in self.table.epochs(dataset)
+            epochs: self.table.values[error_name(dataset, "valid", epochs)] for epochs in self.table.epochs(dataset)
         }
         epochs = max((epochs for epochs, values in errors.items() if not math.isnan(values[row])), default=asked)
         found = {metric: float(self.table.values[name][row]) for metric, name in self._names_of(epochs).items()}

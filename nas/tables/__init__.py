@@ -5,7 +5,7 @@ from typing import Any
 
 from nas import registry
 from nas.errors import UsageError
-from nas.tables.table import Column as Column
+from nas.tables.columns import Column as Column
 from nas.tables.table import Table as Table
 from nas.tables.table import TabularSpace as TabularSpace
 from nas.tables.table import write_table as write_table

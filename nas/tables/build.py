@@ -16,12 +16,11 @@ from nas.config import build_space
 from nas.errors import UsageError, one_line
 from nas.plain import check_regular, number, shown
 from nas.saved.predictors import described
-from nas.tables.table import UNMEASURED, Column, Table
+from nas.tables.columns import Column, column_of
+from nas.tables.table import UNMEASURED, Table
 from spaces.base import Space, check_encoding, every, place_values
 
 ARCHITECTURE = "architecture"
-ERROR = re.compile(r"(?P<dataset>\w+)_(?P<split>valid|test)_error_e(?P<epochs>[1-9][0-9]{0,5})")
-SECONDS = re.compile(r"(?P<dataset>\w+)_seconds_e(?P<epochs>[1-9][0-9]{0,5})")
 MOST_BYTES, MOST_COLUMNS = 2**28, 1000  # of a file
 MOST = 1e30  # which float32 holds
 RESERVED = ("header", "encodings", "file", "allow_pickle", UNMEASURED)  # of the archive, and of what is made of it
@@ -53,7 +52,7 @@ def build(path: Path, space_name: str, source: str) -> Table:
             raise UsageError(f"{path}, line {line}: architecture={shown(repr(text))} is that of line {first[index]}")
         first[index] = line
         for name, cell in zip(names, cells, strict=True):
-            values[name][index] = _number(path, line, name, cell)
+            values[name][index] = _number(path, line, name, cell, columns[name].kind)
     if not first:
         raise UsageError(f"{path} has no rows")
     table = Table(str(path), registry.portable(space_name), source, columns, values, _fields(space_name, space))
@@ -89,7 +88,7 @@ def _read(path: Path) -> tuple[list[str], Iterator[tuple[int, str, list[str]]]]:
         raise UsageError(f"{path}: the first line must name the columns, {ARCHITECTURE!r} among them: {said}")
     where = header.index(ARCHITECTURE)
     names = header[:where] + header[where + 1 :]
-    if not any(ERROR.fullmatch(name) and "_valid_" in name for name in names):
+    if "valid" not in {column.split for name in names if (column := column_of(name))}:
         raise UsageError(f"{path}: a column such as cifar10_valid_error_e200 must hold the errors to search by")
 
     def lines() -> Iterator[tuple[int, str, list[str]]]:
@@ -107,11 +106,8 @@ def _read(path: Path) -> tuple[list[str], Iterator[tuple[int, str, list[str]]]]:
 
 
 def _column(path: Path, name: str) -> Column:
-    if match := ERROR.fullmatch(name):
-        split: Any = match["split"]
-        return Column("error", "share", match["dataset"], split, int(match["epochs"]))
-    if match := SECONDS.fullmatch(name):
-        return Column("seconds", "s", match["dataset"], None, int(match["epochs"]))
+    if column := column_of(name):
+        return column
     if not re.fullmatch(r"[a-z_]\w{0,99}", name, re.ASCII | re.IGNORECASE) or name in RESERVED:
         allowed = "letters, digits and underscores, not beginning with a digit, at most 100"
         allowed += f", and none of {', '.join(RESERVED)}"
@@ -132,15 +128,15 @@ def _index(space: Space, path: Path, line: int, text: str) -> int:
     return int(np.asarray(space.canonical(jnp.asarray(row)[None]))[0] @ place_values(space))
 
 
-def _number(path: Path, line: int, name: str, cell: str) -> float:
+def _number(path: Path, line: int, name: str, cell: str, kind: str) -> float:
     try:
         value = number(cell.strip()) if cell.strip() else float("nan")
     except ArgumentTypeError:
         value = float("inf")
     if abs(value) > MOST:
         raise UsageError(f"{path}, line {line}: {name}={shown(repr(cell))} must be a number up to {MOST:g}, or empty")
-    if ERROR.fullmatch(name) and not (np.isnan(value) or 0 <= value <= 1):
+    if kind == "error" and not (np.isnan(value) or 0 <= value <= 1):
         raise UsageError(f"{path}, line {line}: {name}={cell} must be a share in 0..1, not percent")
-    if SECONDS.fullmatch(name) and value <= 0:
+    if kind == "seconds" and value <= 0:
         raise UsageError(f"{path}, line {line}: {name}={cell} must be above 0")
     return value

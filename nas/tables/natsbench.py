@@ -22,7 +22,8 @@ import numpy as np
 
 from nas.errors import UsageError, one_line
 from nas.plain import shown
-from nas.tables.table import Column, Table, make_table
+from nas.tables.columns import Column, error_name, seconds_name
+from nas.tables.table import Table, make_table
 from nas.unpickle import DAMAGE, load
 from spaces import presets
 
@@ -124,10 +125,10 @@ def measurements(results: Results) -> dict[str, float]:
         for (dataset, split), (run, part) in RUNS.items():
             trials = _trials(state, run)
             accuracy = _mean([trial["eval_acc1es"].get(f"{part}@{epochs - 1}") for trial in trials.values()])
-            found[f"{dataset}_{split}_error_e{epochs}"] = 1 - accuracy / 100
+            found[error_name(dataset, split, epochs)] = 1 - accuracy / 100
             if split == "valid":
                 seconds = [_seconds(trial, part, epochs) for trial in trials.values()]
-                found[f"{dataset}_seconds_e{epochs}"] = _mean(seconds)
+                found[seconds_name(dataset, epochs)] = _mean(seconds)
     for epochs in sorted(results, reverse=True):  # of the shortest training, as the official `get_cost_info` does
         for dataset, run in COSTS.items():
             trials = _trials(results[epochs], run)
@@ -182,9 +183,8 @@ def _columns() -> dict[str, Column]:
     for epochs in sorted(set(EPOCHS.values())):
         for dataset in COSTS:
             for split in ("valid", "test"):
-                name = f"{dataset}_{split}_error_e{epochs}"
-                columns[name] = Column("error", "share", dataset, split, epochs)
-            columns[f"{dataset}_seconds_e{epochs}"] = Column("seconds", "s", dataset, epochs=epochs)
+                columns[error_name(dataset, split, epochs)] = Column("error", "share", dataset, split, epochs)
+            columns[seconds_name(dataset, epochs)] = Column("seconds", "s", dataset, epochs=epochs)
     return columns
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from nas.errors import UsageError, one_line
 from nas.plain import shown
-from nas.tables.table import Column, Table, make_table
+from nas.tables.columns import Column, error_name, seconds_name
+from nas.tables.table import Table, make_table
 from spaces.nasbench201 import NasBench201
 
 DATASETS = {"c10": "cifar10", "c100": "cifar100", "in16": "imagenet16_120"}
@@ -59,10 +60,10 @@ def _columns(arrays: Mapping[str, np.ndarray], ops: np.ndarray) -> tuple[dict[st
         for epochs in (12, 200):
             for split in ("valid", "test"):
                 error = 1 - arrays[f"{short}_{split}_e{epochs}"] / 100
-                name = f"{dataset}_{split}_error_e{epochs}"
+                name = error_name(dataset, split, epochs)
                 add(name, error, "error", "share", dataset=dataset, split=split, epochs=epochs)
             seconds = _seconds(arrays, short, epochs)
-            add(f"{dataset}_seconds_e{epochs}", seconds, "seconds", "s", dataset=dataset, epochs=epochs)
+            add(seconds_name(dataset, epochs), seconds, "seconds", "s", dataset=dataset, epochs=epochs)
     for axis, (short, dataset) in enumerate(DATASETS.items()):
         prefix = "" if short == "c10" else f"{dataset}_"
         for k, name in enumerate(arrays["hw_names"].tolist()):

@@ -20,10 +20,9 @@ import functools
 import hashlib
 import json
 import math
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,36 +31,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from nas.errors import UsageError, unknown, unwritable
-from nas.plain import check_target, from_json, shown
+from nas.plain import check_target, from_json
+from nas.tables.columns import Column, Split, checked, error_name
 from spaces import SPACES, presets
 from spaces.base import Encodings, Limits, Space, every, fingerprint, indices, place_values
 
 FORMAT = 1
 MOST_HEADER = 2**22  # bytes
 UNMEASURED = "unmeasured"  # a cost
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """What the numbers of a column are."""
-
-    kind: Literal["error", "seconds", "cost", "score"]
-    unit: str
-    dataset: str | None = None
-    split: Literal["valid", "test"] | None = None
-    epochs: int | None = None
-
-
-def checked(name: str, column: Column) -> Column:
-    """Raises ValueError where what describes a column is of another type than it must be."""
-    kinds = get_args(typing.get_type_hints(Column)["kind"])
-    texts = [column.unit, *([] if column.dataset is None else [column.dataset])]
-    whole = column.epochs is None or (type(column.epochs) is int and 1 <= column.epochs <= 10**6)
-    if column.kind not in kinds or column.split not in (None, "valid", "test") or not whole:
-        raise ValueError(f"column {name!r} is {shown(column)}, whose kind, split or epochs cannot be")
-    if not all(isinstance(text, str) for text in (name, *texts)):
-        raise ValueError(f"column {name!r} is {shown(column)}, whose unit and dataset must be texts")
-    return column
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,14 +115,17 @@ class Table:
     def error(self, dataset: str, split: str, epochs: int) -> np.ndarray:
         """The errors of a dataset's part after so many epochs of training."""
         dataset, epochs = self.looked_up(dataset, epochs)
-        return self.column(f"{dataset}_{split}_error_e{epochs}")
+        return self.column(error_name(dataset, split, epochs))
 
     def epochs(self, dataset: str) -> tuple[int, ...]:
         """How long architectures were trained for the validation errors of a dataset, ascending."""
         return tuple(sorted({c.epochs for c in self._errors(dataset) if c.epochs and c.split == "valid"}))
 
-    def most_epochs(self, dataset: str) -> int:
-        return max(c.epochs or 0 for c in self._errors(dataset))
+    def longest(self, dataset: str) -> dict[str, str]:
+        """By its part, the column of the errors on a dataset after the longest training."""
+        most = max(c.epochs or 0 for c in self._errors(dataset))
+        names = {split: error_name(dataset, split, most) for split in get_args(Split)}
+        return {split: name for split, name in names.items() if name in self.columns}
 
     def _errors(self, dataset: str) -> list[Column]:
         return [c for c in self.columns.values() if c.kind == "error" and c.dataset == dataset]
