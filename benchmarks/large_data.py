@@ -190,7 +190,8 @@ class Clock:
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:
         now = time.monotonic()
-        self.read = self.read or now - self.began
+        if stage != "Reading the data":
+            self.read = self.read or now - self.began
         if stage == "Training shared weights" and done > 1:  # the first step compiles
             self.steps.append((done, now))
 

@@ -6,6 +6,7 @@ which a short file can fill the memory or ask for any Python object.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from nas.errors import UsageError, unknown
+from nas.errors import UsageError, unknown, unwritable
 
 MOST_BYTES = 2**18  # of a file; PyYAML reads some 100 kB a second
 MOST_LEVELS = 20  # of values in values; PyYAML calls itself for each
@@ -234,6 +235,34 @@ def check_target(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{field} cannot be written: it is there, and is not a file")
+
+
+UNFINISHED = ".tmp"  # how the name of a file ends that is being written
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replaces a file atomically and durably, also its name in its folder, which is made where it is not there. Of one
+    that is a link, what it leads to. Raises RunError or UsageError."""
+    path = path.resolve() if path.is_symlink() else path
+    temporary = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise unwritable(path, error) from error
+    # Else a power cut may give back the old file, after others were told of the new one.
+    with contextlib.suppress(OSError):  # some file systems cannot, of a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def whole(text: str) -> int:

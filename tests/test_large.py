@@ -160,12 +160,41 @@ def test_files_that_change_while_they_are_read_are_refused(tmp_path, cache, monk
     changes = iter(range(10))
 
     def later(asked):
-        (tmp_path / f"a/class0/new{next(changes)}.txt").touch()
+        Image.fromarray(pixels(9, 7, 3)).save(tmp_path / f"a/class0/new{next(changes)}.png")
         return read(asked)
 
     monkeypatch.setattr(kept, "source_of", later)
     assert "has files that changed while they were read; try again" in refusal(load, name)
     assert folders(cache) == []
+
+
+def test_what_else_lies_among_the_images_is_none_of_their_business(tmp_path, cache):
+    name = folder(tmp_path / "a")
+    load(name)
+    before = folders(cache)
+    (tmp_path / "a/nas.db").touch()
+    (tmp_path / "a/class0/notes.txt").touch()
+    load(name)
+    assert folders(cache) == before
+
+
+def test_what_another_process_uses_is_not_removed(tmp_path, cache):
+    """Its workers open the files by name, also those that it starts later."""
+    name = folder(tmp_path / "a")
+    script = "import sys; from nas.tasks import load; load(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    line = [sys.executable, "-c", script, name]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        (first,) = folders(cache)
+        Image.fromarray(pixels(9, 7, 3)).save(tmp_path / "a/class0/000.png")
+        load(name)
+        assert first in folders(cache)
+        assert len(folders(cache)) == 2
+        other.communicate()
+    Image.fromarray(pixels(9, 7, 3)).save(tmp_path / "a/class0/000.png")
+    load(name)
+    assert len(folders(cache)) == 1
 
 
 def damaged_pixel(place: Path) -> None:

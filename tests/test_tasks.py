@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from nas.errors import UsageError
+from nas.store.sql import Store
 from nas.tasks import NAMES, Reading, check_name, load
 from nas.tasks.base import Split, Task, split
 from nas.tasks.cifar import BATCHES, BINARY, parse_pickle
@@ -863,6 +864,29 @@ def test_a_folder_of_invalid_images_alone_says_what_is_wrong_with_the_first(tmp_
     assert "holds no valid image; the first: " in refusal(load, f"folder:{tmp_path}", skip_invalid=True)
 
 
+def test_a_search_begun_among_its_photos_does_not_take_its_own_files_for_a_class(tmp_path):
+    place = write_classes(tmp_path / "photos", {".": 5}, classes=2)
+    before = load(f"folder:{place}").fingerprint()
+    with Store(f"sqlite:///{place}/nas.db", create=True) as store:
+        facts = {"space": "toy", "strategy": "random", "task": "digits", "code_version": "0", "seed": 0}
+        store.add_run(name=None, config={}, **facts)
+    assert {path.name for path in place.iterdir()} == {"class0", "class1", "nas.db", "nas.db.files"}
+    assert load(f"folder:{place}").fingerprint() == before
+    (place / "nas.db").unlink()
+    assert "'nas.db.files' holds no image" in refusal(load, f"folder:{place}")
+
+
+def test_images_that_lie_too_deep_are_not_overlooked(tmp_path):
+    place = write_classes(tmp_path / "photos", {".": 5}, classes=2)
+    deep = place / "class0/2021/may/trip"
+    deep.mkdir(parents=True)
+    (deep / "notes.txt").write_text("")
+    assert load(f"folder:{place}").num_classes == 2
+    (deep / "0.png").write_bytes(PNG)
+    assert "lies deeper than 4 levels below" in refusal(load, f"folder:{place}")
+    assert "1 image was invalid and left out" in str(load(f"folder:{place}", skip_invalid=True).note)
+
+
 def test_what_macos_adds_to_archives_is_hidden(tmp_path):
     place = write_classes(tmp_path / "some", {".": 5}, classes=2)
     (place / "__MACOSX/class0").mkdir(parents=True)
@@ -906,7 +930,7 @@ def test_the_members_of_a_tar_are_bounded_and_links_are_not_followed(tmp_path, m
         up = tarfile.TarInfo("../a/1.png")
         up.size = len(PNG)
         tar.addfile(up, io.BytesIO(PNG))
-    assert "holds no images" in refusal(load, f"folder:{path}")
+    assert "'a/0.png' is a link, which is not followed in a tar" in refusal(load, f"folder:{path}")
     with tarfile.open(path, "w") as tar:
         large = tarfile.TarInfo("a/0.png")
         large.size = len(PNG)

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from nas.interrupts import check
@@ -23,6 +24,15 @@ class Reporter(Protocol):
     def say(self, line: str) -> None:
         """Something that happens once and that the user should know."""
         ...
+
+
+def reading(reporter: Reporter) -> Callable[[int, int], None]:
+    """What hears how many files of the data were read, and of how many."""
+
+    def heard(done: int, total: int) -> None:
+        reporter.show("Reading the data", done, total, "")
+
+    return heard
 
 
 class Silent:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,41 +12,17 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nas.errors import UsageError, one_line, unwritable
-from nas.plain import check_regular, from_json, shown
+from nas.errors import UsageError, one_line
+from nas.plain import UNFINISHED, check_regular, from_json, shown, write_whole
 
 FORMAT = 1  # of the note beside the weights of an architecture
-UNFINISHED = ".tmp"  # how the name of a file ends that is being written
 CHECKSUM = "crc32"  # in the note: of the bytes of all arrays, in the order of their names
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], note: dict) -> None:
     """Replaces the file atomically and durably. A crash leaves the old file or the new one."""
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    replace(path, save(whole, {"note": json.dumps({**note, CHECKSUM: _checksum(whole)})}))
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Writes a file atomically and durably, also its name in its folder. Raises RunError or UsageError."""
-    temporary = path.with_name(path.name + UNFINISHED)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise unwritable(path, error) from error
-    # Else a power cut may give back the old file, after the store was told of the new one.
-    with contextlib.suppress(OSError):  # some file systems cannot, of a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_whole(path, save(whole, {"note": json.dumps({**note, CHECKSUM: _checksum(whole)})}))
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:

@@ -12,8 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nas.errors import UsageError, unwritable
-from nas.plain import from_json, read_bounded, shown
+from nas.errors import UsageError
+from nas.plain import from_json, read_bounded, shown, write_whole
 from spaces.base import Space, fingerprint
 from spaces.latency import Latency, sizes
 
@@ -32,10 +32,7 @@ def write(path: Path, name: str, space: Space, latency: Latency, card: dict[str,
     """Raises UsageError where the file cannot be written."""
     table = [[round(value, 9) for value in row] for row in latency.table]
     data = {"format": FORMAT, "space": identified(name, space), "fixed_ms": round(latency.fixed, 9), "table_ms": table}
-    try:
-        path.write_text(json.dumps(data | {"card": card}, indent=1) + "\n")
-    except OSError as error:
-        raise unwritable(f"out={str(path)!r}", error) from error
+    write_whole(path, (json.dumps(data | {"card": card}, indent=1) + "\n").encode())
 
 
 def read(path: str, space: Space) -> tuple[Latency, str]:

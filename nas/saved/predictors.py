@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from nas.config import build_predictor, build_space, fields_of
 from nas.errors import UsageError, unwritable
-from nas.plain import from_json, read_bounded, shown
+from nas.plain import from_json, read_bounded, shown, write_whole
 from nas.saved import checkpoint
 from nas.streams import WITHHELD, generator
 from nas.training.compilation import in_order
@@ -203,7 +203,7 @@ def write(fitted: Fitted, folder: Path) -> None:
             raise UsageError(f"out={str(folder)!r} is not empty")
     except OSError as error:
         raise unwritable(f"out={str(folder)!r}", error) from error
-    checkpoint.replace(folder / CARD, card.encode())
+    write_whole(folder / CARD, card.encode())
     checkpoint.write(folder / ARRAYS, arrays, {"card": hashlib.sha256(card.encode()).hexdigest()})
 
 

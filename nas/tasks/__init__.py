@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.tasks.base import Raw, Task
     from nas.tasks.kept import Source
 
+Heard = Callable[[int, int], None]  # how many files were read, and of how many
 Resize = Literal["crop", "pad", "stretch"]  # how images become squares of one size: see `nas.tasks.pixels.fit`
 
 
@@ -26,6 +27,7 @@ class Reading:
     image_size: int | None = None
     resize: Resize = "crop"
     skip_invalid: bool = False
+    heard: "Heard | None" = dataclasses.field(default=None, compare=False)  # what is told how far it is
     invalid: Invalid = dataclasses.field(init=False)  # what was left out
 
     def __post_init__(self):
@@ -146,6 +148,7 @@ def load(
     split_seed: int = 0,
     max_images: int | None = None,
     skip_invalid: bool = False,
+    heard: Heard | None = None,
 ) -> "Task":
     """The task of this name, the same for the same arguments and data.
 
@@ -153,7 +156,8 @@ def load(
     they are not square: see `split`; those of folders that are not squares of one size become 64 x 64, or 32 x 32 where
     most of them are smaller, where no size is given. `max_images` keeps at most so many training and validation images
     together, and the same share of test. `skip_invalid` leaves out the images and objects of folders and detection
-    tasks that are invalid, and says how many in the note of the task; otherwise the first is an error.
+    tasks that are invalid, and says how many in the note of the task; otherwise the first is an error. `heard` is
+    called now and then while the files of a folder are read.
     """
     asked = reading(
         name,
@@ -163,6 +167,7 @@ def load(
         split_seed=split_seed,
         max_images=max_images,
         skip_invalid=skip_invalid,
+        heard=heard,
     )
     from nas.tasks import kept
 
@@ -181,6 +186,7 @@ def reading(
     split_seed: int,
     max_images: int | None,
     skip_invalid: bool,
+    heard: Heard | None = None,
 ) -> Reading:
     """What is asked of the reader of a task. Raises UsageError for options that are none, or not of this task."""
     from nas.tasks.base import check_options
@@ -195,7 +201,7 @@ def reading(
         raise UsageError(f"resize={resize!r} must be crop, its default, for task={name!r}: {said}")
     check_skips(name, skip_invalid)
     where = ",".join(places(kind, place or data_dir or "")) or None
-    return Reading(name, where, image_size, resize, skip_invalid)
+    return Reading(name, where, image_size, resize, skip_invalid, heard)
 
 
 def read(asked: Reading, source: "Source | None" = None) -> "Raw":

@@ -184,7 +184,12 @@ class _Piece(NamedTuple):
 
 
 def _in_memory(piece: _Piece, change: Callable[[np.ndarray], np.ndarray]) -> Split:
-    found = Split(change(piece.images[piece.order]), piece.labels)
+    """What is mapped is not all held at once: it may be many times as large as what becomes of it."""
+    first = change(piece.images[piece.order[:1]])
+    images = np.empty((len(piece.order), *first.shape[1:]), first.dtype)
+    for some in pieces(len(images), max(piece.images[0].nbytes, first.nbytes), piece.images):
+        images[some] = change(piece.images[piece.order[some]])
+    found = Split(images, piece.labels)
     found.images.setflags(write=False)
     found.labels.setflags(write=False)
     return found

@@ -13,7 +13,8 @@ import numpy as np
 from nas.errors import UsageError
 from nas.tasks import Reading
 from nas.tasks.base import Arrays, Raw
-from nas.tasks.folders import class_folders, files, is_image
+from nas.tasks.folders import class_folders, files
+from nas.tasks.pixels import is_image
 from nas.unpickle import loads
 
 IMAGE_SIZE, NUM_CLASSES = 32, 10

@@ -20,29 +20,25 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.plain import check_regular, read_bounded, shown
-from nas.tasks import Reading
+from nas.tasks import Heard, Reading
 from nas.tasks.base import Arrays, Raw
 from nas.tasks.invalid import Invalid
-from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, resize
+from nas.tasks.pixels import FORMATS_SAID, MAX_FILE_BYTES, check_bytes, decode, fit, image_bytes, is_image, resize
 from nas.tasks.room import Rows
 
 # Where none is given, images that are not squares of one size already become as large as most of them are, of these:
 # more pixels cost more, and are to be asked for.
 IMAGE_SIZES = (32, 64)
 SIZES = range(4, 1025)
+STORED = ".files"  # how the folder of a database's files ends, which lies beside it
+EVERY = 500  # files, after which it is said how far the reading is
+LEVELS = 4  # of folders in folders that are looked into, with that of the archive around the parts
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
-# Images we do not read are listed too, so that they are refused rather than overlooked.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-SUFFIXES |= {".heic", ".heif", ".avif", ".jxl", ".jp2"}
 # A few compressed bytes can stand for any number: a tar is read so far, or this many times its size if that is more.
 TRUSTED_BYTES, MAX_RATIO = 2**28, 100
 MAX_NAME_BYTES = 2**16  # of a name and what else is said of a file in a tar
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGED_TAR = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError)
-
-
-def is_image(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in SUFFIXES
 
 
 def is_shown(path: PurePosixPath) -> bool:
@@ -56,7 +52,7 @@ def read_folder(asked: Reading) -> Raw:
     field, folders, paths = f"folder={place!r}", set(), []
 
     def noted() -> Iterator[tuple[PurePosixPath, bytes]]:
-        for path, data in files(Path(place), is_image, folders, asked.invalid):
+        for path, data in files(Path(place), is_image, folders, asked.invalid, asked.heard):
             paths.append(path)
             yield path, data
 
@@ -65,10 +61,17 @@ def read_folder(asked: Reading) -> Raw:
     sides = {path.parent.parent for path in paths}  # of classes; and those of the parts
     above = {side.parent for side in sides if side.name in PARTS}
     for folder in sorted(folders - filled):
+        if _is_of_a_store(Path(place) / folder):
+            continue
         if folder.parent in sides or (folder.parent in above and folder.name in PARTS):
             with asked.invalid.left_out("image"):
                 raise UsageError(f"{field}: {str(folder)!r} holds no image; add some, or take it away")
     return raw
+
+
+def _is_of_a_store(folder: Path) -> bool:
+    """Whether the files of runs lie in it, beside their database: a search may be begun in the folder of its photos."""
+    return folder.name.endswith(STORED) and folder.with_name(folder.name.removesuffix(STORED)).is_file()
 
 
 def files(
@@ -76,20 +79,36 @@ def files(
     wanted: Callable[[PurePosixPath], bool],
     folders: set[PurePosixPath] | None = None,
     invalid: Invalid | None = None,
+    heard: Heard | None = None,
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The wanted files of a directory (four levels, sorted) or of a tar (in its order); no hidden ones. Folders that
-    are met are added to `folders`. What cannot be read in a directory is left out, if `invalid` says so."""
+    """The wanted files of a directory (of four levels, sorted) or of a tar (in its order); no hidden ones. Folders that
+    are met are added to `folders`. What cannot be read is refused, or left out, if `invalid` says so; where that is
+    given, so is what lies deeper. `heard` is called now and then while a directory is read."""
+    looks_below = invalid is not None
     invalid = invalid or Invalid(skip=False, can_skip=False)
     folders = set() if folders is None else folders
 
     def is_wanted(path: PurePosixPath) -> bool:
         return is_shown(path) and wanted(path)
 
+    def inside(path: Path) -> PurePosixPath:
+        return PurePosixPath(*path.relative_to(root).parts)
+
+    def is_wanted_below(path: Path) -> bool:
+        return is_wanted(inside(path)) and path.is_file()
+
     if root.is_dir():
-        for path in sorted(path for depth in range(1, 5) for path in root.glob("/".join("*" * depth))):
-            relative = PurePosixPath(*path.relative_to(root).parts)
+        paths = sorted(path for depth in range(1, LEVELS + 1) for path in root.glob("/".join("*" * depth)))
+        for number, path in enumerate(paths):
+            if heard is not None and number and number % EVERY == 0:
+                heard(number, len(paths))
+            relative = inside(path)
             if is_shown(relative) and path.is_dir():
                 folders.add(relative)
+                looks = looks_below and len(relative.parts) == LEVELS
+                if looks and (deep := next(filter(is_wanted_below, path.rglob("*")), None)):
+                    with invalid.left_out("image"):
+                        raise UsageError(f"{str(deep)!r} lies deeper than {LEVELS} levels below {str(root)!r}")
             elif is_wanted(relative):  # a pipe or device is refused: to read it may never end
                 read, data = image_bytes if is_image(relative) else _batch_bytes, None
                 with invalid.left_out("image"):
@@ -100,7 +119,7 @@ def files(
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:
         check_regular(f"{str(root)!r}", root)
-        yield from _tar_files(root, is_wanted, folders)
+        yield from _tar_files(root, is_wanted, folders, invalid)
 
 
 def _batch_bytes(field: str, path: Path) -> bytes:
@@ -108,7 +127,7 @@ def _batch_bytes(field: str, path: Path) -> bytes:
 
 
 def _tar_files(
-    root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath]
+    root: Path, wanted: Callable[[PurePosixPath], bool], folders: set[PurePosixPath], invalid: Invalid
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     try:
         with _decompressed(root) as file, tarfile.open(fileobj=(bounded := _Bounded(root, file)), mode="r:") as tar:
@@ -116,9 +135,12 @@ def _tar_files(
                 path = PurePosixPath(member.name)
                 if member.isdir() and is_shown(path):
                     folders.add(path)
+                field = f"{str(root)!r}: {shown(repr(member.name))}"
+                if (member.issym() or member.islnk()) and wanted(path):
+                    with invalid.left_out("image"):
+                        raise UsageError(f"{field} is a link, which is not followed in a tar; allowed: files (tar -h)")
                 if not member.isfile() or not wanted(path):
                     continue
-                field = f"{str(root)!r}: {shown(repr(member.name))}"
                 if member.size > MAX_FILE_BYTES:
                     raise UsageError(f"{field} has {member.size} bytes; allowed: at most {MAX_FILE_BYTES}")
                 if member.issparse():

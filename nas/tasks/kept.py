@@ -15,8 +15,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import numpy as np
 import PIL
@@ -26,6 +26,7 @@ from nas.plain import from_json, read_bounded
 from nas.tasks import PARTS_GIVEN, PLACED, Reading, places
 from nas.tasks.data import Mapped, Split, Task
 from nas.tasks.kinds import described, from_data
+from nas.tasks.pixels import is_image
 from nas.tasks.room import FOLDER, OFF, folder, is_large, on_disk, pieces, reserve
 
 FORMAT = 2  # of a folder, and of how images are decoded: another one is made anew
@@ -56,13 +57,15 @@ def source_of(asked: Reading) -> Source | None:
     roots = [os.path.realpath(each) for each in places(kind, asked.place)]
     digest = hashlib.sha256()
     for root in roots:
-        for line in _listed(root):
+        # What else lies in a folder of classes, such as the database of a search, is not read.
+        for line in _listed(root, is_image if kind == "folder" and os.path.isdir(root) else lambda path: True):
             digest.update(line.encode("utf-8", "surrogateescape"))
     return Source((kind, roots, asked.image_size, asked.resize), digest.hexdigest())
 
 
-def _listed(root: str) -> Iterator[str]:
-    """A line for each file that is not hidden, in a fixed order. Of what cannot be looked at its reader complains."""
+def _listed(root: str, wanted: Callable[[PurePosixPath], bool]) -> Iterator[str]:
+    """A line for each wanted file that is not hidden, in a fixed order. Of what cannot be looked at its reader
+    complains."""
     seen: set[tuple[int, int]] = set()
 
     def walk(path: str, name: str) -> Iterator[str]:
@@ -73,7 +76,7 @@ def _listed(root: str) -> Iterator[str]:
                     seen.add((about.st_dev, about.st_ino))
                     for each in sorted(each for each in os.listdir(path) if not each.startswith(".")):
                         yield from walk(os.path.join(path, each), f"{name}/{each}")
-            else:
+            elif wanted(PurePosixPath(name)):
                 yield f"{name} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}\n"
 
     yield from walk(root, "")
@@ -92,10 +95,24 @@ def known(name: str, task_name: str) -> Task | None:
     root = folder(make=False)
     if root is None or not (root / name).is_dir():
         return None
+    _hold(root / name)
     task = _opened(root / name, task_name)
     if task is None:
         _remove(root / name)
     return None if task is None else told(task)
+
+
+_held: dict[str, IO] = {}  # the lock of each folder whose files this process uses, by its path
+
+
+def _hold(place: Path) -> None:
+    """Keeps others from removing a folder while this process lives, which gives its files to its workers by name."""
+    with contextlib.suppress(OSError):  # not every file system has locks
+        lock = open(place / LOCK)  # noqa: SIM115
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if (before := _held.pop(str(place), None)) is not None:
+            before.close()
+        _held[str(place)] = lock
 
 
 def _bytes(task: Task) -> int:
@@ -160,6 +177,7 @@ def written(name: str) -> Iterator["Writing"]:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield Writing(begun, root / name)
                 _settle(begun, root / name)
+            _hold(root / name)
         finally:
             shutil.rmtree(begun, ignore_errors=True)
 
@@ -223,7 +241,17 @@ def _settle(begun: Path, place: Path) -> None:
 
 
 def _remove(place: Path) -> None:
-    """At once, for whoever looks for it; whoever has its files open keeps them."""
+    """At once, for whoever looks for it; whoever has its files open keeps them. One that another process uses stays:
+    its workers open files by name."""
+    if (mine := _held.pop(str(place), None)) is not None:
+        mine.close()
+    try:
+        with open(place / LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    except OSError:
+        pass  # a folder may lack its lock, and a file system may have none
     with contextlib.suppress(OSError):
         gone = Path(tempfile.mkdtemp(prefix=BEGUN, dir=place.parent))
         os.rename(place, gone / place.name)

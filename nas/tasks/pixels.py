@@ -6,7 +6,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ FORMATS_SAID = "JPEG, PNG, WebP, TIFF or BMP"
 # How files of these formats begin: what does not is not read. Those of RIFF are known by what follows.
 STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"II", b"MM", b"BM")
 MAX_FILE_BYTES = 256 * 2**20
+# Images we do not read are listed too, so that they are refused rather than overlooked.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES |= {".heic", ".heif", ".avif", ".jxl", ".jp2"}
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # 8 bits a channel
 DEEP = ("I;16", "I;16L", "I;16B")  # 16 bits, grey: Pillow itself would clip them
 # What Pillow raises on damaged files. Its bomb warning is an exception where warnings are errors.
@@ -50,6 +53,11 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+def is_image(path: PurePosixPath) -> bool:
+    """Whether a file is called as images are."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def image_bytes(field: str, path: str | Path) -> bytes:

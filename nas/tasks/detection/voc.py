@@ -18,8 +18,9 @@ from nas.plain import DECIMAL, read_bounded, shown
 from nas.tasks import Reading
 from nas.tasks.base import Raw
 from nas.tasks.detection.photos import Object, Photo, raw_of
-from nas.tasks.folders import is_image, is_shown
+from nas.tasks.folders import is_shown
 from nas.tasks.invalid import Invalid
+from nas.tasks.pixels import is_image
 
 LOOKED_FOR = "allowed: a folder with Annotations and JPEGImages, or one in which a single folder has them"
 MAX_XML_BYTES, MAX_LIST_BYTES = 4 * 2**20, 64 * 2**20

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.saved.checkpoint import UNFINISHED
+from nas.plain import UNFINISHED
 from nas.testing.faults.places import log_of, size
 
 HEADER, FRAME = 32, 24  # bytes of a write-ahead log, and before each page in it: https://sqlite.org/walformat.html
