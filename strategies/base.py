@@ -3,6 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
@@ -25,6 +26,18 @@ class Proposals:
     encodings: Encodings
     budgets: Int[Array, "n"]  # epochs of training an evaluation may spend; 0 where it trains nothing
     drawn: Drawn | None = None  # of strategies that learn from how they drew
+
+
+def drawn_as(proposals: Proposals, rows: Encodings) -> Drawn | None:
+    """How a policy drew these rows, which are some of what it proposed; of others it did not draw them, and their
+    probability is NaN."""
+    drawn = proposals.drawn
+    if drawn is None:
+        return None
+    same = (proposals.encodings[None] == rows[:, None]).all(-1)
+    found, place = same.any(1), same.argmax(1)
+    log_probability = jnp.where(found, drawn.log_probability[place], jnp.nan)
+    return Drawn(jnp.where(found[:, None], drawn.rows[place], rows), log_probability)
 
 
 @struct.dataclass

@@ -15,7 +15,7 @@ from flax import struct
 from predictors.base import Predictor, sizes_of
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
-from strategies.base import Drawn, Observations, Proposals, budget_of, with_trials
+from strategies.base import Observations, Proposals, budget_of, drawn_as, with_trials
 from strategies.region import Region, region
 from strategies.screening import Screening
 
@@ -91,11 +91,5 @@ class Prescreened:
         else:
             values = sized(state.archive, fitted, sizes_of(self.predictor))
         rows = lowest(state.region, proposals.encodings, values, n, key_rest, seen(state.archive, pending))
-        drawn = proposals.drawn
-        if drawn is not None:
-            same = (proposals.encodings[None] == rows[:, None]).all(-1)
-            found, place = same.any(1), same.argmax(1)
-            # Where the strategy's proposals did not suffice, nobody's policy drew what is evaluated.
-            log_probability = jnp.where(found, drawn.log_probability[place], jnp.nan)
-            drawn = Drawn(jnp.where(found[:, None], drawn.rows[place], rows), log_probability)
-        return Proposals(rows, jnp.broadcast_to(proposals.budgets[:1], (n,)), drawn)
+        # Where the strategy's proposals did not suffice, nobody's policy drew what is evaluated.
+        return Proposals(rows, jnp.broadcast_to(proposals.budgets[:1], (n,)), drawn_as(proposals, rows))

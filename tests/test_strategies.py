@@ -19,6 +19,7 @@ from spaces.base import Space, feasible, sample, smallest
 from strategies import STRATEGIES as NAMES
 from strategies.base import Drawn, Observations, Proposals, Strategy
 from strategies.evolution import Evolution
+from strategies.guided import Guided
 from strategies.ppo import PPO, _log_probability
 from strategies.prescreened import Prescreened
 from strategies.random_search import RandomSearch
@@ -31,9 +32,11 @@ from strategies.visited import contains
 AGEING = RegularizedEvolution(population_size=5, tournament_size=3, initial=5, budget=3)
 EVOLUTION = Evolution(population_size=8, num_parents=3, num_mutations=3, num_crossovers=3, memory=128)
 PRESCREENED = Prescreened(AGEING, Linear(), Screening(candidates=16, initial=4, memory=64))
+TOY = Toy()
+GUIDED = Guided(RandomSearch(), tuple((3.0, *[1.0] * (size - 1)) for size in TOY.cardinalities), strength=4.0)
 # `seminas` is `nao` with other settings, and one of them is enough for these laws.
 STRATEGIES = [*(small_strategy(name) for name in of_one_budget() if name != "nao"), AGEING, EVOLUTION, PRESCREENED]
-TOY = Toy()
+STRATEGIES.append(GUIDED)
 LIMITS = {"free": (), "limits": (("macs", 11.0), ("params", 27.0))}  # which leave 4 architectures of 256
 N = 8  # one size for everything that is asked or told, because each is compiled
 

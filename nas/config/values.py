@@ -146,6 +146,10 @@ class Config:
     """Bins of cost-binned sampling."""
     table: Lookup = Lookup()
     """What is looked up in a table."""
+    prior: str | None = None
+    """What you believe before the search, as weights of choices, such as "k5=3; stage 1, block 2: xception=0", where
+    all others have 1. Some proposals are drawn by them, the fewer the more was evaluated; the names are those that
+    `nas report` shows."""
     prescreen: str | None = None
     """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way."""
     screening: Screening = Screening()
@@ -232,7 +236,7 @@ GROUPS = {
     "driven by others": ("ask_and_tell",),
     "where it runs": ("store", "files", "log", "workers", "concurrency", "unordered", "trial_seconds"),
     "clusters": ("ray_address", "worker_gpus", "coordinator_address", "num_processes", "process_id"),
-    "predictors": ("prescreen", "warm_start", "save_predictor"),
+    "what is known before": ("prior", "prescreen", "warm_start", "save_predictor"),
     "sampling of paths": ("paths", "cost_bins"),
 }
 # Fields with fields of their own.

@@ -24,7 +24,8 @@ from nas.training.sgd import fit
 from strategies.base import GradientStrategy
 
 # What the search needs after the training: its files may lie with the first process alone.
-LATER = ("latency", "cost", "limit", "prescreen", "warm_start", "save_predictor", "log", "time", "name", "data_dir")
+LATER = ("latency", "cost", "limit", "prior", "prescreen", "warm_start", "save_predictor", "log", "time", "name")
+LATER += ("data_dir",)
 OWN = ("task", "data_dir", "pretrain")  # where the data lie is each process's own
 
 

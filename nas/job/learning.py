@@ -8,6 +8,7 @@ from nas import config, registry
 from nas.config import Config
 from nas.errors import UsageError
 from nas.evaluators.predicted import Predicted
+from nas.job.prior import weights_of
 from nas.job.teacher import whole_name
 from nas.saved import predictor_jobs
 from nas.saved.predictors import check_space
@@ -15,14 +16,18 @@ from nas.store.sql import Store
 from predictors import PREDICTORS
 from spaces.base import Space
 from strategies.base import Budgeted, GoesOn, GradientStrategy, Learns
+from strategies.guided import Guided
 from strategies.prescreened import Prescreened
+
+PRIOR = 0.1  # of the trials: the strength of what the user believes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Learning:
-    """The strategy with what it learns by, as `--prescreen` and `--warm-start` say."""
+    """The strategy with what it learns by, as `--prior`, `--prescreen` and `--warm-start` say."""
 
     strategy: Any
+    predictor: Any  # by which it learns, or None
     start: Any  # the saved predictor that it starts from, or None
     digest: str | None = None  # of that one's arrays
 
@@ -32,7 +37,7 @@ class Learning:
         strategy, kind, warm = settings.strategy, settings.prescreen, settings.warm_start
         start = digest = None
         if settings.architecture is not None or isinstance(strategy, GradientStrategy):
-            for field in ("prescreen", "warm_start", "save_predictor"):
+            for field in ("prior", "prescreen", "warm_start", "save_predictor"):
                 if (value := getattr(settings, field)) is not None:
                     name = field.replace("_", "-")
                     raise UsageError(f"{name}={value!r} needs a strategy that proposes architectures to evaluate")
@@ -44,20 +49,25 @@ class Learning:
         if name is not None:
             start, digest = predictor_jobs.opened(settings.store, name)
             check_space(start.card, space, f"{field}={name!r}")
-        if kind is not None and isinstance(strategy, Budgeted):
-            raise UsageError(f"prescreen={kind!r} needs a strategy whose evaluations are all of one budget")
+        for word, value in (("prescreen", kind), ("prior", settings.prior)):
+            if value is not None and isinstance(strategy, Budgeted):
+                raise UsageError(f"{word}={value!r} needs a strategy whose evaluations are all of one budget")
+        if kind is None and start is not None:
+            strategy = _started(strategy, start, field, name)
+        predictor = strategy.predictor if isinstance(strategy, Learns) else None
+        if settings.prior is not None:
+            weights = weights_of(settings.prior, space)
+            strategy = Guided(strategy, weights, strength=settings.trials * PRIOR)
         if kind is not None:
             predictor = config.build_predictor(kind) if start is None else start.predictor
             strategy = Prescreened(strategy, predictor, settings.screening)
-        elif start is not None:
-            strategy = _started(strategy, start, field, name)
         if settings.save_predictor is not None:
-            if not isinstance(strategy, Learns):
+            if predictor is None:
                 raise UsageError(f"save-predictor={settings.save_predictor!r} {NEEDS}")
             if resume is None:
                 with Store(settings.store, create=True) as store:
                     predictor_jobs.check_name(store, settings.save_predictor)
-        return Learning(strategy, start, digest)
+        return Learning(strategy, predictor, start, digest)
 
 
 def _is_saved(kind: str | None) -> bool:

@@ -37,8 +37,9 @@ class Pace(NamedTuple):
     each: float  # seconds of each further one
 
 
-def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter) -> Data:
-    """The given data with as many steps and trials as fit into `settings.time`; what the user gives of these stays.
+def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter, began: float) -> Data:
+    """The given data with as many steps and trials as fit into `settings.time`, of which what has passed since the job
+    `began` (`time.monotonic`) is gone; what the user gives of these stays.
 
     Raises UsageError where the time is too short, and for jobs that cannot be planned."""
     seconds = settings.seconds
@@ -54,8 +55,11 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter)
     fixed = {stage: _given(given, stage) for stage in SHARES}
     spent = sum(paces[stage].first * times[stage] for stage in SHARES) + (START if settings.workers else 0)
     spent += sum(paces[stage].each * times[stage] * count for stage, count in fixed.items() if count is not None)
+    spent += time.monotonic() - began  # to read the data, and to measure
     room = KEPT * seconds - spent
     free = [stage for stage, count in fixed.items() if count is None and times[stage]]
+    if not free:
+        raise UsageError(f"time={settings.time!r} leaves nothing to plan: trials and both numbers of steps are given")
     counts = {stage: _default(settings, stage) if count is None else count for stage, count in fixed.items()}
     for stage in free:
         share = SHARES[stage] / sum(SHARES[each] for each in free)

@@ -7,20 +7,19 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-import uuid
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import nas
 from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import loop
 from nas.engine.record import measured_as
-from nas.environment import environment
 from nas.errors import Interrupted, RunError, UsageError
 from nas.evaluators.train import RUNG_FOLDER
 from nas.interrupts import held, reason, undisturbed
 from nas.job import chosen, finals, helping, outside, plan, stages
+from nas.job.begin import begun
 from nas.job.context import Ongoing
 from nas.job.learning import Learning, with_whole_names
 from nas.job.pretraining import check_pretraining
@@ -28,7 +27,6 @@ from nas.job.subject import (
     Subject,
     check_own,
     check_search,
-    context_of,
     given_row,
     load_subject,
     load_task,
@@ -41,13 +39,11 @@ from nas.report.logs import Callback, Logs
 from nas.report.outcome import Outcome
 from nas.report.progress import Reporter, Silent
 from nas.saved import checkpoint
-from nas.saved.predictors import described
 from nas.store.query import Row, Run, Trial
 from nas.store.sql import Store
 from nas.streams import SEARCH, stream
 from nas.tasks.base import Task
 from nas.training.compilation import make_room, quick_start
-from spaces.base import fingerprint
 from strategies.base import GradientStrategy, budgets_of, with_trials
 from strategies.region import region
 
@@ -93,6 +89,7 @@ def _carried_out(
     callback: Callback | None,
 ) -> Result:
     """What is done with a job of these data, once it is stored, or opened again."""
+    began = time.monotonic()
     registry.check_done()
     reporter = reporter or Silent()
     url = data.get("store", Config.store)
@@ -133,12 +130,12 @@ def _carried_out(
     task = None
     if resume is None and not settings.task.startswith("table:"):
         check_pretraining(settings)
-        task = load_task(settings)
+        task = load_task(settings, reporter)
         settings, given = _chosen(settings, given, task, reporter)
     subject = load_subject(settings, config.names(given)["space"], taught, task)
     settings = _settled(settings, given, subject)
     if settings.time is not None and resume is None:
-        given = plan.planned(settings, given, subject, reporter)
+        given = plan.planned(settings, given, subject, reporter, began)
         settings = _settled(with_whole_names(config.build(given)), given, subject)
     if subject.task is not None and subject.task.note is not None:
         reporter.say(subject.task.note)
@@ -152,7 +149,7 @@ def _carried_out(
         run = None
         try:
             with held():  # what is stored has a name by which to go on with it
-                run = _begun(store, settings, given, subject, learning, resume)
+                run = begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
             with store.locked(run), logs.opened(settings.log, run):
                 return what(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
@@ -216,80 +213,6 @@ def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Se
         if learning.start is not None:
             state.state = learning.strategy.warm(state.state, learning.start.params)
     return state
-
-
-def _begun(
-    store: Store, settings: Config, given: Data, subject: Subject, learning: Learning, resume: str | None
-) -> Run:
-    """The stored run: a new one, or the one that goes on. Raises UsageError where that began with something else."""
-    scores = subject.scoring.rests_on(context_of(settings, subject))
-    names = _own_names(settings, given)
-    code = {kind: registry.mark(kind.partition(" ")[0], name) for kind, name in names.items()}
-    beside = registry.marks_beside() if names else {}
-    if resume is None:
-        # Not where it is stored: that may have a password in it, and whoever finds the run knows it.
-        kept = {name: value for name, value in config.to_data(settings, given).items() if name not in config.ELSEWHERE}
-        return store.add_run(
-            name=settings.name,
-            **config.names(given),
-            config={
-                "given": kept,
-                "task": subject.fingerprint,
-                "metric": subject.metric,
-                "pretrain": _data_before(subject),
-                "space": fingerprint(subject.named),
-                "architectures": described(config.names(given)["space"], subject.named),
-                "start": learning.digest,
-                "latency": subject.timed,
-                "teacher": None if subject.teacher is None else subject.teacher.digest,
-                "scores": scores,
-                "code": code,
-                "beside": beside,
-                "identity": uuid.uuid4().hex,
-                "images": None if subject.task is None else subject.task.counts,
-                "environment": environment(),
-            },
-            code_version=nas.__version__,
-            seed=settings.seed,
-        )
-    run = store.run(resume)
-    begun = run.config.get("code", code)  # which earlier versions did not note
-    for kind in code:
-        if begun.get(kind, code[kind]) != code[kind]:
-            raise UsageError(f"{kind}={names[kind]!r} has other code than when {run.name} began")
-    for name, digest in (run.config.get("beside") or {}).items():
-        if beside.get(name, digest) != digest:
-            said = f"the module {name!r} beside it has other code than when {run.name} began"
-            raise UsageError(f"{', '.join(f'{kind}={names[kind]!r}' for kind in names)}: {said}")
-    if run.config.get("scores") != scores:
-        raise UsageError(f"the predictor by which {run.name} scores is another now")
-    if run.config.get("start") != learning.digest:
-        raise UsageError(f"the predictor that {run.name} began with is another now")
-    if run.config.get("space") != fingerprint(subject.named):
-        raise UsageError(f"space={run.space!r} has other architectures than when {run.name} began")
-    if run.config.get("task") != subject.fingerprint:
-        raise UsageError(f"task={settings.task!r} has other images or labels than when {run.name} began")
-    if run.config.get("latency") != subject.timed:
-        raise UsageError(f"latency={settings.latency!r} holds other times than when {run.name} began")
-    if run.config.get("pretrain") != _data_before(subject):
-        raise UsageError(f"pretrain={settings.pretrain!r} has other images or labels than when {run.name} began")
-    return run
-
-
-def _data_before(subject: Subject) -> str | None:
-    """The fingerprint of the images that bodies are trained on before."""
-    return None if subject.pretraining is None else subject.pretraining.task.fingerprint()
-
-
-def _own_names(settings: Config, given: Data) -> dict[str, str]:
-    """The names of the user's own parts by kind; but the task's, of which the data say all."""
-    data = config.to_data(settings, given)
-    named = {kind: data[kind]["name"] for kind in config.PARTS}
-    named |= {"cost": data["cost"], "predictor": settings.prescreen}
-    if both := registry.factors("space", named["space"]):
-        named |= dict(zip(("space (backbone)", "space (neck)"), both, strict=True))
-    own = {kind: name for kind, name in named.items() if name is not None}
-    return {kind: name for kind, name in own.items() if registry.is_own(kind.partition(" ")[0], name)}
 
 
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:

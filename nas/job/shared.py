@@ -33,7 +33,7 @@ def export_shared(store: Store, architecture: str, out: Path, run: Run | None, *
     exports.check(out, **how)
     run = run or _last(store, architecture)
     source = _source(store, run, _trial(store, run, architecture))
-    exports.write(store, source, out, packed=how["packed"], form=how["form"])
+    exports.write(store, source, out, **how)
     return run.name
 
 

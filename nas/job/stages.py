@@ -151,7 +151,7 @@ def save_predictor(job: Ongoing) -> None:
     job.reporter.show(stage, 0, 1, free)
     objective = job.settings.objective
     _, rows, targets = predictor_jobs.measured(job.store, job.run, objective)
-    predictor, start = job.learning.strategy.predictor, job.learning.start
+    predictor, start = job.learning.predictor, job.learning.start
     fitted = predictor_jobs.fit_on(predictor, [job.run], rows, targets, objective, start)
     fitted.card["saved_by"] = job.run.identity
     predictor_jobs.save(job.store, free, fitted)
@@ -163,5 +163,5 @@ def _has_saved(job: Ongoing, predictor: Row) -> bool:
     if "saved_by" in card:
         return run.identity is not None and card["saved_by"] == run.identity
     # An older version did not note by which run a predictor was saved.
-    same = card.get("kind") == kind_of(job.learning.strategy.predictor) and card.get("runs") == [run.name]
+    same = card.get("kind") == kind_of(job.learning.predictor) and card.get("runs") == [run.name]
     return same and predictor["name"] == job.settings.save_predictor

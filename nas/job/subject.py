@@ -30,6 +30,7 @@ from nas.job.teacher import teacher_of
 from nas.metrics import inner, outer
 from nas.plain import shown
 from nas.report import command_lines
+from nas.report.progress import Reporter, reading
 from nas.saved import latencies
 from nas.saved.predictor_jobs import opened
 from nas.store.query import IDENTITY
@@ -121,18 +122,21 @@ def _on_table(settings: Config, table: Table) -> Subject:
         raise UsageError(f"evaluator={scoring(settings.evaluator).name!r} {said}")
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
     digest = table.fingerprint()
+    found = Tabular(table, settings.table, asked)
     # Of an architecture that lacks one of the numbers nothing is known here.
-    table = table.within(Tabular(table, settings.table, asked).prepare(None).names())
-    found, final = (Tabular(table, settings.table, asked, tests=tests) for tests in (False, True))
+    table = table.within(found.prepare(None).names())
+    found, final = (dataclasses.replace(found, table=table, tests=tests) for tests in (False, True))
     found.prepare(None).check()
-    known = [name for name in table.searchable().costs if name not in dict(table.limits)]
+    space = table.searchable()
+    known = [name for name in space.costs if name not in dict(table.limits)]
     for name, _ in settings.limits:
         if name not in known:
             raise UsageError(f"limit on {name!r}: the costs of a table are its columns: {', '.join(known) or 'none'}")
-    return Subject(table.searchable(), table.space, None, digest, found, final, "error", measured=table.limits)
+    return Subject(space, table.space, None, digest, found, final, "error", measured=table.limits)
 
 
-def load_task(settings: Config) -> Task:
+def load_task(settings: Config, reporter: Reporter | None = None) -> Task:
+    heard = None if reporter is None else reading(reporter)
     task = load(
         settings.task,
         data_dir=None if settings.pretrain is not None else settings.data_dir,
@@ -140,6 +144,7 @@ def load_task(settings: Config) -> Task:
         resize=settings.resize,
         max_images=settings.max_images,
         skip_invalid=settings.skip_invalid,
+        heard=heard,
     )
     for part in ("training", "final"):
         recipe = getattr(settings, part)

@@ -264,6 +264,7 @@ MORE = (
     "time",
     "cost",
     "latency",
+    "prior",
     "prescreen",
     "pretrain",
     "image_size",
