@@ -154,6 +154,7 @@ def test_a_daemon_that_ends_is_said_in_one_line(daemon, said, tmp_path):
     folder = tmp_path / "job"
     job = begun(folder, "--workers", "2", "--evaluator.seconds", "0.5", "--trials", "200")
     wait_until(lambda: sum(map(len, evaluated(folder).values())) >= 2, job)
+    wait_until(lambda: any(trial[1] == "finished" for trial in trials(folder)), job)  # the driver has heard of one
     line = ["pgrep", "-P", str(job.pid), "-f", daemon]
     (pid,) = map(int, subprocess.run(line, capture_output=True, text=True).stdout.split())
     os.kill(pid, signal.SIGKILL)

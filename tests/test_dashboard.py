@@ -80,6 +80,27 @@ def test_a_page_follows_its_run(port, url):
     assert "1af3" in ask(port, path)[1]
 
 
+def test_a_run_that_takes_the_name_and_the_place_of_a_deleted_one_is_another(port, url):
+    facts = {"space": "toy", "strategy": "random", "task": "digits", "code_version": "0", "seed": 0}
+    with Store(url) as store:
+        for number in (7, 8):
+            run = store.add_run(name="again", config={"given": {}, "identity": str(number)}, **facts)
+            store.add_trials(run.id, [NewTrial(0, f"{number}bf3", [number, 1], "toy", "toy", 0, 0)])
+            store.finish_trial(run.id, 0, metrics={"error": 0.5}, error=None, seconds=1)
+            store.set_status(run.id, "finished")
+            assert f"{number}bf3" in ask(port, "/run/again")[1]
+            store.delete(run)
+
+
+def test_whatever_goes_wrong_a_browser_is_answered(port, monkeypatch):
+    def fails(*_, **__):
+        raise OverflowError("too\nlarge")
+
+    monkeypatch.setattr(dashboard, "runs_page", fails)
+    status, page, _ = ask(port, "/")
+    assert (status, page) == (500, "This page cannot be made: OverflowError: too large\n")
+
+
 @pytest.mark.parametrize(
     "path",
     ["/x", "/run/", "/run/a", "/run/../etc/passwd", "/%2e%2e/etc/passwd", "/run/%00%ff", "*", "http://other/"],

@@ -12,6 +12,7 @@ from conftest import MINI
 from PIL import Image
 
 import nas
+from nas.commands import evaluate
 from nas.errors import UsageError
 from nas.job import run as job
 from nas.report.progress import Silent
@@ -151,6 +152,52 @@ def test_what_is_no_photo_is_refused(write, photos, said):
 
 
 # Names of classes
+
+
+def test_what_lies_in_a_folder_stays_until_all_that_is_new_is_written(tmp_path):
+    out = tmp_path / "best"
+
+    def fill(text: str, check: Callable[[], None] = lambda: None) -> None:
+        with exports._filled(out, check) as folder:
+            for name in (DESCRIPTION, WEIGHTS) if text != "two" else (DESCRIPTION, "model.onnx"):
+                (folder / name).write_text(text)
+            if text == "full":
+                raise OSError("no room")
+
+    def taken() -> None:
+        raise UsageError("somebody else has written there")
+
+    def content() -> dict[str, str]:
+        assert [path.name for path in tmp_path.iterdir()] == ["best"]
+        return {path.name: path.read_text() for path in out.iterdir()}
+
+    fill("one")
+    (out / "notes.txt").write_text("mine")
+    one = {DESCRIPTION: "one", WEIGHTS: "one", "notes.txt": "mine"}
+    with pytest.raises(OSError, match="no room"):
+        fill("full")
+    assert content() == one
+    with pytest.raises(UsageError):
+        fill("late", taken)
+    assert content() == one
+    fill("two")
+    assert content() == {DESCRIPTION: "two", "model.onnx": "two", "notes.txt": "mine"}
+
+
+def test_a_file_is_no_folder_to_export_to(tmp_path):
+    (tmp_path / "best").write_text("")
+    how = {"replace": True, "packed": False, "form": "jax"}
+    with pytest.raises(UsageError, match="is there, and is no folder"):
+        exports.check(tmp_path / "best", **how)
+
+
+def test_classes_that_are_not_there_have_no_part_in_the_mean_of_all():
+    labels = np.array([0, 0, 1, 1])
+    found = evaluate._of_classes(labels, labels, ["a", "b", "c"])
+    assert (found.whole["accuracy"], found.whole["macro_f1"]) == (1.0, 1.0)
+    assert [row["f1"] for row in found.classes] == [1.0, 1.0, 0.0]
+    wrong = evaluate._of_classes(np.array([0, 0, 2, 1]), labels, ["a", "b", "c"])  # c is one that was taken for another
+    assert wrong.whole["macro_f1"] == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
 
 
 def test_classes_have_the_names_of_the_description_and_numbers_without(write):

@@ -103,6 +103,7 @@ def test_only_one_thread_of_a_cpu_has_the_clock_of_its_core():
         ({"batch": 0}, "batch=0 must lie in 1..10000"),
         ({"networks": 3}, "networks=3 must lie in 4..10000"),
         ({"repeats": 1}, "repeats=1 must lie in 2..10000"),
+        ({"seed": -1}, "seed=-1 must lie in 0..4294967295"),
     ],
 )
 def test_plans_that_are_none_are_refused(fields, said):

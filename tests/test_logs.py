@@ -98,6 +98,12 @@ def test_tensorboard_has_each_trial_at_its_number(table, tmp_path, monkeypatch):
     assert ("final/test_error", 0) in found
 
 
+def test_two_logs_of_one_kind_are_both_written(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    search(table, log="tensorboard:one,tensorboard:two")
+    assert len(events(tmp_path / "one" / "it")) == len(events(tmp_path / "two" / "it")) > 6
+
+
 class Broken:
     """A log whose server is gone after the first that it is told."""
 
@@ -119,7 +125,7 @@ def test_a_log_that_fails_is_said_once_and_the_search_goes_on(table, tmp_path, m
     monkeypatch.setitem(logs.KINDS, "tensorboard", (Broken, "tensorboardX"))
     search(table, log="tensorboard:x")
     said = [line for line in caplog.messages if "--log" in line]
-    assert said == [r"--log tensorboard failed, and is left out from here on: ConnectionError: no\x1b[31m server"]
+    assert said == [r"--log tensorboard:x failed, and is left out from here on: ConnectionError: no\x1b[31m server"]
     assert Broken.told == 1
     with Store("sqlite:///nas.db") as store:
         assert store.run("it").status == "finished"

@@ -134,3 +134,10 @@ def test_a_file_of_other_numbers_is_refused():
     assert "format='onnx' cannot be written" in refusal(programs.check_same, "onnx", model, [expected + 1], [expected])
     assert "differ" in refusal(programs.check_same, "onnx", model, [expected[:, :1]], [expected])
     assert "differ" in refusal(programs.check_same, "onnx", model, [expected * np.nan], [expected])
+
+
+def test_answers_in_a_small_unit_are_compared_in_it():
+    small = np.array([[1e-5], [2e-5]])
+    assert programs.differences(small * 0, small, least=0.0).max() == 1
+    assert programs.differences(small * 0, small).max() < 1e-4
+    assert (programs.differences(small * 0, small * 0, least=0.0) == 0).all()

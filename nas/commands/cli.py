@@ -232,6 +232,7 @@ def _parsers() -> tuple[_Parser, Any]:
     show.add_argument("architecture", metavar="ARCHITECTURE", help=architecture_help + published_help)
     show.add_argument("--svg", metavar="FILE", type=place, help="draw it to a file")
     show.add_argument("--dot", metavar="FILE", type=place, help="write its graph in the language of Graphviz")
+    show.add_argument("--run", metavar="RUN", help="whose sizes are drawn (default: the last that found it)")
 
     front_help = "(default: the run's own; where that is one, it and macs)"
     pareto = command("pareto", _pareto, "The architectures of a run that no other dominates.")

@@ -1,7 +1,7 @@
 """`nas dashboard`: the runs of a store and their reports in a browser of this machine, while searches run.
 
-It answers nobody but this machine (127.0.0.1), reads and never writes, and knows two kinds of pages: `/`, the runs,
-and `/run/NAME`. No path of a request is one of the disk. A request must name this machine as its host: pages of another
+It answers nobody but this machine (127.0.0.1), changes no run, and knows two kinds of pages: `/`, the runs, and
+`/run/NAME`. No path of a request is one of the disk. A request must name this machine as its host: pages of another
 site whose name is made to lead here (DNS rebinding) are refused.
 """
 
@@ -14,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
-from nas.errors import RunError, UsageError
+from nas.errors import RunError, UsageError, one_line
+from nas.plain import shown
 from nas.report import output
 from nas.report.page import policy, run_page, runs_page, script
 from nas.store.sql import Store
@@ -77,7 +78,8 @@ class Pages:
             run = next((run for run in store.all_runs() if run.name == name), None)
             if run is None:
                 return None
-            news = (run.id, store.run(name).status, store.tally(run.id))
+            # A run that was deleted may have had this name and this id.
+            news = (run.id, run.identity, run.started, store.run(name).status, store.tally(run.id))
             if name not in self._kept or self._kept[name][0] != news:
                 from nas.commands.looks import looked_at  # it imports jax
 
@@ -116,6 +118,9 @@ class Handler(BaseHTTPRequestHandler):
             page = make()
         except (UsageError, RunError) as error:
             return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+        except Exception as error:  # of whatever a store may hold: a browser is answered
+            said = f"This page cannot be made: {type(error).__name__}: {shown(one_line(error))}"
+            return self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, said)
         if page is None:
             return self._refuse(HTTPStatus.NOT_FOUND, "There is no such run.")
         return self._send(HTTPStatus.OK, "text/html", page)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from nas.config import Parser
 from nas.errors import UsageError, unknown
 from nas.plain import printable, shown, whole
-from nas.report import output
+from nas.report import output, progress
+from nas.report.progress import Bar
 
 if TYPE_CHECKING:
     from nas.tasks.survey import Survey
@@ -28,17 +29,19 @@ def main(argv: Sequence[str]) -> str:
     from nas.tasks import check_skips, reading
     from nas.tasks.survey import survey
 
-    asked = reading(
-        options.task,
-        data_dir=options.data_dir,
-        image_size=options.image_size,
-        resize=options.resize,
-        split_seed=0,
-        max_images=options.max_images,
-        skip_invalid=False,
-    )
-    found = survey(asked, max_images=options.max_images)
     check_skips(options.task, options.skip_invalid)
+    with Bar() as bar:
+        asked = reading(
+            options.task,
+            data_dir=options.data_dir,
+            image_size=options.image_size,
+            resize=options.resize,
+            split_seed=0,
+            max_images=options.max_images,
+            skip_invalid=False,
+            heard=progress.reading(bar),
+        )
+        found = survey(asked, max_images=options.max_images)
     if options.format == "json":
         return json.dumps(found.as_data(), indent=2) + "\n"
     return _told(found, options.skip_invalid)

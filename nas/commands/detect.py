@@ -11,6 +11,7 @@ from nas.plain import number, place, whole
 from nas.report import output
 from nas.store.query import Row
 
+AT_ONCE = 16  # photos that are in memory as they are in their files
 COLUMNS = ("image", "class", "probability", "x0", "y0", "x1", "y1")
 
 
@@ -25,14 +26,16 @@ def main(argv: Sequence[str]) -> str:
         )
     from nas.saved.networks import opened
 
-    photos = [opened("image", path) for path in options.images]
-    found = network.detect(photos, options.least, options.exit)
+    found = []
+    for start in range(0, len(options.images), AT_ONCE):
+        photos = [opened("image", path) for path in options.images[start : start + AT_ONCE]]
+        found += network.detect(photos, options.least, options.exit)
     if options.out is not None:
         from nas.report import boxes
 
         labels = {name: label for label, name in enumerate(network.classes)}
         objects = [boxes.Object(box, f"{name} {share:.2f}", labels[name]) for box, name, share in found[0]]
-        boxes.write(options.out, boxes.drawn(photos[0], objects))
+        boxes.write(options.out, boxes.drawn(opened("image", options.images[0]), objects))
     rows: list[Row] = [
         {"image": str(path), "class": name, "probability": share, **dict(zip(COLUMNS[3:], box, strict=True))}
         for path, objects in zip(options.images, found, strict=True)

@@ -16,7 +16,8 @@ from nas.config import Parser
 from nas.errors import UsageError, unwritable
 from nas.metrics import outward
 from nas.plain import one_of, place, shown
-from nas.report import output
+from nas.report import output, progress
+from nas.report.progress import Bar
 from nas.store.query import Row
 from nas.tasks import Resize, kinds, load
 
@@ -48,6 +49,9 @@ def main(argv: Sequence[str]) -> str:
 
         check_place("out", options.out)
     network = trained.network(options)
+    if options.out is not None and (network.kind.finds or not network.classes):
+        said = "is for the confusion of classes, which this network does not tell apart"
+        raise UsageError(f"out={str(options.out)!r} {said}")
     task = _task(network, options.task, options.data_dir, options.skip_invalid)
     data = getattr(task, options.split)
     found = quality(network, data, _places(network, task))
@@ -65,7 +69,15 @@ def _task(network: "Exported", name: str, data_dir: str | None, skip_invalid: bo
     how: Resize = network.resize or "crop"
     if name.startswith("table:"):
         raise UsageError(f"task={name!r} is a table, which has no images")
-    task = load(name, data_dir=data_dir, image_size=size, resize=how, skip_invalid=skip_invalid)
+    with Bar() as bar:
+        task = load(
+            name,
+            data_dir=data_dir,
+            image_size=size,
+            resize=how,
+            skip_invalid=skip_invalid,
+            heard=progress.reading(bar),
+        )
     if type(task.kind) is not type(network.kind):
         asked, known = (kinds.described(each)["name"] for each in (task.kind, network.kind))
         raise UsageError(f"task={name!r} is {asked}, and the network was trained for {known}")
@@ -114,7 +126,7 @@ def _of_numbers(metric: str, found: np.ndarray, labels: np.ndarray) -> Quality:
 
 
 def _of_classes(found: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> Quality:
-    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
     every = np.arange(len(names))
     none: Any = 0  # where there are no images of a class, or none is taken for it
@@ -124,13 +136,14 @@ def _of_classes(found: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> 
         for name, p, r, f, n in zip(names, *shares, strict=True)
     ]
     accuracy = float(accuracy_score(labels, found))
-    whole: Row = {"accuracy": accuracy, "error": 1 - accuracy, "macro_f1": float(np.mean(shares[2]))}
+    # Over the classes that are there, or that some image is taken for.
+    macro = float(f1_score(labels, found, average="macro", zero_division=none))
+    whole: Row = {"accuracy": accuracy, "error": 1 - accuracy, "macro_f1": macro}
     return Quality(whole, rows, confusion_matrix(labels, found, labels=every))
 
 
 def _draw(path: Path, found: Quality, names: Sequence[str]) -> None:
-    if found.confusion is None:
-        raise UsageError(f"out={str(path)!r} is for the confusion of classes, which this network does not tell apart")
+    assert found.confusion is not None  # a network without classes was refused
     from nas.report import plots
 
     try:

@@ -110,10 +110,12 @@ def flags() -> config.Parser:
         words = name.replace("_", " ").replace("num ", "number of ")
         added.add_argument(f"--{flag}", dest=name, metavar="N", type=whole, help=f"{words} (default: the space's)")
     added.add_argument("--device", metavar="cpu|gpu", default="cpu", help="(default: %(default)s)")
-    added.add_argument("--batch", metavar="N", type=whole, default=1, help="images at once (default: %(default)s)")
-    threads = "cores of a CPU that it uses (default: all); of one, what counts is the time in which it is at work"
+    batch = "images at once: latency_ms is of all of them (default: %(default)s)"
+    added.add_argument("--batch", metavar="N", type=whole, default=1, help=batch)
+    threads = "cores of a CPU that it uses (default: all), on Linux; with 1 its processor time is measured, "
+    threads += "not the clock on the wall"
     added.add_argument("--threads", metavar="N", type=whole, help=threads)
-    backend = "what runs networks: jax, or onnxruntime, with the file that nas export writes (default: %(default)s)"
+    backend = "what runs networks: jax, or onnxruntime, which runs them as ONNX (default: %(default)s)"
     added.add_argument("--backend", metavar="NAME", default="jax", help=backend)
     fit = "to fit on, each of which is compiled (default: %(default)s)"
     added.add_argument("--networks", metavar="N", type=whole, default=60, help=fit)

@@ -15,9 +15,10 @@ from nas.npz import open_arrays
 from nas.plain import place, shown, whole
 from nas.report import output
 from nas.store.query import Row
-from nas.tasks.folders import files, is_image
+from nas.tasks.folders import files
 from nas.tasks.invalid import Invalid
-from nas.tasks.pixels import MAX_HELD, as_uint8, decode
+from nas.tasks.pixels import MAX_HELD, as_uint8, decode, is_image
+from nas.tasks.room import empty
 
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
@@ -64,13 +65,13 @@ def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> li
 def _images(path: Path, network: "Exported", invalid: Invalid) -> Iterator[tuple[str, np.ndarray]]:
     """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`."""
     if path.is_dir():
-        found = invalid.count
+        before, read = invalid.count, 0
         for inside, data in files(path, is_image, invalid=invalid):
-            found += 1
             with invalid.left_out("image"):
                 image = network.prepare([decode(f"image={str(path / inside)!r}", data)])
+                read += 1
                 yield str(path / inside), image
-        if not found:
+        if not read and invalid.count == before:
             raise UsageError(f"image={str(path)!r} is a folder without images")
     elif path.suffix == ".npz":
         for i, image in enumerate(_archived(path)):
@@ -94,7 +95,7 @@ def _square(field: str, image: np.ndarray, network: "Exported") -> np.ndarray:
 def _archived(path: Path) -> np.ndarray:
     """The array `images` of an archive, as uint8."""
     field = f"image={str(path)!r}"
-    found = open_arrays(field, path, MAX_HELD, ["images"], hint="allowed: a .npz archive with images")
+    found = open_arrays(field, path, MAX_HELD, ["images"], room=empty, hint="allowed: a .npz archive with images")
     if "images" not in found:
         raise UsageError(f"{field} has the arrays {shown(sorted(found))}; allowed: one with images")
     images = found["images"]

@@ -3,7 +3,7 @@
 import argparse
 
 from nas.errors import UsageError, unknown, unwritable
-from nas.plain import check_target
+from nas.plain import check_target, write_whole
 from nas.report import output
 from nas.store.sql import Store
 
@@ -18,10 +18,7 @@ def report(store: Store, options: argparse.Namespace) -> str:
     from nas.report.page import run_page
 
     page = run_page(*looked_at(store, name))
-    try:
-        options.out.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise unwritable(options.out, error) from error
+    write_whole(options.out, page.encode(errors="replace"))
     row = {"run": name, "out": str(options.out), "bytes": options.out.stat().st_size}
     return output.render([row], row, options.format)
 

@@ -12,7 +12,7 @@ from nas.errors import UsageError
 from nas.interrupts import heard
 from nas.report.outcome import told
 from nas.report.progress import Bar
-from nas.store.query import PUBLISHED
+from nas.store.query import PUBLISHED, run_of
 from nas.store.sql import Store
 from nas.tasks import DETECTION
 
@@ -92,19 +92,12 @@ def _found(architecture: str, preset: str | None, url: str, run: str | None) -> 
         return _Found(f"{name}:{preset}" if preset else name, text)
     with Store(url) as store:
         known = store.show(architecture)
-        # Those that have searched first: a retraining may have been on other data, in another size.
-        scores = sorted(known["scores"], key=lambda score: score["kind"] == "search")
-        runs = list(dict.fromkeys(score["run"] for score in scores))
-        chosen = None if run is None else store.run(run).name
-        if chosen is not None and chosen not in runs:
-            others = f", but of {', '.join(runs)}" if runs else ""
-            raise UsageError(f"architecture={architecture!r} has no score of run={chosen!r}{others}")
-        if not runs:
+        chosen = run_of(architecture, known["scores"], None if run is None else store.run(run).name)
+        if chosen is None:
             if preset is None:
                 said = "has no score that says how large its network is, and on what; --preset and --task"
                 raise UsageError(f"architecture={architecture!r} {said}")
             return _Found(f"{known['space']}:{preset}", known["description"])
-        chosen = chosen or runs[-1]
         given = store.run(chosen).given
     data = {name: given[name] for name in DATA if given.get(name) is not None}
     space = f"{known['space']}:{preset}" if preset is not None else given.get("space", config.Config.space)

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.errors import UsageError, unknown, unwritable
+from nas.errors import UsageError, unknown
+from nas.plain import check_target, write_whole
 from nas.report import output
 
 if TYPE_CHECKING:
@@ -17,13 +18,15 @@ def show(store: "Store", options: argparse.Namespace, width: int | None) -> str:
         import numpy as np
 
         from nas.commands.looks import space_of
+        from nas.store.query import run_of
         from spaces.abilities import Drawable
         from spaces.base import check_encoding
 
-        runs = sorted({score["run"] for score in shown["scores"]})
-        if not runs:
+        asked = None if options.run is None else store.run(options.run).name
+        run = run_of(options.architecture, shown["scores"], asked)
+        if run is None:
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: no run has a score of it")
-        known = space_of(store.run(runs[0]))
+        known = space_of(store.run(run))
         space: Any = known
         if not isinstance(space, Drawable):
             raise UsageError(f"architecture={options.architecture!r} cannot be drawn: its space has no drawings")
@@ -64,7 +67,5 @@ def _draw(graphs: list, options: argparse.Namespace) -> None:
     files: list[tuple[Path | None, Any]] = [(options.svg, draw.svg), (options.dot, draw.dot)]
     for path, write in files:
         if path is not None:
-            try:
-                path.write_text(write(graphs), encoding="utf-8", errors="replace")
-            except OSError as error:
-                raise unwritable(path, error) from error
+            check_target(str(path), path)
+            write_whole(path, write(graphs).encode(errors="replace"))

@@ -45,7 +45,7 @@ def _forward(definition: nnx.GraphDef, state: Any, images: Any) -> Any:
 
 
 def by_onnxruntime(network: nnx.Module, images: np.ndarray, where: Any) -> Program:
-    """As `nas export --format onnx` writes it, on as many cores as this process may use."""
+    """Written as ONNX, on as many cores as this process may use; images are in float32, of a fixed number."""
     from nas.saved.as_onnx import INPUT, converted, session
 
     if where.platform != "cpu":

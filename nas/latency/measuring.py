@@ -21,6 +21,7 @@ from nas.latency.backends import backend, cores, device
 from nas.latency.fitting import Agreement, agreement, fitted
 from nas.latency.timing import Times, timed
 from nas.report.progress import Reporter
+from nas.seeds import MOST
 from spaces.base import Space, sample
 from spaces.latency import NAME, Latency, nothing, places, sizes
 
@@ -43,6 +44,7 @@ class Plan:
 
     def __post_init__(self):
         ranges = {"batch": (1, 10**4), "networks": (FEWEST, 10**4), "checked": (FEWEST, 10**4), "repeats": (2, 10**4)}
+        ranges["seed"] = (0, MOST)
         for name, (low, high) in ranges.items():
             if not low <= getattr(self, name) <= high:
                 raise UsageError(f"{name}={getattr(self, name)} must lie in {low}..{high}")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from nas.errors import UsageError, unwritable
+from nas.errors import UsageError
+from nas.plain import check_target, write_whole
 from nas.report import plots
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -39,16 +40,14 @@ def check_place(field: str, path: Path) -> None:
         raise UsageError(f"{field}={str(path)!r} must end in one of {', '.join(FORMATS)}")
     if os.path.lexists(path) and not path.is_file():
         raise UsageError(f"{field}={str(path)!r} is there already, and is not a file: choose another name")
+    check_target(f"{field}={str(path)!r}", path)
 
 
 def write(path: Path, photo: Image.Image) -> None:
     """In the format of the suffix."""
     data = io.BytesIO()
     photo.save(data, FORMATS[path.suffix.lower()], **({} if path.suffix.lower() == ".png" else {"quality": 92}))
-    try:
-        path.write_bytes(data.getvalue())
-    except OSError as error:
-        raise unwritable(path, error) from error
+    write_whole(path, data.getvalue())
 
 
 def drawn(photo: Image.Image, objects: Sequence[Object]) -> Image.Image:

@@ -15,6 +15,7 @@ from nas.report.draw import SUBSCRIPT, lowered
 WIDTH, HEIGHT = 520.0, 300.0
 NARROW = 440.0  # of bars, which are mostly text
 LEFT, RIGHT, TOP, BOTTOM = 70.0, 14.0, 14.0, 46.0
+MOST = 1e300  # of a value, so that what lies between two of them is finite
 MOST_POINTS = 1500  # that are drawn; of more, some
 PALETTE = ("#2563a8", "#c2570c", "#2f7d4f", "#8a4fb0", "#b3263a", "#6b6f76", "#0f8a8a", "#a07800", "#d0609a", "#4a5a20")
 
@@ -34,7 +35,7 @@ class Axis:
 
 def axis(name: str, values: Iterable[float], whole: bool = False) -> Axis:
     """From the least to the most of the values, with some room, and four to seven round ticks."""
-    values = [value for value in values if math.isfinite(value)] or [0.0]
+    values = [value for value in values if abs(value) <= MOST] or [0.0]
     low, high = min(values), max(values)
     room = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
     # What is a share, a count or a time is never below 0, nor an error above 1.

@@ -141,7 +141,7 @@ class Logs:
 
     def __init__(self, reporter: Reporter, callback: Callback | None = None):
         self._reporter, self._callback = reporter, callback
-        self._logs: dict[str, Log] = {}
+        self._logs: dict[str, Log] = {}  # by what --log says of each
 
     @property
     def listening(self) -> bool:
@@ -160,10 +160,10 @@ class Logs:
 
     def _open(self, text: str | None, run: Run) -> None:
         def add(kind: str, place: str) -> None:
-            self._logs[kind] = KINDS[kind][0](place, run)
+            self._logs[f"{kind}:{place}"] = KINDS[kind][0](place, run)
 
         for kind, place in parsed(text):
-            self._tried(kind, functools.partial(add, kind, place))
+            self._tried(f"{kind}:{place}", functools.partial(add, kind, place))
 
     def measured(self, kind: str, *found: tuple[int, Mapping[str, Any]]) -> None:
         """What was found, each with its number. Logs hear of all of it before the callback, which may end the job."""

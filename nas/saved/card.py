@@ -81,7 +81,8 @@ def files(store: Store, run: Run, description: Mapping[str, Any], drawing: str |
     ]
     found = {NAME: "\n".join(parts)}
     if given is not None:
-        found[CONFIG] = as_yaml({**given, "name": None, "ray_address": None})
+        # What was planned for a time is said, not to be planned anew elsewhere.
+        found[CONFIG] = as_yaml({**given, "name": None, "ray_address": None, "time": None})
     return found
 
 

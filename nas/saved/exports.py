@@ -1,9 +1,11 @@
 """What is written of a trained network: a folder for this library or for other programs, with a card for people."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,7 @@ def export(
     source = trained_alone(store, architecture, run)
     if source is None:
         raise untrained(store, architecture, run)
-    write(store, source, out, packed=packed, form=form)
+    write(store, source, out, replace=replace, packed=packed, form=form)
     return source.run.name
 
 
@@ -84,7 +86,8 @@ def trained_alone(store: Store, architecture: str, run: Run | None = None) -> So
 def untrained(store: Store, architecture: str, run: Run | None, hint: str = "") -> UsageError:
     """The error for an architecture without weights of its own."""
     there = "" if run is None else f" in run={run.name!r}"
-    tables = all(score["task"].startswith("table:") for score in store.show(architecture)["scores"])
+    scores = store.show(architecture)["scores"]
+    tables = bool(scores) and all(score["task"].startswith("table:") for score in scores)
     why = "a table has no weights" if tables else "only the best of a search is (--finalists)"
     words = f"retrain {architecture}{' --task TASK' if tables else ''}"
     trains = f"{command_lines.ask(words, store.url)} trains it"
@@ -95,6 +98,8 @@ def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
     """Raises UsageError for what cannot be written so, or where a network is already."""
     if form not in FILES:
         raise unknown("format", form, FILES)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"out={str(out)!r} is there, and is no folder: choose another one")
     if packed and form != "jax":
         raise UsageError(f"packed=True is for --format jax: {form} has no words of bits; leave one of the two out")
     there = [name for name in WRITTEN if (out / name).exists()]
@@ -105,8 +110,11 @@ def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
         raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
 
 
-def write(store: Store, source: Source, out: Path, *, packed: bool = False, form: str = "jax") -> None:
-    """The folder: description, weights or program, card and drawing. What is there of another network is replaced.
+def write(
+    store: Store, source: Source, out: Path, *, replace: bool = False, packed: bool = False, form: str = "jax"
+) -> None:
+    """The folder: description, weights or program, card and drawing. What is there of another network is replaced, if
+    `replace` says so, when all that is new is written.
 
     `packed` writes weights of one bit as bits (see `nas.saved.packed`). Raises UsageError where there is nothing to
     pack, or where a program cannot be written, or does not compute what the network does.
@@ -133,24 +141,43 @@ def write(store: Store, source: Source, out: Path, *, packed: bool = False, form
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # it is not as this library writes one
         said = one_line(error)
         raise UsageError(f"{source.field}: what describes it in {source.named} is damaged: {said}") from error
+    if drawing:
+        texts[DRAWING] = drawing
+    texts[DESCRIPTION] = json.dumps(description, indent=2) + "\n"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name in WRITTEN:
-            (out / name).unlink(missing_ok=True)
-        if content is not None:
-            (out / FILES[form]).write_bytes(content)
-        elif arrays is not None:
-            checkpoint.write(out / WEIGHTS, dict(arrays), description)
-        else:
-            assert source.file is not None
-            shutil.copyfile(source.file, out / WEIGHTS)
-        if drawing:
-            texts[DRAWING] = drawing
-        texts[DESCRIPTION] = json.dumps(description, indent=2) + "\n"
-        for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8", errors="replace")
+        with _filled(out, lambda: check(out, replace=replace, packed=packed, form=form)) as folder:
+            if content is not None:
+                (folder / FILES[form]).write_bytes(content)
+            elif arrays is not None:
+                checkpoint.write(folder / WEIGHTS, dict(arrays), description)
+            else:
+                assert source.file is not None
+                shutil.copyfile(source.file, folder / WEIGHTS)
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
+
+
+@contextlib.contextmanager
+def _filled(out: Path, check_again: Callable[[], None]) -> Iterator[Path]:
+    """A folder beside `out` that is to be filled, and whose files are those of `out` when the block has ended. Others
+    of a network that lay there are gone then; where the block fails, nothing has changed."""
+    target = Path(os.path.abspath(out))
+    begun = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    begun.mkdir(parents=True)
+    try:
+        yield begun
+        check_again()  # it may have taken minutes, in which somebody else has written there
+        target.mkdir(exist_ok=True)
+        (target / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last
+        for name in WRITTEN:
+            if not (begun / name).exists():
+                (target / name).unlink(missing_ok=True)
+        for path in sorted(begun.iterdir(), key=lambda path: path.name == DESCRIPTION):
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
 
 
 def _space(source: Source, *, needed: bool) -> Any:

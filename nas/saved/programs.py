@@ -17,7 +17,7 @@ from spaces.forms import plain
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
 
-TOLERANCE = 1e-4  # of what a file gives, as a share of the largest number, or of 1
+TOLERANCE = 1e-4  # of what a file gives, as a share of the largest number, or, but of what is learned as numbers, of 1
 TRIED = 16  # images on which a file is tried when it is written
 # Of networks with signs: a sum that is rounded otherwise may lie on the other side of 0.
 FLIPPED = 0.25
@@ -58,7 +58,8 @@ def trial(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n _ _ _"]:
 def check_same(form: str, model: "Exported", found: Any, expected: Any) -> None:
     """Raises UsageError where the numbers of a file, image by image, are not those of the network."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
-    off = np.max([differences(np.asarray(one), np.asarray(other)) for one, other in pairs], 0)
+    least = 0.0 if model.kind.metric == "rmse" else 1.0  # answers are in the unit of the labels, however small that is
+    off = np.max([differences(np.asarray(one), np.asarray(other), least) for one, other in pairs], 0)
     wrong = ~(off <= TOLERANCE)
     allowed = FLIPPED if is_one_bit(model.space) else 0.0
     if wrong.mean() > allowed:
@@ -66,9 +67,9 @@ def check_same(form: str, model: "Exported", found: Any, expected: Any) -> None:
         raise UsageError(f"format={form!r} cannot be written: the numbers of the file {said}")
 
 
-def differences(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of each image the largest difference, as a share of the largest number that is expected at all, or of 1."""
+def differences(found: np.ndarray, expected: np.ndarray, least: float = 1.0) -> np.ndarray:
+    """Of each image the largest difference, as a share of the largest number that is expected at all, or of `least`."""
     if found.shape != expected.shape:
         return np.full(len(expected), np.inf)
-    scale = max(1.0, float(np.abs(expected).max()))
+    scale = max(least, float(np.abs(expected).max())) or 1.0
     return np.abs(found - expected).reshape(len(expected), -1).max(1) / scale
