@@ -28,12 +28,12 @@ FLAG = re.compile(r"--[a-z][\w.-]*")
 RUN = [page for page in PAGES if any(kind == "sh" for kind, _ in FENCE.findall(page.read_text()))]
 
 
-def commands(page: Path) -> list[list[str]]:
+def commands(page: Path, kinds: tuple[str, ...] = ("", "sh")) -> list[list[str]]:
     """The words after `nas` of each command in the code of a page."""
     lines = [
         line
         for kind, block in FENCE.findall(page.read_text())
-        if kind in ("", "sh")
+        if kind in kinds
         for line in block.replace("\\\n", " ").splitlines()
     ]
     found = []
@@ -84,6 +84,17 @@ def test_python_in_a_page_is_python_and_links_lead_somewhere(page):
         assert (page.parent / place).exists(), place
 
 
+@pytest.mark.parametrize(
+    ("kind", "page"), {"space": "spaces", "strategy": "strategies", "predictor": "predictors"}.items()
+)
+def test_every_part_has_its_place_in_the_reference(kind, page):
+    text = (ROOT / "docs" / "reference" / f"{page}.md").read_text()
+    for name in registry.ours(kind):
+        assert re.search(rf"^## .*\b{re.escape(name)}\b", text, re.MULTILINE), name
+        if kind == "space":
+            assert re.search(rf"^<!-- drawing: {re.escape(name)}(:\w+)? -->$", text, re.MULTILINE), name
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
@@ -124,26 +135,32 @@ def test_the_commands_of_a_tutorial_run_as_they_stand(page, tmp_path):
 
 
 # The commands of some other pages run as they are written too, with flags after them by which each takes seconds, and
-# with something in place of the words that stand for the reader's own. Those of the others take too long to compile.
+# with something in place of the words that stand for the reader's own. Those of the others have tests of their own.
 
 SHORT = ["--max-images", "80", "--final.batch-size", "8", "--training.batch-size", "8", "--training.steps", "4"]
 SHORT += ["--final.steps", "3", "--workers", "0"]
 CELLS = "--space nasbench201 --task table:nb201.npz"
 NOT_HERE = {
     "cifar10": "its data cannot be had everywhere",
-    "fashion-mnist": "its data cannot be had everywhere",
     "NATS-tss": "the same",
     "nas dashboard": "it answers until it is stopped",
 }
+IN_PLACE = {"fashion-mnist": "digits", "NAME": "renamed"}  # of data that cannot be had everywhere, and of what is meant
 # What each page needs before its first command.
 SEARCH = "nas search --space shufflenet --strategy random --task folder:photos --trials 4"
 BEFORE = {
     "README": [f"{SEARCH} --name r", "nas export --run r --out best"],
     "query": [f"{SEARCH} --name r", f"nas compare {CELLS} --out compare"],
+    "detection": [
+        "nas search --space nas-fpn:tiny --strategy random --task voc:DIR --image-size 128 --name r",
+        "nas export --run r --out best",
+    ],
 }
 
 
 def shortened(words: list[str]) -> list[str]:
+    if words[:2] == ["latency", "measure"]:
+        return [*words, "--networks", "12", "--checked", "4", "--repeats", "2"]
     if words[0] == "compare":
         return [*words, "--seeds", "4", "--budget-seconds", "1000"]
     on_table = any(word.startswith("table:") for word in words)
@@ -154,22 +171,33 @@ def shortened(words: list[str]) -> list[str]:
 
 def of_the_readers_own(words: list[str]) -> list[str]:
     """The words, with a run in place of RUN, and what it found in place of ARCHITECTURE."""
-    if not {"RUN", "ARCHITECTURE", "NAME"} & {*words}:
+    words = [IN_PLACE.get(word, word) for word in words]
+    if not {"RUN", "ARCHITECTURE"} & {*words}:
         return words
     name = "one-bit" if "--packed" in words else "r"
     with Store("sqlite:///nas.db") as store:
         found = store.trials(store.run(name).id, "final")[0].architecture
-    return [{"RUN": name, "ARCHITECTURE": found, "NAME": "renamed"}.get(word, word) for word in words]
+    return [{"RUN": name, "ARCHITECTURE": found}.get(word, word) for word in words]
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
+def cores():
+    """A measurement keeps the process to the cores that it asks for."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    yield
+    if before is not None:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch, cores):
     """A folder with what the pages speak of: photos, arrays, boxes, measurements, our examples and recipes."""
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", 60)
     for name, colour in {"a.jpg": "red", "b.png": "blue", "photo.jpg": "green"}.items():
         Image.new("RGB", (90, 70), colour).save(tmp_path / name)
     np.savez(tmp_path / "images.npz", images=np.zeros((3, 40, 40, 3), np.uint8))
+    (tmp_path / "proposals.jsonl").write_text('{"architecture": [0, 3, 2, 1, 0, 1, 2, 3, 0]}\n')
     for folder in ("examples", "recipes"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     for folder in ("Annotations", "JPEGImages"):
@@ -200,10 +228,15 @@ def measured(space, path: str, head: str, at: tuple[float, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README", "query", "predictors", "compare", "own-parts"])
+@pytest.mark.parametrize(
+    "page", ["README", "search", "own-data", "query", "predictors", "compare", "own-parts", "detection"]
+)
 def test_the_commands_of_a_page_run(page, stage, monkeypatch, capsys):
     page = ROOT / "README.md" if page == "README" else ROOT / "docs" / f"{page}.md"
-    wanted = [words for words in commands(page) if not any(each in " ".join(["nas", *words]) for each in NOT_HERE)]
+    kinds = ("",) if page in RUN else ("", "sh")  # the others run there
+    wanted = [
+        words for words in commands(page, kinds) if not any(each in " ".join(["nas", *words]) for each in NOT_HERE)
+    ]
     if page.stem == "README":  # which begins with some of those of the other pages
         wanted = [words for words in wanted if words not in [each for other in PAGES[1:] for each in commands(other)]]
     if any("--packed" in words for words in wanted):

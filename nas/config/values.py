@@ -155,7 +155,7 @@ class Config:
     screening: Screening = Screening()
     """How it screens."""
     warm_start: str | None = None
-    """The saved predictor from which the strategy's own goes on (nao, seminas)."""
+    """The saved predictor from which the strategy's own goes on (bayesian, nao, seminas)."""
     save_predictor: str | None = None
     """Save what the strategy's predictor has learned from all trials, under this name."""
     training: Recipe = Recipe(steps=2500, batch_size=64, learning_rate=0.2)

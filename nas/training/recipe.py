@@ -35,8 +35,8 @@ class Recipe:
     """Of tensors with more than one axis: added to the gradient before momentum (sgd, rmsprop), or taken off the
     weights, times the learning rate (adamw)."""
     clip_weights: float = 0.0
-    """What weights, of tensors with more than one axis, are clipped to after each step; 0 switches it off. Weights of
-    one bit need 1: their signs cannot change any more once they have grown."""
+    """What weights, of tensors with more than one axis, are clipped to after each step; 0 switches it off. With 1, as
+    cells of one bit are trained, no weight grows so large that its sign cannot change any more."""
     real_weights: float = 0.0
     """Of networks of one bit: the share of the steps, from the first, in which activations alone are of one bit."""
     ema: float = 0.0
@@ -118,7 +118,7 @@ class Lookup:
     dataset: str | None = None
     """The data that the architectures were trained on; by default cifar10, or the only data of the table."""
     epochs: int | None = None
-    """How long they were trained for the score that a search sees; by default 12, or the only number of the table."""
+    """How long they were trained for the score that a search sees; by default 12, else the most of the table."""
     noise: float = 0.0
     """Standard deviation of what is added to the score; an architecture has its own in each run."""
 
