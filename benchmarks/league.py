@@ -5,6 +5,7 @@
     python benchmarks/league.py --entrants peers               what is installed of Optuna, SMAC, BoTorch, HEBO
     python benchmarks/league.py --by fronts                    two objectives, the error and the multiply-adds
     python benchmarks/league.py --by predictors --seeds 10     Kendall's tau of predictors
+    python benchmarks/league.py --by priors                    a right and a wrong belief about choices
     python benchmarks/league.py --table ../shared/benchmarks/nb201.npz    NAS-Bench-201 as three more members
 
 A search's regret is how far the clean score of the best that it observed is from the best of the table, as a share of
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-from proving import fronts, peers, plain, predictors
+from proving import fronts, peers, plain, predictors, priors
 from proving.family import MEMBERS, Member
 from proving.published import published
 from proving.runs import Run, ours, split, theirs
@@ -42,7 +43,8 @@ def main() -> None:
     quick_start()
     members = {**MEMBERS, **(published(options.table) if options.table else {})}
     chosen = [members[name] for name in options.members.split(",")] if options.members else list(members.values())
-    ask = {"best": league, "fronts": fronts.league, "predictors": predictors.league}[options.by]
+    asks = {"best": league, "fronts": fronts.league, "predictors": predictors.league, "priors": priors.league}
+    ask = asks[options.by]
     report.answer({options.by: lambda: ask(chosen, options)}, ("jax", "numpy", "scikit-learn"), options.json)
 
 
@@ -56,8 +58,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=100, help="searches of each [%(default)s]")
     parser.add_argument("--first", type=int, default=0, help="the first seed [%(default)s]")
     parser.add_argument("--trials", type=int, default=300, help="evaluations of a search [%(default)s]")
-    how = "what is judged: the best found, fronts of two objectives, or how predictors order rows [%(default)s]"
-    parser.add_argument("--by", choices=("best", "fronts", "predictors"), default="best", help=how)
+    how = "what is judged: the best found, fronts of two objectives, how predictors order rows, or what a belief about "
+    how += "choices is worth [%(default)s]"
+    parser.add_argument("--by", choices=("best", "fronts", "predictors", "priors"), default="best", help=how)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
     return parser.parse_args()
 

@@ -50,18 +50,6 @@ def names(found: list[query.Row]) -> list[str]:
 # Rows.
 
 
-def test_the_run_that_found_an_architecture_is_the_last_that_searched_it():
-    scores = [{"run": run, "kind": kind} for run, kind in ("AF", "BF", "AS", "CS", "CF", "DF")]
-    scores = [{**each, "kind": {"F": "final", "S": "search"}[each["kind"]]} for each in scores]
-    assert query.runs_of(scores) == ["B", "D", "A", "C"]
-    assert query.run_of("x", scores[:3], None) == "A"  # though B trained it since, on what may be other data
-    assert query.run_of("x", scores[:2], None) == "B"
-    assert query.run_of("x", scores, "B") == "B"
-    assert query.run_of("x", [], None) is None
-    with pytest.raises(UsageError, match="no score of run='E', but of B, D, A, C"):
-        query.run_of("x", scores, "E")
-
-
 def test_every_row_has_the_same_columns_in_the_same_order():
     found = rows({"zeta": 1, "error": 0.5}, {"latency_ms": 2.0})
     assert [list(row) for row in found] == [[*IDENTITY, *METRICS, "latency_ms", "zeta"]] * 2

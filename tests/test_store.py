@@ -24,6 +24,7 @@ from nas.commands import cli
 from nas.commands import search as launch
 from nas.engine.record import Record
 from nas.errors import RunError, UsageError
+from nas.store import overview
 from nas.store.lock import is_locked, locked
 from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE
 from nas.store.schema import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL
@@ -769,3 +770,15 @@ def test_opening_is_light(store, url):
     modules = set(json.loads(out.stdout.replace("'", '"')))
     assert "sqlalchemy" in modules
     assert not modules & {"alembic", "jax", "rich"}
+
+
+def test_the_run_that_found_an_architecture_is_the_last_that_searched_it():
+    scores = [{"run": run, "kind": kind} for run, kind in ("AF", "BF", "AS", "CS", "CF", "DF")]
+    scores = [{**each, "kind": {"F": "final", "S": "search"}[each["kind"]]} for each in scores]
+    assert overview.runs_of(scores) == ["B", "D", "A", "C"]
+    assert overview.run_of("x", scores[:3], None) == "A"  # though B trained it since, on what may be other data
+    assert overview.run_of("x", scores[:2], None) == "B"
+    assert overview.run_of("x", scores, "B") == "B"
+    assert overview.run_of("x", [], None) is None
+    with pytest.raises(UsageError, match="no score of run='E', but of B, D, A, C"):
+        overview.run_of("x", scores, "E")

@@ -12,7 +12,8 @@ from nas.errors import UsageError
 from nas.interrupts import heard
 from nas.report.outcome import told
 from nas.report.progress import Bar
-from nas.store.query import PUBLISHED, run_of
+from nas.store.overview import run_of
+from nas.store.query import PUBLISHED
 from nas.store.sql import Store
 from nas.tasks import DETECTION
 

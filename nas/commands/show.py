@@ -18,7 +18,7 @@ def show(store: "Store", options: argparse.Namespace, width: int | None) -> str:
         import numpy as np
 
         from nas.commands.looks import space_of
-        from nas.store.query import run_of
+        from nas.store.overview import run_of
         from spaces.abilities import Drawable
         from spaces.base import check_encoding
 

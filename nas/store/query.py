@@ -39,26 +39,6 @@ LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
 MOST_TEXT = 10_000  # letters of conditions
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "objective", "best", "started")
 
-
-def runs_of(scores: Iterable[Row]) -> list[str]:
-    """The runs of an architecture's scores, those that have searched it after those that trained it alone, on what may
-    be other data: the last one is what found it."""
-    scores = list(scores)
-    searched = dict.fromkeys(score["run"] for score in scores if score["kind"] == "search")
-    alone = dict.fromkeys(score["run"] for score in scores if score["run"] not in searched)
-    return [*alone, *searched]
-
-
-def run_of(architecture: str, scores: Iterable[Row], asked: str | None) -> str | None:
-    """That of these runs which is asked for, by default the one that found the architecture; None where there is none.
-    Raises UsageError where it is another one."""
-    known = runs_of(scores)
-    if asked is not None and asked not in known:
-        others = f", but of {', '.join(known)}" if known else ""
-        raise UsageError(f"architecture={architecture!r} has no score of run={asked!r}{others}")
-    return asked or (known[-1] if known else None)
-
-
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
