@@ -165,7 +165,9 @@ def shortened(words: list[str]) -> list[str]:
         return [*words, "--seeds", "4", "--budget-seconds", "1000"]
     on_table = any(word.startswith("table:") for word in words)
     if words[0] == "search" and "--resume" not in words:
-        return [*words, "--trials", "24" if on_table else "8", *(SHORT[-2:] if on_table else [*SHORT, "--epochs", "1"])]
+        # Each training from scratch is a program of its own.
+        more = SHORT[-2:] if on_table else [*SHORT, "--epochs", "1", "--baselines", "1"]
+        return [*words, "--trials", "24" if on_table else "8", *more]
     return [*words, "--epochs", "1", *SHORT] if words[0] == "retrain" else words
 
 

@@ -330,3 +330,13 @@ def test_both_backends_run_the_network():
     run = backends.by_onnxruntime(network, images, jax.devices("cpu")[0])
     expected = backends.by_jax(network, images, jax.devices("cpu")[0])()
     np.testing.assert_allclose(np.asarray(run())[0], np.asarray(expected), rtol=1e-4)
+
+
+def test_what_cannot_be_written_as_onnx_is_said_in_a_line(monkeypatch):
+    def fails(*_):
+        raise NotImplementedError("no such\noperation")
+
+    monkeypatch.setattr("nas.saved.as_onnx.converted", fails)
+    network = MINI.build(np.zeros(len(MINI.cardinalities), np.int32), jax.random.key(0))
+    said = refusal(backends.by_onnxruntime, network, np.zeros((1, 8, 8, 1), np.float32), jax.devices("cpu")[0])
+    assert said == ("backend='onnxruntime' cannot run this network: jax2onnx says no such operation; allowed: jax")

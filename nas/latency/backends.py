@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nas.errors import UsageError, unknown
+from nas.errors import UsageError, one_line, unknown
 from nas.latency.timing import Program
+from nas.plain import shown
 from spaces.forms import plain
 
 DEVICES = ("cpu", "gpu")
@@ -52,8 +53,15 @@ def by_onnxruntime(network: nnx.Module, images: np.ndarray, where: Any) -> Progr
         raise UsageError(f"backend='onnxruntime' is for device='cpu', not {where.platform!r}")
     definition, state = nnx.split(network)
     shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    with plain():
-        model = converted(functools.partial(_forward, definition, state), shape, ["outputs"])
+    try:
+        with plain():
+            model = converted(functools.partial(_forward, definition, state), shape, ["outputs"])
+    except UsageError:
+        raise
+    except Exception as error:  # of the converter, whatever it is
+        reason = shown(one_line(error) or type(error).__name__)
+        said = f"cannot run this network: jax2onnx says {reason}; allowed: jax"
+        raise UsageError(f"backend='onnxruntime' {said}") from error
     runs = session(model.SerializeToString(), cores())
     return lambda: runs.run(None, {INPUT: images})
 
