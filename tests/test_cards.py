@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 import nas
@@ -25,6 +26,7 @@ from nas.tasks.base import Split
 from nas.tasks.detection import CLASS, COLUMNS, SIDE
 from nas.tasks.kinds.detection import Detection
 from nas.tasks.kinds.regression import Regression
+from nas.tasks.pixels import decode, fit
 
 NAMES = ["left <b>", "![x](http://a.b)", "`rm`|", "right"]
 TINY = ["--space", "shufflenet:tiny", "--space.blocks", "(1,1)", "--space.widths", "(8,16)", "--space.strides", "(1,2)"]
@@ -290,3 +292,25 @@ def test_the_lines_in_a_card_run_without_this_library(best, inside, capsys, form
     np.testing.assert_allclose(np.load(inside / form / "answers.npy"), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(UsageError, match="for other programs"):
         nas.load(form)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(90, 61), (33, 80)])
+def test_the_code_of_a_card_prepares_a_photo_as_training_did(tmp_path, monkeypatch, resize, size):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held sideways
+    Image.fromarray(pixels).save("photo.jpg", exif=exif)
+    found: dict = {"np": np}
+    exec(card._images("classification", {"input": {"size": 32, "channels": 3}, "resize": resize}), found)
+    photo = decode("photo.jpg", (tmp_path / "photo.jpg").read_bytes())
+    np.testing.assert_array_equal(found["images"], np.asarray(fit(photo, 32, resize))[None])
+
+
+@pytest.mark.parametrize("given", [{"channels": 1}, {"channels": 3, "batch": 4}])
+def test_where_a_photo_takes_more_than_a_few_lines_the_code_has_black_images(given):
+    batch = given.pop("batch", None)
+    found: dict = {"np": np}
+    exec(card._images("classification", {"input": {"size": 8, **given}, "batch": batch}), found)
+    assert found["images"].shape == (batch or 1, 8, 8, given["channels"])

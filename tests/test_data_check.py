@@ -67,7 +67,10 @@ def test_all_that_cannot_be_read_is_listed_and_skip_invalid_leaves_it_out(photos
     assert "cannot be used: a search refuses the first" in capsys.readouterr().out
     assert main(["data", "check", name, "--skip-invalid"]) == 0
     assert "cannot be used, and are left out (3):" in capsys.readouterr().out
-    assert checked(capsys, name, "--skip-invalid") == said
+    skipped = checked(capsys, name, "--skip-invalid")
+    assert "3 images were invalid and left out" in skipped["note"]
+    assert "left out" not in said["note"]  # a search would refuse the first
+    assert {**skipped, "note": ""} == {**said, "note": ""}
 
 
 def test_images_that_lie_in_several_parts_are_found(tmp_path, capsys):
@@ -85,6 +88,19 @@ def test_images_that_lie_in_several_parts_are_found(tmp_path, capsys):
     assert said["equal_across_parts"] == [["train/ant/2.png", "test/bee/3.png"]]
     assert sorted(map(len, said["equal"])) == [2, 2]
     assert said["drawn"] == ["valid"]
+
+
+def test_an_image_that_is_in_two_classes_is_told_from_one_that_is_there_twice(photos, capsys):
+    ant, bee = ((photos / name) for name in ("ant", "bee"))
+    (bee / "same.png").write_bytes((ant / "0.png").read_bytes())
+    (ant / "twice.png").write_bytes((ant / "4.png").read_bytes())
+    said = checked(capsys, f"folder:{photos}")
+    assert said["equal_across_classes"] == [["ant/0.png", "bee/same.png"]]
+    assert sorted(said["equal"]) == [["ant/0.png", "bee/same.png"], ["ant/4.png", "ant/twice.png"]]
+    assert main(["data", "check", f"folder:{photos}"]) == 0
+    out = capsys.readouterr().out
+    assert "in several classes, of which one at most is right (1):\n  ant/0.png, bee/same.png" in out
+    assert "parts that are drawn at random may share (1):\n  ant/4.png, ant/twice.png" in out
 
 
 def test_arrays_numbers_and_our_own_data_are_surveyed_too(tmp_path, capsys):

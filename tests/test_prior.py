@@ -137,10 +137,7 @@ def test_a_search_with_a_right_belief_begins_better(table):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ("--strategy", "random", "--prior", "nor_conv=2"),
-            "prior='nor_conv' is not known; did you mean 'nor_conv_3x3'?",
-        ),
+        (("--strategy", "random", "--prior", "nor_conv=2"), "prior='nor_conv' is not one of avg_pool_3x3, none"),
         (("--strategy", "hyperband", "--strategy.budgets", "(1,2)", "--prior", "none=2"), "all of one budget"),
         (("--strategy", "gumbel-darts", "--prior", "none=2"), "needs a strategy that proposes"),
     ],

@@ -85,3 +85,11 @@ def test_a_line_says_how_long_a_stage_will_still_take(capsys, monkeypatch):
         "Training: 21 of 101  loss 2.00  about 3 min left",
         "Training: 41 of 101  loss 1.00  about 2 min left",
     ]
+
+
+def test_the_same_line_is_not_written_again_at_the_end_of_a_stage(capsys):
+    """After its last step a training is evaluated, while its progress is looked at."""
+    with Bar() as bar:
+        for count in (2, 2, 2, 3, 3, 4):
+            bar.show("Training", 160, 160, f"{count} of 4 networks")
+    assert lines(capsys) == [f"Training: 160 of 160  {count} of 4 networks" for count in (2, 3, 4)]

@@ -782,3 +782,20 @@ def test_the_run_that_found_an_architecture_is_the_last_that_searched_it():
     assert overview.run_of("x", [], None) is None
     with pytest.raises(UsageError, match="no score of run='E', but of B, D, A, C"):
         overview.run_of("x", scores, "E")
+
+
+def test_a_store_above_the_working_folder_can_be_searched_in_and_gone_on_with(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    url = "sqlite:///../nas.db"
+    with Store(url, create=True) as store:
+        run = store.add_run(
+            name="it", config={}, space="toy", strategy="random", task="digits", code_version="0", seed=0
+        )
+        assert store.folder(run) == tmp_path / "nas.db.files" / "it"
+        (store.folder(run) / "a.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with Store("sqlite:///nas.db") as store:
+        assert store.folder(store.run("it")) == tmp_path / "nas.db.files" / "it"
+        store.delete(store.run("it"))
+    assert not (tmp_path / "nas.db.files" / "it").exists()

@@ -39,8 +39,7 @@ def flags(run: Run) -> Iterator[str]:
     for part, (name, _) in parts.items():
         yield from () if part == "evaluator" and name == Config.evaluator else (f"--{part}", name)
     usual = _plain(config.fields_of(config.defaults(parts["strategy"][0])))
-    photographs = str(given.get("task", Config.task)).partition(":")[0] in PHOTOGRAPHS
-    unusual = run.metric != "error" or photographs or _advises(parts["space"])
+    chosen = _chosen(run, str(given.get("task", Config.task)), parts["space"])
     for name, value in given.items():
         if name in ELSEWHERE:
             continue
@@ -51,8 +50,10 @@ def flags(run: Run) -> Iterator[str]:
             yield from () if value == Config.objectives else ("--objectives", shown)
         elif isinstance(value, Mapping):
             if name != "pretraining" or given.get("pretrain"):
-                # Of such data, such a kind of task or space other recipes are usual: every field is said.
-                yield from _fields(value, {} if unusual and name in RECIPES else usual.get(name, {}), f"{name}.")
+                known = usual.get(name, {})
+                if name in RECIPES:
+                    known = {} if chosen is None else {each: known[each] for each in known if each not in chosen}
+                yield from _fields(value, known, f"{name}.")
         else:
             yield from _fields({name: value}, usual, "")
 
@@ -65,11 +66,20 @@ def _own(part: str, name: str) -> Mapping[str, Any]:
         return {}
 
 
-def _advises(space: tuple[str, Mapping[str, Any]]) -> bool:
+def _chosen(run: Run, task: str, space: tuple[str, Mapping[str, Any]]) -> set[str] | None:
+    """The fields of recipes that follow from the data, the kind of the task or the space where nobody gives them: these
+    are said, whatever they are. None where that is not known."""
+    from nas.job.chosen import OF_PHOTOGRAPHS  # after what asks a store: these import jax
+    from nas.tasks.kinds import kinds
+
+    fields = set(OF_PHOTOGRAPHS if task.partition(":")[0] in PHOTOGRAPHS else ())
+    advising: list[Any] = [kind for kind in kinds().values() if kind.metric == run.metric]
     try:
-        return isinstance(config.build_space({**space[1], "name": space[0]}, given=False), Advised)
+        built = config.build_space({**space[1], "name": space[0]}, given=False)
     except UsageError:
-        return True
+        return None
+    advising += [built] if isinstance(built, Advised) else []
+    return fields.union(*(recipe for each in advising for recipe in each.recipes.values()))
 
 
 def _fields(values: Mapping[str, Any], usual: Mapping[str, Any], before: str) -> Iterator[str]:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> str:
             skip_invalid=False,
             heard=progress.reading(bar),
         )
-        found = survey(asked, max_images=options.max_images)
+        found = survey(asked, max_images=options.max_images, skips=options.skip_invalid)
     if options.format == "json":
         return json.dumps(found.as_data(), indent=2) + "\n"
     return _told(found, options.skip_invalid)
@@ -82,10 +82,13 @@ def _to_mend(found: "Survey", skips: bool) -> list[str]:
         what = "cannot be used, and are left out" if skips else "cannot be used: a search refuses the first; with "
         what += "" if skips else "--skip-invalid it leaves them out"
         said.append(_list(f"Images or objects that {what} ({found.left_out}):", found.invalid))
+    if found.contradicting:
+        what = "Images that are there in several classes, of which one at most is right"
+        said.append(_list(f"{what} ({len(found.contradicting)}):", [", ".join(each) for each in found.contradicting]))
     if found.across:
         what = "Images that lie in several parts, so that a test of them is none"
         said.append(_list(f"{what} ({len(found.across)}):", [", ".join(each) for each in found.across]))
-    within = [", ".join(each) for each in found.equal if each not in found.across]
+    within = [", ".join(each) for each in found.equal if each not in (*found.across, *found.contradicting)]
     if within:
         drawn = ", and which parts that are drawn at random may share" if found.drawn else ""
         said.append(_list(f"Images that are there several times{drawn} ({len(within)}):", within))

@@ -13,6 +13,7 @@ from nas.tasks.base import Task
 from spaces.abilities import Advised
 
 Recipes = Mapping[str, Mapping[str, Any]]  # fields of `training` and `final`
+OF_PHOTOGRAPHS = ("crop", "flip")  # fields of recipes
 PADDING = 8  # photographs are padded by one such part of their side for random crops: 4 pixels of 32, as on CIFAR-10
 
 
@@ -31,7 +32,7 @@ def recipes_of(task: Task) -> Recipes:
     Of others nobody knows whether a mirrored image is still one of its class, such as a letter."""
     kind = task.name.partition(":")[0]
     if kind in PHOTOGRAPHS and (kind != "folder" or task.resize is not None):
-        recipe = {"crop": task.image_size // PADDING, "flip": True}
+        recipe: dict[str, Any] = dict(zip(OF_PHOTOGRAPHS, (task.image_size // PADDING, True), strict=True))
         return {"training": recipe, "final": recipe}
     return {}
 

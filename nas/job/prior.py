@@ -8,6 +8,7 @@ from spaces.abilities import decisions
 from spaces.base import Space
 
 Weights = tuple[tuple[float, ...], ...]
+MOST_LISTED = 12  # choices, which an error names
 FORM = "be CHOICE=WEIGHT or DECISION: CHOICE=WEIGHT, with semicolons between several"
 
 
@@ -25,7 +26,8 @@ def weights_of(text: str, space: Space) -> Weights:
         if not equals:
             raise UsageError(f"prior={shown(entry)!r} must {FORM}")
         if name not in places:
-            raise unknown("prior", name, places)
+            words = {choice for _, choices in decisions(space) for choice in choices}
+            raise unknown("prior", name, places if ": " in name or len(words) > MOST_LISTED else words)
         for i, j in places[name]:
             weights[i][j] = _weight(name, number)
     for (decision, _), row in zip(decisions(space), weights, strict=True):

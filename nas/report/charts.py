@@ -14,7 +14,7 @@ from nas.report.draw import SUBSCRIPT, lowered
 
 WIDTH, HEIGHT = 520.0, 300.0
 NARROW = 440.0  # of bars, which are mostly text
-LEFT, RIGHT, TOP, BOTTOM = 70.0, 14.0, 14.0, 46.0
+LEFT, RIGHT, TOP, BOTTOM = 84.0, 14.0, 14.0, 46.0
 MOST = 1e300  # of a value, so that what lies between two of them is finite
 MOST_POINTS = 1500  # that are drawn; of more, some
 PALETTE = ("#2563a8", "#c2570c", "#2f7d4f", "#8a4fb0", "#b3263a", "#6b6f76", "#0f8a8a", "#a07800", "#d0609a", "#4a5a20")

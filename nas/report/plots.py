@@ -1,5 +1,6 @@
 """Plots as files. The only module that imports matplotlib."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,13 @@ def _named(axes: Any, x: str, y: str, of: Facts) -> None:
 
 
 def _saved(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=150)
+    return _written(figure, path, 150)
+
+
+def _written(figure: Any, path: Path, dpi: int) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of letters that the font does not have: they are boxes
+        figure.savefig(path, dpi=dpi)
     return path
 
 
@@ -207,5 +214,4 @@ def confusion(path: Path, counts: np.ndarray, names: Sequence[str]) -> Path:
     for row, column in np.argwhere(counts) if n <= MOST_NUMBERED else ():
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    figure.savefig(path, dpi=100)
-    return path
+    return _written(figure, path, 100)

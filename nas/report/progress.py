@@ -120,8 +120,10 @@ class _Lines:
             if begins or self._pace[0] == 0:  # the first step compiles, and is no measure of the others
                 self._pace = done, time.monotonic()
             left = self._left(done, total)
+            before = self._state
             self._stage, self._state = stage, f"{stage}: {done} of {total}  {remark}{left}".rstrip()
-            if begins or done >= total or time.monotonic() - self._written >= SECONDS:
+            ends = done >= total and self._state != before
+            if begins or ends or time.monotonic() - self._written >= SECONDS:
                 self._write()
 
     def _left(self, done: int, total: int) -> str:

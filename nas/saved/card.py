@@ -31,16 +31,32 @@ model = nas.load(".")  # this folder
     "model.onnx": """import numpy as np, onnxruntime
 
 model = onnxruntime.InferenceSession("model.onnx")
-images = np.zeros(({batch}, {size}, {size}, {channels}), np.uint8)  # pixels of 0 to 255
+{images}  # pixels of 0 to 255
 {outputs} = model.run(None, {{"images": images}})
 """,
     "model.stablehlo": """import numpy as np
 from jax import export
 
 model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-images = np.zeros((1, {size}, {size}, {channels}), np.uint8)  # pixels of 0 to 255, any number of images
+{images}  # pixels of 0 to 255, any number of images
 answers = model.call(images)
 """,
+}
+# How a photo in colour becomes such an image, by `resize` of the description.
+PHOTO = """from PIL import Image, ImageOps
+
+photo = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")  # upright, 8 bits a channel
+{square}
+images = np.asarray(square)[None]"""
+SQUARES = {
+    "crop": """side = min(photo.size)
+left, top = (photo.width - side) // 2, (photo.height - side) // 2
+square = photo.crop((left, top, left + side, top + side)).resize(({size}, {size}), Image.Resampling.BILINEAR)""",
+    "pad": """width, height = (max(1, round(each * {size} / max(photo.size))) for each in photo.size)
+square = Image.new("RGB", ({size}, {size}))
+inside = photo.resize((width, height), Image.Resampling.BILINEAR)
+square.paste(inside, (({size} - width) // 2, ({size} - height) // 2))""",
+    "stretch": "square = photo.resize(({size}, {size}), Image.Resampling.BILINEAR)",
 }
 ANSWERS = {
     "classification": 'names = model.classify(model.prepare(["photo.jpg"]))',
@@ -202,7 +218,7 @@ def _use(description: Mapping[str, Any]) -> str:
     kind = str((description.get("kind") or {}).get("name", "classification"))
     classes, given = len(description.get("classes") or []), description.get("input") or {}
     file = description["file"]
-    fields = {"size": given.get("size"), "channels": given.get("channels"), "batch": description.get("batch") or 1}
+    fields = {"size": given.get("size"), "images": _images(kind, description)}
     raw = file == "model.onnx" and kind == "detection"
     outputs = "scores, boxes" if raw else "(answers,)"
     code = USES[file].format(answers=ANSWERS.get(kind, ""), outputs=outputs, **fields)
@@ -226,6 +242,16 @@ def _use(description: Mapping[str, Any]) -> str:
         else:
             lines.append(f"It runs on {', '.join(map(text, description.get('platforms', ())))}, without nas-engine.")
     return "\n".join(lines) + "\n"
+
+
+def _images(kind: str, description: Mapping[str, Any]) -> str:
+    """Code that makes images for a network: of a photo where that is a few lines, else black ones."""
+    given = description.get("input") or {}
+    size, channels, batch = given.get("size"), given.get("channels"), description.get("batch") or 1
+    if kind == "detection" or channels != 3 or batch != 1:
+        return f"images = np.zeros(({batch}, {size}, {size}, {channels}), np.uint8)"
+    how = SQUARES.get(str(description.get("resize") or "crop"), SQUARES["crop"])
+    return PHOTO.format(square=how.format(size=size))
 
 
 def _block(language: str, lines: Iterable[str]) -> str:

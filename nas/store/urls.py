@@ -57,7 +57,7 @@ def plain(url: sa.URL) -> str:
 def root(url: sa.URL) -> Path:
     """The folder of a store's files by default: beside a SQLite file, else in the working folder."""
     if url.drivername == "sqlite":
-        return Path(f"{url.database}.files").absolute()
+        return Path(os.path.abspath(f"{url.database}.files"))
 
     place = [url.host or "localhost", str(url.port or 5432), url.database or _named(url) or url.username or "postgres"]
     return Path("-".join(re.sub(r"[^\w.]+", "-", part) for part in place) + ".files").absolute()
@@ -70,7 +70,7 @@ def _named(url: sa.URL) -> str | None:
 
 def _checked(folder: str | Path) -> Path:
     """Raises UsageError for what is no folder, and cannot become one: it would be remembered."""
-    place = Path(folder).absolute()
+    place = Path(os.path.abspath(folder))
     there = next(each for each in (place, *place.parents) if each.exists())
     if not str(folder) or not there.is_dir():
         raise UsageError(f"files={str(folder)!r} must be a folder, or the name of a new one")
@@ -82,4 +82,4 @@ def given_folder(url: sa.URL, folder: str | Path | None) -> Path | None:
     if folder is not None:
         _FOLDERS[plain(url)] = _checked(folder)
     known = _FOLDERS.get(plain(url))
-    return Path(os.environ[FILES]).absolute() if known is None and os.environ.get(FILES) else known
+    return Path(os.path.abspath(os.environ[FILES])) if known is None and os.environ.get(FILES) else known

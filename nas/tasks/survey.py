@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Survey:
     left_out: int  # of them all
     equal: Sequence[Sequence[str]]  # images of the same pixels, in groups
     across: Sequence[Sequence[str]]  # those groups of which given parts share an image
+    contradicting: Sequence[Sequence[str]]  # those groups whose images are of several classes
 
     @property
     def kind(self) -> str:
@@ -67,40 +68,52 @@ class Survey:
             "invalid": list(self.invalid),
             "equal": [list(each) for each in self.equal],
             "equal_across_parts": [list(each) for each in self.across],
+            "equal_across_classes": [list(each) for each in self.contradicting],
             "fingerprint": self.task.fingerprint(),
         }
 
 
-def survey(asked: Reading, split_seed: int = 0, max_images: int | None = None) -> Survey:
+def survey(asked: Reading, split_seed: int = 0, max_images: int | None = None, *, skips: bool = False) -> Survey:
     """Reads the data as a search would, but that it leaves out what is invalid, where that can be done, and says why.
+    `skips` says whether a search would leave it out too: else no note says so.
 
     Raises UsageError for data that nothing can be made of."""
     if asked.name.partition(":")[0] in SKIPPING:
         asked = dataclasses.replace(asked, skip_invalid=True)
     found = read(asked)
+    if not skips and (said := asked.invalid.said(asked.name)) is not None and found.note is not None:
+        found = found._replace(note=found.note.replace(said, "").strip("; ") or None)
     groups = _equal(found)
-    across = [names for names in groups if len({part for part, _ in names}) > 1]
+    across = [group for group in groups if len({image.part for image in group}) > 1]
+    contradicting = [group for group in groups if len({image.label for image in group}) > 1]
     return Survey(
         made(asked, found, split_seed, max_images),
         found,
         tuple(asked.invalid.errors),
         asked.invalid.count,
-        [[name for _, name in each] for each in groups],
-        [[name for _, name in each] for each in across],
+        *([[image.name for image in group] for group in some] for some in (groups, across, contradicting)),
     )
 
 
-def _equal(found: Raw) -> list[list[tuple[str, str]]]:
-    """The groups of images whose pixels are the same, each with its part and its name."""
-    seen: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+class _Image(NamedTuple):
+    part: str
+    name: str
+    label: int | None  # None where labels are no classes
+
+
+def _equal(found: Raw) -> list[list[_Image]]:
+    """The groups of images whose pixels are the same."""
+    seen: dict[bytes, list[_Image]] = defaultdict(list)
     for part in PARTS_GIVEN:
         arrays = getattr(found, part)
         if arrays is None:
             continue
-        names = _names(found.files or {}, part)
+        names, labels = _names(found.files or {}, part), np.asarray(arrays[1])
+        classes = labels.ndim == 1 and labels.dtype.kind in "iu"
         for i, image in enumerate(np.asarray(arrays[0])):
             digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-            seen[digest].append((part, names[i] if names else f"{part}[{i}]"))
+            name = names[i] if names else f"{part}[{i}]"
+            seen[digest].append(_Image(part, name, int(labels[i]) if classes else None))
     return [group for group in seen.values() if len(group) > 1]
 
 
