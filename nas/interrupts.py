@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = 2.0  # seconds
+SOON = 0.05
+INTERRUPTED = 130  # the exit status
 _came: list[str] = []  # the signals since `heard` began
 _is_alone = False  # whether the process ends without what libraries do at the end
 _holds = 0  # how many have asked to be left in peace
@@ -22,16 +24,21 @@ def heard() -> Iterator[None]:
     """Ctrl-C, and SIGTERM by which schedulers end a job, are KeyboardInterrupt. Those that follow at once are part of
     it; a later one is another.
 
-    An exception that arises in a destructor or a callback of some library is lost: `check` raises it again.
+    An exception that arises in a destructor or a callback of some library is lost: there the signal comes again in a
+    moment, and `check` raises what came.
     """
     last = -AT_ONCE
 
     def hear(which: int, frame: FrameType | None) -> None:
         nonlocal last
         _came.append("Ctrl-C" if which == signal.SIGINT else signal.Signals(which).name)
-        if time.monotonic() - last >= AT_ONCE and not _holds and not _is_lost(frame):
-            last = time.monotonic()
-            check()
+        if time.monotonic() - last < AT_ONCE or _holds:
+            return
+        if _is_lost(frame):
+            _send_again(which)
+            return
+        last = time.monotonic()
+        check()
 
     # Who started the process may want it deaf to Ctrl-C, as a shell does in the background.
     deaf = {which for which in SIGNALS if signal.getsignal(which) is signal.SIG_IGN}
@@ -49,6 +56,16 @@ def _is_lost(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def _send_again(which: int) -> None:
+    def send() -> None:
+        if _came:  # nobody has stopped listening meanwhile
+            os.kill(os.getpid(), which)
+
+    timer = threading.Timer(SOON, send)
+    timer.daemon = True
+    timer.start()
 
 
 def check() -> None:
@@ -98,10 +115,10 @@ def abandon() -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process. One that was interrupted is not interrupted once more while it ends."""
-    if status == 130:
-        for which in SIGNALS:
-            signal.signal(which, signal.SIG_IGN)
+    """Ends the process. One that was interrupted is not interrupted once more while it ends; one that is done ends at
+    once then."""
+    for which in SIGNALS:
+        signal.signal(which, signal.SIG_IGN if status == INTERRUPTED else _end)
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
@@ -110,9 +127,14 @@ def leave(status: int) -> NoReturn:
         except OSError:
             # What could not be written is still in the buffer, and Python would try again, and end with 120.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if _is_alone:
+    # Threads of XLA may still be at work on what was interrupted: the end of Python would take from them what they use.
+    if _is_alone or (status == INTERRUPTED and "jax" in sys.modules):
         os._exit(status)
     sys.exit(status)
+
+
+def _end(*_: object) -> NoReturn:
+    os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager

@@ -65,3 +65,19 @@ def test_a_file_that_hides_a_package_is_named(tmp_path, line, place):
     assert place in done.stderr
     assert "rename it" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["data", "check", f"folder:{'x' * 300}"],
+        ["top", "latest", "--store", f"sqlite:///{'x' * 300}"],
+        ["predict", "x" * 300, "a.jpg"],
+        ["show", "nasbench201:x", "--svg", f"{'x' * 300}.svg"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import pkgutil
 import shutil
 import sys
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import nas
 from nas import registry
 from nas.errors import Answered, Interrupted, RunError, UsageError, no_device, unknown
+from nas.interrupts import INTERRUPTED, check, heard
 from nas.metrics import outer
-from nas.plain import number, place, whole
+from nas.plain import number, place, shown, whole
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
 from nas.store import query
@@ -25,8 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = ""
     output.write_what_can_be_written()
     try:
-        with contextlib.suppress(Answered):  # --help has printed itself
-            text = _answer(list(sys.argv[1:] if argv is None else argv))
+        with heard():
+            with contextlib.suppress(Answered):  # --help has printed itself
+                text = _answer(list(sys.argv[1:] if argv is None else argv))
+            check()
         return output.say("nas", text)
     except (UsageError, RunError) as error:
         return output.complain("nas", error)
@@ -35,8 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         if isinstance(stop, Interrupted):
             output.tell(f"\n{stop}")
-        return 130
+        return INTERRUPTED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # wherever somebody looks for it
+            said = "is longer than the name of a file can be"
+            return output.complain("nas", UsageError(f"{shown(repr(error.filename), 60)} {said}"))
         return output.complain("nas", no_device(error))
 
 

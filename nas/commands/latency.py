@@ -13,6 +13,7 @@ from nas.report import output
 from nas.report.progress import Bar
 
 POOR = 0.8  # rank correlation, below which a table hardly tells which of two networks is quicker
+RANGES = {"image_size": (1, 1024), "image_channels": (1, 1024), "num_classes": (0, 10**5)}
 SIZES = {"image_size": "image-size", "image_channels": "channels", "num_classes": "classes"}
 
 
@@ -55,8 +56,9 @@ def _sized(space: Any, options: argparse.Namespace, with_shape: Any) -> Any:
     given = {name: getattr(options, name) for name in SIZES}
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if value < (0 if name == "num_classes" else 1):
-            raise UsageError(f"{SIZES[name]}={value} must be at least {0 if name == 'num_classes' else 1}")
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            raise UsageError(f"{SIZES[name]}={value} must lie in {low}..{high}")
     try:
         space = with_shape(space, given)
     except ValueError as error:

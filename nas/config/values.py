@@ -16,7 +16,7 @@ from nas.training.recipe import Lookup, Paths, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
-TIME = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)([smh])")
+TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])")
 MOST_SECONDS = 3600 * 24 * 365
 
 # What fields may be. Memory is taken for as many as the user asks for, or processes are started.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas import registry
+from nas import interrupts, registry
 from nas.config import named
 from nas.errors import UsageError, one_line, unknown, unwritable
 from nas.report import command_lines, draw
@@ -161,23 +161,25 @@ def write(
 
 @contextlib.contextmanager
 def _filled(out: Path, check_again: Callable[[], None]) -> Iterator[Path]:
-    """A folder beside `out` that is to be filled, and whose files are those of `out` when the block has ended. Others
-    of a network that lay there are gone then; where the block fails, nothing has changed."""
-    target = Path(os.path.abspath(out))
-    begun = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    """A folder in `out` that is to be filled, and whose files are those of `out` when the block has ended. Others of a
+    network that lay there are gone then; where the block fails, nothing has changed."""
+    is_new, begun = not out.exists(), out / f".{os.getpid()}.unfinished"
     begun.mkdir(parents=True)
     try:
         yield begun
+        interrupts.check()
         check_again()  # it may have taken minutes, in which somebody else has written there
-        target.mkdir(exist_ok=True)
-        (target / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last
+        (out / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last
         for name in WRITTEN:
             if not (begun / name).exists():
-                (target / name).unlink(missing_ok=True)
+                (out / name).unlink(missing_ok=True)
         for path in sorted(begun.iterdir(), key=lambda path: path.name == DESCRIPTION):
-            os.replace(path, target / path.name)
+            os.replace(path, out / path.name)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # there is something in it
+                out.rmdir()
 
 
 def _space(source: Source, *, needed: bool) -> Any:

@@ -61,9 +61,13 @@ def _latency(data: Any, space: Space) -> Latency:
             f"table_ms must have {len(counts)} rows, of {', '.join(map(str, sorted(set(counts))))} numbers"
         )
     for value in (data["fixed_ms"], *(value for row in rows for value in row)):
-        if type(value) not in (int, float) or not abs(value) <= MOST_MS:  # NaN is none either
+        # NaN is none either. What a choice adds may be below 0, where it was timed with noise.
+        if type(value) not in (int, float) or not abs(value) <= MOST_MS:
             raise ValueError(f"{shown(repr(value))} must be a number of milliseconds, of at most {MOST_MS:g}")
-    return Latency(float(data["fixed_ms"]), tuple(tuple(map(float, row)) for row in rows))
+    latency = Latency(float(data["fixed_ms"]), tuple(tuple(map(float, row)) for row in rows))
+    if not (slowest := latency.fixed + sum(max(row, default=0.0) for row in latency.table)) > 0:
+        raise ValueError(f"its slowest network takes {slowest:.3g} ms, which none does")
+    return latency
 
 
 def _check_space(given: Any, space: Any) -> None:
