@@ -639,7 +639,7 @@ JOB = {
 @pytest.fixture
 def given(task, tmp_path, monkeypatch):
     for module in (subject, job):
-        monkeypatch.setattr(module, "load_task", lambda settings: task)
+        monkeypatch.setattr(module, "load_task", lambda settings, reporter=None: task)
     return {**JOB, "store": f"sqlite:///{tmp_path / 'nas.db'}"}
 
 

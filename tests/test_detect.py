@@ -337,7 +337,10 @@ def test_the_weights_of_an_architecture_are_those_of_the_store(folder, answer, p
         (["FOLDER", "photo.jpg", "--out", "boxes.gif"], "out='boxes.gif' must end in one of .png, .jpg, .jpeg"),
         (["FOLDER", "photo.jpg", "--out", "room.png"], "out='room.png' is there already, and is not a file"),
         (["FOLDER", "photo.jpg", "--out", "photo.jpg"], "out='photo.jpg' is the image itself"),
-        (["FOLDER", "photo.jpg", "--out", "absent/boxes.png"], "absent/boxes.png cannot be written: No such file"),
+        (
+            ["FOLDER", "photo.jpg", "--out", "absent/boxes.png"],
+            "out='absent/boxes.png' cannot be written: 'absent' is not a folder",
+        ),
         (["FOLDER", "photo.jpg", "photo.jpg", "--out", "x.png"], "out='x.png' is for one image; 2 are given"),
         (["FOLDER", "photo.jpg", "--format", "xml"], "format='xml' is not one of"),
         (["FOLDER"], "required: IMAGE"),

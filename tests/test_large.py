@@ -178,6 +178,7 @@ def test_what_else_lies_among_the_images_is_none_of_their_business(tmp_path, cac
     assert folders(cache) == before
 
 
+@pytest.mark.slow
 def test_what_another_process_uses_is_not_removed(tmp_path, cache):
     """Its workers open the files by name, also those that it starts later."""
     name = folder(tmp_path / "a")

@@ -58,8 +58,7 @@ def trial(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n _ _ _"]:
 def check_same(form: str, model: "Exported", found: Any, expected: Any) -> None:
     """Raises UsageError where the numbers of a file, image by image, are not those of the network."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
-    least = 0.0 if model.kind.metric == "rmse" else 1.0  # answers are in the unit of the labels, however small that is
-    off = np.max([differences(np.asarray(one), np.asarray(other), least) for one, other in pairs], 0)
+    off = np.max([differences(np.asarray(one), np.asarray(other), model.kind.small) for one, other in pairs], 0)
     wrong = ~(off <= TOLERANCE)
     allowed = FLIPPED if is_one_bit(model.space) else 0.0
     if wrong.mean() > allowed:

@@ -26,6 +26,7 @@ class Kind:
     """What every kind is, a frozen dataclass of numbers: compiled programs are looked up by it."""
 
     metric: ClassVar[str]  # what is minimised, such as error; also in `standalone_error` and `test_error`
+    small: ClassVar[float] = 1.0  # answers that are smaller are compared as if they were so large
     allowed: ClassVar[str]  # the labels that it takes, in words
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # its defaults, where they are not those of all kinds
     finds: ClassVar[bool] = False  # objects in images: then it has `found`, and answers are boxes

@@ -26,6 +26,7 @@ class Regression(Kind):
     scale: float
 
     metric: ClassVar[str] = "rmse"
+    small: ClassVar[float] = 0.0  # they are in the unit of the labels, whatever that is
     imitates: ClassVar[bool] = True
     allowed: ClassVar[str] = "floats [n]"
     head: ClassVar[None] = None
