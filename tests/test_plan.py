@@ -1,6 +1,7 @@
 """`--time`: a job that is planned to take so long, as stored and resumed as any other."""
 
 import json
+import shlex
 import time
 from types import SimpleNamespace
 
@@ -14,20 +15,11 @@ from nas.job import plan
 from nas.job.plan import Pace
 from nas.store.sql import Store
 
-WORDS = ["--space.blocks", "(1,1)", "--space.widths", "(8,16)", "--space.strides", "(1,2)", "--space.stem-width", "8"]
-WORDS += [
-    "--space.last-width",
-    "16",
-    "--max-images",
-    "100",
-    "--workers",
-    "0",
-    "--strategy",
-    "random",
-    "--baselines",
-    "1",
-]
-WORDS += ["--final.batch-size", "16", "--training.batch-size", "16"]
+ALONE = shlex.split(
+    "--space.blocks (1,1) --space.widths (8,16) --space.strides (1,2) --space.stem-width 8 --space.last-width 16 "
+    "--max-images 100 --workers 0 --strategy random --final.batch-size 16 --training.batch-size 16"
+)
+WORDS = [*ALONE, "--baselines", "1"]
 PACES = {"training": Pace(5.0, 0.1), "trials": Pace(3.0, 0.5), "final": Pace(4.0, 0.05)}
 
 
@@ -42,11 +34,11 @@ def test_another_time_is_refused(text):
     assert f"time={text!r} must be a number of seconds, minutes or hours" in refusal(config.build, {"time": text})
 
 
-def planned(tmp_path, monkeypatch, capsys, *words: str) -> tuple[dict, str]:
+def planned(tmp_path, monkeypatch, capsys, *words: str, small=WORDS) -> tuple[dict, str]:
     """The stored configuration of a job that is stopped before it begins, and what was said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("nas.job.run._ran", lambda job, state: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert launch.main([*WORDS, *words, "--name", "it"]) == 130
+    assert launch.main([*small, *words, "--name", "it"]) == 130
     with Store("sqlite:///nas.db") as store:
         return store.run("it").given, capsys.readouterr().err
 
@@ -61,6 +53,24 @@ def test_stages_get_their_shares_and_what_is_given_stays(paces, tmp_path, monkey
     assert given["final"]["steps"] == pytest.approx(room * 0.35 / 0.75 / 2 / 0.05, rel=0.03)
     assert "The plan for 10 min" in said
     assert "60 trials (33 s)" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "baselines"),
+    [
+        (["--time", "1h"], 5),
+        (["--time", "10m"], 3),  # trainings beside five would be shorter than by default
+        (["--time", "10m", "--final.steps", "200"], 5),
+        (["--time", "1h", "--baselines", "2"], 2),
+    ],
+    ids=str,
+)
+def test_five_random_ones_stand_beside_the_best_where_time_allows(
+    words, baselines, paces, tmp_path, monkeypatch, capsys
+):
+    given, said = planned(tmp_path, monkeypatch, capsys, *words, small=ALONE)
+    assert given["baselines"] == baselines
+    assert f"{baselines + 1} trainings of {given['final']['steps']} steps" in said
 
 
 def test_a_time_that_is_too_short_is_refused_and_nothing_stored(paces, tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ SHARES = {"training": 0.4, "trials": 0.25, "final": 0.35}  # of the time that co
 KEPT = 0.9  # of the whole: what is measured for a moment is not quite what is met
 START = 10.0  # seconds that Ray's workers take to start
 LEAST = {"training": 100, "trials": 20, "final": 50}  # with fewer a job says nothing
+PLENTY = 5  # random architectures beside the best, where there is time for them
 MOST = 20  # times the default: a small network on small images needs no more, however long it may take
 MEASURED = 1.0  # seconds for which steps are watched
 WATCHED = 16  # steps of a final training
@@ -37,9 +38,17 @@ class Pace(NamedTuple):
     each: float  # seconds of each further one
 
 
+class Plan(NamedTuple):
+    baselines: int  # random architectures that are trained beside the best
+    times: dict[str, int]  # how often each stage comes
+    counts: dict[str, int]  # its steps or trials
+    least: float  # seconds that the stages take at least
+
+
 def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter, began: float) -> Data:
     """The given data with as many steps and trials as fit into `settings.time`, of which what has passed since the job
-    `began` (`time.monotonic`) is gone; what the user gives of these stays.
+    `began` (`time.monotonic`) is gone; what the user gives of these stays. Where all stages still have what they have
+    by default, more random architectures are trained beside the best.
 
     Raises UsageError where the time is too short, and for jobs that cannot be planned."""
     seconds = settings.seconds
@@ -50,27 +59,40 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter,
     for count, (stage, measure) in enumerate(MEASURES.items(), 1):
         paces[stage] = measure(settings, subject)
         reporter.show("Measuring this machine", count, 3, "")
-    trained = settings.finalists + settings.baselines if settings.finalists else 0  # of nothing there are no baselines
+    fixed = {stage: count for stage in SHARES if (count := _given(given, stage)) is not None}
+    before = time.monotonic() - began + (START if settings.workers else 0)  # to read the data, and to measure
+    decided = "baselines" in given or not settings.finalists
+    for baselines in [settings.baselines] if decided else [PLENTY, settings.baselines]:
+        plan = _fitting(settings, fixed, paces, KEPT * seconds - before, baselines)
+        if all(plan.counts[stage] >= _default(settings, stage) for stage in SHARES):
+            break
+    if any(plan.counts[stage] < LEAST[stage] for stage in SHARES if stage not in fixed and plan.times[stage]):
+        least = duration((plan.least + before) / KEPT * 1.5)
+        raise UsageError(f"time={settings.time!r} is too short for this job on this machine: give it {least} or so")
+    _tell(reporter, seconds, plan, paces)
+    return _with(given, plan)
+
+
+def _fitting(
+    settings: Config, fixed: Mapping[str, int], paces: Mapping[str, Pace], seconds: float, baselines: int
+) -> Plan:
+    """What fits into some seconds, also where that is too little."""
+    trained = settings.finalists + baselines if settings.finalists else 0  # of nothing there are no baselines
     times = {"training": 1, "trials": 1, "final": trained}
-    fixed = {stage: _given(given, stage) for stage in SHARES}
-    spent = sum(paces[stage].first * times[stage] for stage in SHARES) + (START if settings.workers else 0)
-    spent += sum(paces[stage].each * times[stage] * count for stage, count in fixed.items() if count is not None)
-    spent += time.monotonic() - began  # to read the data, and to measure
-    room = KEPT * seconds - spent
-    free = [stage for stage, count in fixed.items() if count is None and times[stage]]
+    free = [stage for stage in SHARES if stage not in fixed and times[stage]]
     if not free:
         raise UsageError(f"time={settings.time!r} leaves nothing to plan: trials and both numbers of steps are given")
-    counts = {stage: _default(settings, stage) if count is None else count for stage, count in fixed.items()}
+
+    def together(each: Mapping[str, int]) -> float:
+        return sum(paces[stage].each * times[stage] * count for stage, count in each.items())
+
+    spent = sum(paces[stage].first * times[stage] for stage in SHARES) + together(fixed)
+    counts = {stage: _default(settings, stage) for stage in SHARES} | dict(fixed)
     for stage in free:
         share = SHARES[stage] / sum(SHARES[each] for each in free)
-        fits = int(room * share / (paces[stage].each * times[stage]))
-        if fits < LEAST[stage]:
-            needed = (spent + sum(paces[each].each * times[each] * LEAST[each] for each in free)) / KEPT
-            least = duration(needed * 1.5)
-            raise UsageError(f"time={settings.time!r} is too short for this job on this machine: give it {least} or so")
+        fits = int((seconds - spent) * share / (paces[stage].each * times[stage]))
         counts[stage] = min(fits, MOST * _default(settings, stage))
-    _tell(reporter, seconds, counts, paces, times)
-    return _with(given, counts)
+    return Plan(baselines, times, counts, spent + together({stage: LEAST[stage] for stage in free}))
 
 
 def _check(settings: Config, subject: Subject) -> None:
@@ -163,25 +185,19 @@ def _default(settings: Config, stage: str) -> int:
     return settings.trials if stage == "trials" else getattr(settings, stage).steps
 
 
-def _with(given: Data, counts: Mapping[str, int]) -> Data:
-    recipes = {stage: {**dict(given.get(stage) or {}), "steps": counts[stage]} for stage in ("training", "final")}
-    return {**given, **recipes, "trials": counts["trials"]}
+def _with(given: Data, plan: Plan) -> Data:
+    recipes = {stage: {**dict(given.get(stage) or {}), "steps": plan.counts[stage]} for stage in ("training", "final")}
+    return {**given, **recipes, "trials": plan.counts["trials"], "baselines": plan.baselines}
 
 
-def _tell(
-    reporter: Reporter,
-    seconds: float,
-    counts: Mapping[str, int],
-    paces: Mapping[str, Pace],
-    times: Mapping[str, int],
-) -> None:
+def _tell(reporter: Reporter, seconds: float, plan: Plan, paces: Mapping[str, Pace]) -> None:
     def part(stage: str, what: str) -> str:
-        took = times[stage] * (paces[stage].first + counts[stage] * paces[stage].each)
+        took = plan.times[stage] * (paces[stage].first + plan.counts[stage] * paces[stage].each)
         return f"{what} ({duration(took)})"
 
     parts = (
-        part("training", f"{counts['training']} steps of shared weights"),
-        part("trials", f"{counts['trials']} trials"),
-        part("final", f"{times['final']} trainings of {counts['final']} steps"),
+        part("training", f"{plan.counts['training']} steps of shared weights"),
+        part("trials", f"{plan.counts['trials']} trials"),
+        part("final", f"{plan.times['final']} trainings of {plan.counts['final']} steps"),
     )
     reporter.say(f"The plan for {duration(seconds)}, as fast as this machine is now: {', '.join(parts)}.")
