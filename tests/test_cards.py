@@ -106,6 +106,16 @@ def test_the_card_says_what_a_network_is_and_how_it_was_made(inside, capsys):
     assert (description["classes"], description["file"]) == (NAMES, "weights.safetensors")
 
 
+@pytest.mark.parametrize(("differing", "says"), [(0, False), (3, True)])
+def test_the_card_of_a_program_says_for_how_many_images_its_signs_fall_otherwise(inside, capsys, differing, says):
+    told(capsys, "export", trained(capsys)["architecture"], "--out", "best", "--replace")
+    description = json.loads((inside / "best" / "architecture.json").read_text())
+    description |= {"file": "model.onnx", "batch": None, "tried": 16, "differing": differing}
+    with Store() as store:
+        text = card.files(store, store.run("it"), description, None)[card.NAME]
+    assert ("For 3 of 16 images on which the file was tried" in text) == says
+
+
 def test_texts_of_the_store_are_no_markup_in_a_card(inside, capsys):
     told(capsys, "export", trained(capsys)["architecture"], "--out", "marked")
     text = (inside / "marked" / card.NAME).read_text()

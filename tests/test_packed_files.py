@@ -284,6 +284,15 @@ def test_images_have_a_line_each_with_their_class_and_its_probability(bits, imag
     assert ran(capsys, folder, "photos").splitlines()[1].startswith("photos/a.png")
 
 
+def test_many_images_are_read_audibly_and_few_in_silence(bits, images, capsys, monkeypatch):
+    np.savez("many.npz", images=digits(7))
+    monkeypatch.setattr("nas.commands.predict.EVERY", 3)
+    assert cli.main(["predict", str(bits("bnas")), "many.npz"]) == 0
+    assert "Reading the data: 3 of 7" in capsys.readouterr().err
+    assert cli.main(["predict", str(bits("bnas")), "digits.npz"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_images_of_a_folder_that_cannot_be_read_are_refused_or_left_out(bits, images, capsys):
     expected = ran(capsys, bits("bnas"), "photos")
     (images / "photos" / "more" / "bad.jpg").write_bytes(b"no image")

@@ -9,6 +9,7 @@ from nas.config import Parser
 from nas.errors import UsageError
 from nas.plain import number, place, whole
 from nas.report import output
+from nas.report.progress import Bar
 from nas.store.query import Row
 
 AT_ONCE = 16  # photos that are in memory as they are in their files
@@ -27,9 +28,12 @@ def main(argv: Sequence[str]) -> str:
     from nas.saved.networks import opened
 
     found = []
-    for start in range(0, len(options.images), AT_ONCE):
-        photos = [opened("image", path) for path in options.images[start : start + AT_ONCE]]
-        found += network.detect(photos, options.least, options.exit)
+    with Bar() as bar:
+        for start in range(0, len(options.images), AT_ONCE):
+            if start:
+                bar.show("Looking for objects", start, len(options.images), "")
+            photos = [opened("image", path) for path in options.images[start : start + AT_ONCE]]
+            found += network.detect(photos, options.least, options.exit)
     if options.out is not None:
         from nas.report import boxes
 

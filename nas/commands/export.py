@@ -13,6 +13,7 @@ from nas.errors import UsageError
 from nas.plain import one_of, place
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
+from nas.report.progress import Bar
 from nas.store.query import Run
 from nas.store.sql import Store
 
@@ -35,14 +36,15 @@ def main(argv: Sequence[str]) -> str:
         else:
             architecture = store.show(options.architecture)["id"]
         how = {"replace": options.replace, "packed": options.packed, "form": options.format}
-        if options.shared:
-            from nas.job.shared import export_shared
+        with Bar() as bar:
+            if options.shared:
+                from nas.job.shared import export_shared
 
-            its, role = export_shared(store, architecture, options.out, run, **how), "shared weights"
-        else:
-            from nas.saved.exports import export  # after the question whether there is anything to export
+                its, role = export_shared(store, architecture, options.out, run, reporter=bar, **how), "shared weights"
+            else:
+                from nas.saved.exports import export  # after the question whether there is anything to export
 
-            its, role = export(store, architecture, options.out, run, **how), "trained alone"
+                its, role = export(store, architecture, options.out, run, reporter=bar, **how), "trained alone"
     row = {"architecture": architecture, "run": its, "format": options.format, "weights": role}
     return output.render([{**row, "out": str(options.out)}], (*row, "out"), "table")
 

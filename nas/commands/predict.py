@@ -14,8 +14,10 @@ from nas.errors import UsageError
 from nas.npz import open_arrays
 from nas.plain import place, shown, whole
 from nas.report import output
+from nas.report.progress import Bar, reading
 from nas.store.query import Row
-from nas.tasks.folders import files
+from nas.tasks import Heard
+from nas.tasks.folders import EVERY, files
 from nas.tasks.invalid import Invalid
 from nas.tasks.pixels import MAX_HELD, as_uint8, decode, is_image
 from nas.tasks.room import empty
@@ -38,12 +40,14 @@ def main(argv: Sequence[str]) -> str:
     if not 1 <= options.top <= len(network.classes):
         raise UsageError(f"top={options.top} must lie in 1..{len(network.classes)}, the number of classes")
     invalid = Invalid(options.skip_invalid)
-    images = itertools.chain.from_iterable(_images(path, network, invalid) for path in options.images)
     rows: list[Row] = []
-    while some := list(itertools.islice(images, AT_ONCE)):
-        logits = network.predict(np.concatenate([square for _, square in some]))
-        for (name, _), each in zip(some, logits, strict=True):
-            rows += _rows(name, each, network.classes, options.top)
+    with Bar() as bar:
+        heard = reading(bar)
+        images = itertools.chain.from_iterable(_images(path, network, invalid, heard) for path in options.images)
+        while some := list(itertools.islice(images, AT_ONCE)):
+            logits = network.predict(np.concatenate([square for _, square in some]))
+            for (name, _), each in zip(some, logits, strict=True):
+                rows += _rows(name, each, network.classes, options.top)
     if (said := invalid.said("nas predict")) is not None:
         print(said, file=sys.stderr)
     if options.top == 1:
@@ -62,11 +66,12 @@ def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> li
     ]
 
 
-def _images(path: Path, network: "Exported", invalid: Invalid) -> Iterator[tuple[str, np.ndarray]]:
-    """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`."""
+def _images(path: Path, network: "Exported", invalid: Invalid, heard: Heard) -> Iterator[tuple[str, np.ndarray]]:
+    """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`. Of many `heard` is told
+    now and then how many there were."""
     if path.is_dir():
         before, read = invalid.count, 0
-        for inside, data in files(path, is_image, invalid=invalid):
+        for inside, data in files(path, is_image, invalid=invalid, heard=heard):
             with invalid.left_out("image"):
                 image = network.prepare([decode(f"image={str(path / inside)!r}", data)])
                 read += 1
@@ -74,7 +79,10 @@ def _images(path: Path, network: "Exported", invalid: Invalid) -> Iterator[tuple
         if not read and invalid.count == before:
             raise UsageError(f"image={str(path)!r} is a folder without images")
     elif path.suffix == ".npz":
-        for i, image in enumerate(_archived(path)):
+        images = _archived(path)
+        for i, image in enumerate(images):
+            if i and i % EVERY == 0:
+                heard(i, len(images))
             yield f"{path}[{i}]", _square(f"{path}: images[{i}]", image, network)
     else:
         from nas.saved.networks import opened

@@ -61,11 +61,11 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter,
         reporter.show("Measuring this machine", count, 3, "")
     fixed = {stage: count for stage in SHARES if (count := _given(given, stage)) is not None}
     before = time.monotonic() - began + (START if settings.workers else 0)  # to read the data, and to measure
-    decided = "baselines" in given or not settings.finalists
-    for baselines in [settings.baselines] if decided else [PLENTY, settings.baselines]:
-        plan = _fitting(settings, fixed, paces, KEPT * seconds - before, baselines)
-        if all(plan.counts[stage] >= _default(settings, stage) for stage in SHARES):
-            break
+    plan = _fitting(settings, fixed, paces, KEPT * seconds - before, settings.baselines)
+    if "baselines" not in given and settings.finalists:
+        more = _fitting(settings, fixed, paces, KEPT * seconds - before, PLENTY)
+        if all(more.counts[stage] >= _default(settings, stage) for stage in SHARES):
+            plan = more
     if any(plan.counts[stage] < LEAST[stage] for stage in SHARES if stage not in fixed and plan.times[stage]):
         least = duration((plan.least + before) / KEPT * 1.5)
         raise UsageError(f"time={settings.time!r} is too short for this job on this machine: give it {least} or so")

@@ -13,8 +13,9 @@ from nas.errors import UsageError
 from nas.evaluators.supernet import Supernet, calibration
 from nas.job.chosen import with_recipes
 from nas.job.finals import description
-from nas.job.subject import Subject, load_subject
+from nas.job.subject import Subject, load_subject, load_task
 from nas.report import command_lines
+from nas.report.progress import Reporter, Silent
 from nas.saved import checkpoint, exports
 from nas.store.query import RETRAIN, Run, Trial
 from nas.store.sql import Store
@@ -24,7 +25,9 @@ from spaces.abilities import Prunable
 from spaces.base import costs, fingerprint
 
 
-def export_shared(store: Store, architecture: str, out: Path, run: Run | None, **how: Any) -> str:
+def export_shared(
+    store: Store, architecture: str, out: Path, run: Run | None, *, reporter: Reporter | None = None, **how: Any
+) -> str:
     """Writes the part of the shared weights that an architecture has, with statistics that are measured anew: of a run,
     or of the last one that has some. See `exports.write`. Returns the name of the run.
 
@@ -32,8 +35,9 @@ def export_shared(store: Store, architecture: str, out: Path, run: Run | None, *
     """
     exports.check(out, **how)
     run = run or _last(store, architecture)
-    source = _source(store, run, _trial(store, run, architecture))
-    exports.write(store, source, out, **how)
+    reporter = reporter or Silent()
+    source = _source(store, run, _trial(store, run, architecture), reporter)
+    exports.write(store, source, out, reporter=reporter, **how)
     return run.name
 
 
@@ -55,12 +59,12 @@ def _trial(store: Store, run: Run, architecture: str) -> Trial:
     return found
 
 
-def _source(store: Store, run: Run, trial: Trial) -> exports.Source:
+def _source(store: Store, run: Run, trial: Trial, reporter: Reporter) -> exports.Source:
     file = _file(store, run)
     given = {**run.given, "store": store.url}
     settings = config.build(given)
     settings = dataclasses.replace(settings, final=dataclasses.replace(settings.final, teacher=None))  # not of these
-    subject = load_subject(settings, config.names(given)["space"])
+    subject = load_subject(settings, config.names(given)["space"], task=load_task(settings, reporter))
     settings = with_recipes(settings, given, subject)
     for name, found, what in (
         ("space", fingerprint(subject.named), "architectures"),

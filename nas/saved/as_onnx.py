@@ -17,7 +17,7 @@ import numpy as np
 from jax import export
 
 from nas.errors import UsageError, one_line
-from nas.saved.programs import Program, check_same, program, trial
+from nas.saved.programs import Program, Written, check_same, program, trial
 
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
@@ -26,8 +26,8 @@ NAME = "model.onnx"
 INPUT = "images"
 
 
-def serialised(model: "Exported", metadata: Mapping[str, Any]) -> tuple[bytes, int | None]:
-    """The content of the file, and of how many images a batch is: None of any number.
+def serialised(model: "Exported", metadata: Mapping[str, Any]) -> Written:
+    """The file. Its `batch` is the number of images of one, None for any number.
 
     Raises UsageError where jax2onnx is not installed or cannot write the network, or where the numbers of the file are
     not those of the network.
@@ -46,8 +46,7 @@ def serialised(model: "Exported", metadata: Mapping[str, Any]) -> tuple[bytes, i
     data = proto.SerializeToString()
     tried = trial(made.shape)
     expected = jax.jit(made.function)(tried)
-    check_same("onnx", model, _run(data, tried, batch), expected)
-    return data, batch
+    return Written(data, {"batch": batch, **check_same("onnx", model, _run(data, tried, batch), expected)})
 
 
 def _outputs(model: "Exported") -> Any:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import export, lax
 from jaxtyping import Array
 
-from nas.saved.programs import check_same, program, trial
+from nas.saved.programs import Written, check_same, program, trial
 
 if TYPE_CHECKING:
     from nas.saved.networks import Exported
@@ -20,9 +20,9 @@ NAME = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def serialised(model: "Exported") -> tuple[bytes, tuple[str, ...]]:
-    """The content of the file, and the platforms that it is for. Raises UsageError where its numbers are not those of
-    the network."""
+def serialised(model: "Exported") -> Written:
+    """The file, and the `platforms` that it is for. Raises UsageError where its numbers are not those of the
+    network."""
     made = program(model, model.kind.traced)
 
     def function(images: Array) -> Any:
@@ -33,8 +33,7 @@ def serialised(model: "Exported") -> tuple[bytes, tuple[str, ...]]:
     data, platforms = _exported(function, images)
     tried = trial(made.shape)
     found = export.deserialize(bytearray(data)).call(tried)
-    check_same("stablehlo", model, found, model.predict(tried))
-    return data, platforms
+    return Written(data, {"platforms": platforms, **check_same("stablehlo", model, found, model.predict(tried))})
 
 
 def _exported(function: Any, images: jax.ShapeDtypeStruct) -> tuple[bytes, tuple[str, ...]]:

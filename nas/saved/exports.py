@@ -15,8 +15,10 @@ from nas import interrupts, registry
 from nas.config import named
 from nas.errors import UsageError, one_line, unknown, unwritable
 from nas.report import command_lines, draw
+from nas.report.progress import Reporter, Silent
 from nas.saved import as_onnx, as_stablehlo, card, checkpoint
 from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described, packed_arrays_of
+from nas.saved.programs import Written
 from nas.store.query import Run
 from nas.store.sql import Store
 from spaces.abilities import Drawable
@@ -57,6 +59,7 @@ def export(
     replace: bool = False,
     packed: bool = False,
     form: str = "jax",
+    reporter: Reporter | None = None,
 ) -> str:
     """Writes the newest stand-alone weights of an architecture to a folder: of a run, or of any. See `write`.
 
@@ -66,7 +69,7 @@ def export(
     source = trained_alone(store, architecture, run)
     if source is None:
         raise untrained(store, architecture, run)
-    write(store, source, out, replace=replace, packed=packed, form=form)
+    write(store, source, out, replace=replace, packed=packed, form=form, reporter=reporter)
     return source.run.name
 
 
@@ -111,7 +114,14 @@ def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
 
 
 def write(
-    store: Store, source: Source, out: Path, *, replace: bool = False, packed: bool = False, form: str = "jax"
+    store: Store,
+    source: Source,
+    out: Path,
+    *,
+    replace: bool = False,
+    packed: bool = False,
+    form: str = "jax",
+    reporter: Reporter | None = None,
 ) -> None:
     """The folder: description, weights or program, card and drawing. What is there of another network is replaced, if
     `replace` says so, when all that is new is written.
@@ -119,22 +129,26 @@ def write(
     `packed` writes weights of one bit as bits (see `nas.saved.packed`). Raises UsageError where there is nothing to
     pack, or where a program cannot be written, or does not compute what the network does.
     """
+    reporter = reporter or Silent()
     description = {**source.description, "file": FILES[form]}
     space = _space(source, needed=form != "jax")
     if space is not None:
         size, channels = space.image_size, space.image_channels
         description["input"] = {"size": size, "channels": channels, "type": "uint8", "layout": "NHWC"}
-    content: bytes | None = None
+    written: Written | None = None
     arrays = source.arrays
     if packed:
         arrays = packed_arrays_of(source.field, source.named, source.description, source.read())
         description["packed"] = True
-    elif form == "onnx":
-        content, batch = as_onnx.serialised(_model(source), _metadata(description))
-        description["batch"] = batch
+    elif form != "jax":
+        reporter.show(f"Writing {form}", 0, 1, "")  # which takes a minute where the network is large
+    if form == "onnx":
+        written = as_onnx.serialised(_model(source), _metadata(description))
     elif form == "stablehlo":
-        content, platforms = as_stablehlo.serialised(_model(source))
-        description["platforms"] = platforms
+        written = as_stablehlo.serialised(_model(source))
+    if written is not None:
+        description |= written.facts
+        reporter.show(f"Writing {form}", 1, 1, "")
     drawing = _drawing(space, description)
     try:
         texts = card.files(store, source.run, description, DRAWING if drawing else None)
@@ -146,8 +160,8 @@ def write(
     texts[DESCRIPTION] = json.dumps(description, indent=2) + "\n"
     try:
         with _filled(out, lambda: check(out, replace=replace, packed=packed, form=form)) as folder:
-            if content is not None:
-                (folder / FILES[form]).write_bytes(content)
+            if written is not None:
+                (folder / FILES[form]).write_bytes(written.data)
             elif arrays is not None:
                 checkpoint.write(folder / WEIGHTS, dict(arrays), description)
             else:

@@ -23,6 +23,13 @@ TRIED = 16  # images on which a file is tried when it is written
 FLIPPED = 0.25
 
 
+class Written(NamedTuple):
+    """A file, and what its description says of it."""
+
+    data: bytes
+    facts: dict[str, Any]
+
+
 class Program(NamedTuple):
     """What is written to a file."""
 
@@ -55,8 +62,9 @@ def trial(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n _ _ _"]:
     return np.rint((numbers * np.uint64(2654435761) % 2**32 >> 24) * contrast).astype(np.uint8)
 
 
-def check_same(form: str, model: "Exported", found: Any, expected: Any) -> None:
-    """Raises UsageError where the numbers of a file, image by image, are not those of the network."""
+def check_same(form: str, model: "Exported", found: Any, expected: Any) -> dict[str, int]:
+    """On how many images a file was tried, and for how many of them its numbers differ from the network's: for some
+    of a network with signs. Raises UsageError where they differ for others."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
     off = np.max([differences(np.asarray(one), np.asarray(other), model.kind.small) for one, other in pairs], 0)
     wrong = ~(off <= TOLERANCE)
@@ -64,6 +72,7 @@ def check_same(form: str, model: "Exported", found: Any, expected: Any) -> None:
     if wrong.mean() > allowed:
         said = f"differ from the network's by {off.max():.2g} of the largest, {TOLERANCE:g} is allowed"
         raise UsageError(f"format={form!r} cannot be written: the numbers of the file {said}")
+    return {"tried": len(wrong), "differing": int(wrong.sum())}
 
 
 def differences(found: np.ndarray, expected: np.ndarray, least: float = 1.0) -> np.ndarray:
