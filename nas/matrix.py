@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from nas import registry
 from nas.errors import UsageError, unknown
+from nas.interrupts import INTERRUPTED
 from nas.metrics import outer, seen
 from nas.plain import shown
 
@@ -125,7 +126,7 @@ def run(space: str, strategy: str, folder: Path, trials: int = TRIALS, more: Seq
             status = command(["search", *line, "--store", url])
         except Exception as error:  # what a user would see as a traceback
             said.write(f"\n{registry.told(error)}")
-    if status == 130:
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
     result = Result(space, strategy, "failed", shlex.join(["nas", "search", *line]), time.monotonic() - began)
     last = _complaint(said.getvalue())

@@ -7,7 +7,6 @@ from typing import Any
 
 from nas import config
 from nas.errors import UsageError, unknown
-from nas.interrupts import heard
 from nas.plain import check_target, place, whole
 from nas.report import output
 from nas.report.progress import Bar
@@ -45,7 +44,7 @@ def _measure(options: argparse.Namespace, rest: Sequence[str]) -> str:
     quick_start()
     name = config.names({"space": data["space"]})["space"]
     space = _sized(config.build_space(data["space"]), options, with_shape)
-    with heard(), Bar() as bar:
+    with Bar() as bar:
         found = measured(space, plan, bar)
     latencies.write(options.out, name, space, found.latency, found.card)
     return _told(options, name, found.card)

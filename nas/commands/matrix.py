@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from nas import matrix
 from nas.config import Parser
 from nas.errors import Interrupted, RunError, unwritable
-from nas.interrupts import heard
 from nas.matrix import Result
 from nas.plain import check_target, number, one_of, place, whole
 from nas.report import output
@@ -33,8 +32,7 @@ def main(argv: Sequence[str]) -> str:
         output.tell(f"{len(done)} of {len(pairs)}  {said(result)}")
 
     try:
-        with heard():
-            results = matrix.matrix(pairs, options.trials, more, options.pair_seconds, hear)
+        results = matrix.matrix(pairs, options.trials, more, options.pair_seconds, hear)
     except KeyboardInterrupt:
         raise Interrupted(f"Interrupted: {len(done)} of {len(pairs)} pairs had run.") from None
     text = rendered(results, options.format)

@@ -20,7 +20,6 @@ from typing import Any
 
 from nas.config import Parser
 from nas.errors import UsageError
-from nas.interrupts import heard
 from nas.plain import from_json, read_bounded, shown, whole
 from nas.report import output
 from nas.report.command_lines import DEFAULT_STORE
@@ -33,7 +32,7 @@ def ask(argv: Sequence[str]) -> str:
     options = asking().parse_args(argv)
     from nas.job import run as job
 
-    with heard(), Bar() as bar:
+    with Bar() as bar:
         rows = job.asked(options.store, options.run, options.n, bar)
     return output.render(rows, ("trial", "architecture"), options.format)
 
@@ -44,7 +43,7 @@ def tell(argv: Sequence[str]) -> str:
     from nas.job import run as job
 
     changed = {} if options.workers is None else {"workers": options.workers}
-    with heard(), Bar() as bar:
+    with Bar() as bar:
         rows = job.told({"store": options.store, **changed}, options.run, lines, bar)
     return output.render(rows, ("trial", "architecture", "state"), options.format)
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from nas import config
 from nas.errors import UsageError
-from nas.interrupts import heard
 from nas.report.outcome import told
 from nas.report.progress import Bar
 from nas.store.overview import run_of
@@ -68,7 +67,7 @@ def main(argv: Sequence[str]) -> str:
         raise UsageError(f"task={same['task']!r} of run {found.run!r} has no images to train on: name others by --task")
     from nas.job import run as job  # after the question whether there is anything to train: it imports jax
 
-    with heard(), Bar() as bar:
+    with Bar() as bar:
         if "task" in same:
             which = "".join(f", {name}={same[name]}" for name in DATA[1:] if same.get(name) is not None)
             bar.say(f"On the data of run {found.run}: task={same['task']}{which}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from nas import config, hosts, registry
 from nas.errors import Answered, Interrupted, RunError, UsageError, no_device
-from nas.interrupts import heard
+from nas.interrupts import INTERRUPTED, heard
 from nas.report import output
 from nas.report.progress import Bar
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.complain(PROGRAM, UsageError(registry.told(error)))
     except KeyboardInterrupt as stop:
         output.tell(f"\n{stop}")
-        return 130
+        return INTERRUPTED
     except Exception as error:
         return output.complain(PROGRAM, no_device(error))
 

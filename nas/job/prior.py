@@ -17,7 +17,8 @@ def weights_of(text: str, space: Space) -> Weights:
     """Of each decision the weights of its choices, which are 1 where the text says nothing. What is said of a choice in
     one decision counts after what is said of it everywhere, if it comes later. Raises UsageError."""
     places: dict[str, list[tuple[int, int]]] = {}
-    for i, (decision, choices) in enumerate(decisions(space)):
+    known = decisions(space)
+    for i, (decision, choices) in enumerate(known):
         for j, choice in enumerate(choices):
             places.setdefault(choice, []).append((i, j))
             places.setdefault(f"{decision}: {choice}", []).append((i, j))
@@ -28,14 +29,14 @@ def weights_of(text: str, space: Space) -> Weights:
         if not equals:
             raise UsageError(f"prior={shown(text)!r} must {FORM}")
         if name not in places:
-            words = {choice for _, choices in decisions(space) for choice in choices}
+            words = {choice for _, choices in known for choice in choices}
             raise unknown("prior", name, places if ": " in name or len(words) > MOST_LISTED else words)
         if name in said:
             raise UsageError(f"prior={shown(text)!r} says {name!r} twice")
         said.add(name)
         for i, j in places[name]:
             weights[i][j] = _weight(name, weight)
-    for (decision, _), row in zip(decisions(space), weights, strict=True):
+    for (decision, _), row in zip(known, weights, strict=True):
         if not sum(row) > 0:
             raise UsageError(f"prior={shown(text)!r} leaves {decision!r} no choice whose weight is above 0")
     return tuple(map(tuple, weights))
