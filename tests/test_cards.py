@@ -18,8 +18,8 @@ import nas
 from nas import config
 from nas.commands import cli, evaluate
 from nas.commands import search as launch
+from nas.config.documents import as_yaml, read_yaml
 from nas.errors import UsageError
-from nas.plain import as_yaml, read_yaml
 from nas.saved import card
 from nas.store.sql import Store
 from nas.tasks.base import Split

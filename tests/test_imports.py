@@ -173,7 +173,7 @@ ONLY_IN = {
     "alembic": {*of("nas.store.migrations")},
     "pickle": {"nas.unpickle"},
     "matplotlib": {"nas.report.plots"},
-    "yaml": {"nas.plain"},
+    "yaml": {"nas.config.documents"},
     "pydantic": {"nas.config.building"},
     "random": set(),
 }

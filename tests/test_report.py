@@ -12,9 +12,11 @@ import pytest
 from nas.commands import again
 from nas.commands.cli import main
 from nas.commands.looks import looked_at
+from nas.commands.report import KINDS
 from nas.config import build, parse, to_data
 from nas.report import facts, importance
 from nas.report.page import run_page, runs_page
+from nas.report.plots import OF_RUNS
 from nas.report.verdict import verdict
 from nas.store.sql import NewTrial, Store
 from spaces import presets
@@ -233,7 +235,11 @@ def test_the_page_says_of_a_difference_what_the_job_says(url, capsys, tmp_path):
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("kind", ["history", "pareto", "importance", "parallel"])
+def test_the_kinds_that_the_command_takes_are_those_that_there_are():
+    assert (*OF_RUNS, "compare") == KINDS
+
+
+@pytest.mark.parametrize("kind", OF_RUNS)
 @pytest.mark.parametrize("ending", [".png", ".svg"])
 def test_a_run_is_plotted(capsys, tmp_path, url, kind, ending):
     out = tmp_path / f"plot{ending}"

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from nas.config.building import BUILDERS, defaults, mapping, named
+from nas.config.documents import read_yaml
 from nas.config.values import BOUND, GROUPS, NESTED, PARTS, Config, Data
 from nas.errors import Answered, UsageError, unknown
-from nas.plain import read_yaml
 
 HELP = ("-h", "--help", "--help-all")
 SETTLED = "ARCHITECTURE and --preset say what is trained"

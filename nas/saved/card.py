@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nas.config import Config, named
+from nas.config.documents import as_yaml
 from nas.metrics import outer, seen
-from nas.plain import as_yaml, shown
+from nas.plain import shown
 from nas.report import output
 from nas.store.query import Run
 from nas.store.sql import Store
