@@ -13,6 +13,7 @@ import pytest
 
 from nas.commands.cli import main
 from nas.report import output
+from nas.report.progress import Bar
 from nas.store.lock import locked
 from nas.store.query import IDENTITY, METRICS, RUN_COLUMNS
 from nas.store.sql import NewTrial, Store
@@ -205,7 +206,8 @@ def test_rows_that_fit_are_laid_out_as_those_that_are_wrapped(url, width, monkey
 def test_export_hands_the_whole_id_to_the_exporter(capsys, url, monkeypatch):
     calls = []
 
-    def export(store, *rest, replace, packed, form):
+    def export(store, *rest, reporter, replace, packed, form):
+        assert isinstance(reporter, Bar)
         calls.append((store.url, *rest, replace, packed, form))
         return RUN
 

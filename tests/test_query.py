@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from nas.errors import UsageError
 from nas.report import output
 from nas.store import query
+from nas.store.conditions import OPERATORS, parse_where
 from nas.store.query import IDENTITY, METRICS, Trial
 
 
@@ -231,7 +232,7 @@ def test_conditions_hold_all_of_them(where, kept):
 )
 def test_anything_else_is_answered_with_what_is_allowed(where):
     with pytest.raises(UsageError, match=r"such as 'macs < 3e6 and params <= 1e5'") as caught:
-        query.parse_where(where)
+        parse_where(where)
     assert "\n" not in str(caught.value)
 
 
@@ -247,18 +248,18 @@ words = st.sampled_from(["macs", "error", "and", "<", "<=", "==", "!=", "3e6", "
 )
 def test_no_text_can_crash_the_parser(text):
     with contextlib.suppress(UsageError):
-        assert all(isinstance(number, float) for _, _, number in query.parse_where(text))
+        assert all(isinstance(number, float) for _, _, number in parse_where(text))
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(METRICS), st.sampled_from(list(query.OPERATORS)), st.floats(-1e9, 1e9)),
+        st.tuples(st.sampled_from(METRICS), st.sampled_from(list(OPERATORS)), st.floats(-1e9, 1e9)),
         min_size=1,
     )
 )
 def test_what_is_written_by_the_grammar_is_read_back(conditions):
     text = " and ".join(f"{name} {sign} {number!r}" for name, sign, number in conditions)
-    assert query.parse_where(text) == [(name, query.OPERATORS[sign], number) for name, sign, number in conditions]
+    assert parse_where(text) == [(name, OPERATORS[sign], number) for name, sign, number in conditions]
 
 
 # The front.

@@ -9,7 +9,6 @@ from nas.config.building import build as build
 from nas.config.building import build_predictor as build_predictor
 from nas.config.building import build_space as build_space
 from nas.config.building import build_strategy as build_strategy
-from nas.config.building import check_kept as check_kept
 from nas.config.building import default_of as default_of
 from nas.config.building import defaults as defaults
 from nas.config.building import fields_of as fields_of
@@ -17,6 +16,7 @@ from nas.config.building import from_values as from_values
 from nas.config.building import named as named
 from nas.config.building import names as names
 from nas.config.building import to_data as to_data
+from nas.config.comparing import check_kept as check_kept
 from nas.config.comparing import moved as moved
 from nas.config.comparing import same_part as same_part
 from nas.config.flags import SETTLED as SETTLED

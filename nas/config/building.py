@@ -1,7 +1,6 @@
 """From plain data, as in YAML, to the values of a job, and back. Every error is one line that names the field."""
 
 import dataclasses
-import json
 import os
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -252,26 +251,6 @@ def to_data(config: Config, given: Data) -> Data:
 
 def absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
-
-
-def check_kept(config: Config, given: Data) -> None:
-    """Raises UsageError for a field of a part that would come back from a store as something else, or not at all."""
-    data = to_data(config, given)
-    for part in PARTS:
-        kept = {}
-        for name, value in data[part].items():
-            try:
-                kept[name] = json.loads(json.dumps(value))
-            except (TypeError, ValueError, RecursionError) as error:
-                allowed = "made of numbers, texts and truths, or a run could not be gone on with"
-                raise UsageError(f"{part}.{name}={shown(value)} must be {allowed}") from error
-        again = BUILDERS[part](kept)
-        del kept["name"]
-        for name in kept:
-            was, found = getattr(getattr(config, part), name), getattr(again, name)
-            if repr(found) != repr(was) and found != was:
-                said = "in a run that is gone on with: give it a type that keeps it, such as tuple[int, ...]"
-                raise UsageError(f"{part}.{name}={shown(repr(was))} would be {shown(repr(found))} {said}")
 
 
 def names(data: Data) -> dict[str, str]:

@@ -10,7 +10,7 @@ from nas.errors import UsageError
 from nas.hosts import FIELDS
 from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
-from nas.store.query import parse_where
+from nas.store.conditions import parse_where
 from nas.tasks import Resize
 from nas.training.recipe import Lookup, Paths, Recipe
 from strategies.screening import Screening

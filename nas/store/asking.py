@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from nas.metrics import inner, outer, outward
 from nas.plain import shown
 from nas.store import projecting, query, records
+from nas.store.conditions import Condition, parse_where
 from nas.store.database import Database
 from nas.store.fronts import nondominated
 from nas.store.query import METRICS, Row, Run, Trial
@@ -107,7 +108,7 @@ class Asked:
         """See `nas.store.query.top`."""
         query.check_limit(limit)
         (name,) = self.kept("by", [by])
-        conditions = [] if where is None else query.parse_where(where)
+        conditions = [] if where is None else parse_where(where)
         self.kept("where", [each for each, _, _ in conditions])
         special = query.ranked([row for row in self.special if query.fits(row, conditions)], [name])
         places = [
@@ -127,9 +128,7 @@ class Asked:
         whole = dict(zip(ids, self.rows(ids), strict=True))
         return [outward(whole[found] if isinstance(found, int) else found) for found in best.values()]
 
-    def _stream(
-        self, connection: sa.Connection, name: str, conditions: list[query.Condition]
-    ) -> Generator[Any, None, None]:
+    def _stream(self, connection: sa.Connection, name: str, conditions: list[Condition]) -> Generator[Any, None, None]:
         """The trials of other architectures, the best first: their places, and their ids and architectures."""
         source, (by, macs) = self._numbers([name, "macs"], needed=1)
         source = source.add_columns(TRIAL.c.number, TRIAL.c.id, TRIAL.c.architecture)

@@ -10,14 +10,15 @@ import difflib
 import hashlib
 import json
 import math
-import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from nas.errors import UsageError, unknown
 from nas.metrics import inner, outer, outward, seen
 from nas.plain import shown
+from nas.store.conditions import Condition, parse_where
 from nas.store.fronts import MOST, nondominated
 from nas.store.fronts import hypervolume as hypervolume
 
@@ -36,22 +37,7 @@ METRICS = (
 PUBLISHED = re.compile(r"[\w.-]+:[^\s/]")  # SPACE:NAME; a description has a blank after its colon
 RETRAIN = "retrain"  # the strategy of a run that trains one given architecture, and has no search
 LONGEST_NAME = 150  # bytes, of the 255 that a folder's name may have
-MOST_TEXT = 10_000  # letters of conditions
 RUN_COLUMNS = ("name", "space", "strategy", "task", "status", "trials", "objective", "best", "started")
-
-OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    ">": operator.gt,
-}
-# No group is possessive: before 3.11.5 Python takes what such a group has tried for what it has matched.
-CONDITION = re.compile(
-    rf"\s*+([a-z_]\w{{0,99}}+)\s*+({'|'.join(OPERATORS)})\s*+([-+]?(?:\d{{1,100}}+\.?\d{{0,100}}+|\.\d{{1,100}}+)(?:e[-+]?\d{{1,9}})?)\s*+",
-    re.ASCII | re.IGNORECASE,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,27 +186,17 @@ def check_name(name: str) -> None:
         raise UsageError(f"name={shown(name, 60)!r} must be {allowed}, and not be latest")
 
 
+def stem(space: str, strategy: str, task: str, seed: int) -> str:
+    """A name for a run that was given none: of a task that is a file, with the file's name, as far as it can be one."""
+    kind, _, place = task.partition(":")
+    parts = [space, strategy, kind, *([Path(place).stem] if place else [])]
+    return "-".join([*(re.sub(r"[^\w.]+", "-", part)[:40].strip("-") for part in parts), str(seed)])
+
+
 def free_name(stem: str, taken: Collection[str]) -> str:
     """The first of `stem`, `stem-2`, `stem-3` and so on that is not taken."""
     names = (stem if i == 1 else f"{stem}-{i}" for i in range(1, len(taken) + 2))
     return next(name for name in names if name not in taken)
-
-
-Condition = tuple[str, Callable[[Any, Any], Any], float]
-
-
-def parse_where(text: str, field: str = "where") -> list[Condition]:
-    """`name op number [and name op number ...]` as (name, comparison, number); all of them must hold."""
-    if len(text) > MOST_TEXT:
-        raise UsageError(f"{field}={shown(text, 60)!r} has {len(text)} letters; allowed: {MOST_TEXT}")
-    conditions = []
-    for part in re.split(r"\band\b", text, flags=re.IGNORECASE):
-        match = CONDITION.fullmatch(part)
-        if match is None:
-            form = f"'METRIC OP NUMBER [and ...]' with OP one of {' '.join(OPERATORS)}"
-            raise UsageError(f"{field}={shown(text)!r} must be {form}, such as 'macs < 3e6 and params <= 1e5'")
-        conditions.append((match[1], OPERATORS[match[2]], float(match[3])))
-    return conditions
 
 
 def build_rows(search: Iterable[Trial], finals: Iterable[Trial], others: Sequence[str] | None = None) -> list[Row]:

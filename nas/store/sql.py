@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ class Store:
         with self._database.transaction(write=True, alone=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
-                name = query.free_name(_stem(space, strategy, task, seed), taken)
+                name = query.free_name(query.stem(space, strategy, task, seed), taken)
             self._refuse(name, taken)
             folder = self.new_folder(name)
             given = {"name": name, **values, "config": {**config, "files": self._files.named(folder)}}
@@ -338,13 +337,6 @@ class Store:
 
 def _objectives(run: Run, given: Iterable[str] | None) -> list[str]:
     return [outer(name) for name in query.of_front(run.objectives)] if given is None else list(given)
-
-
-def _stem(space: str, strategy: str, task: str, seed: int) -> str:
-    """A name for a run that was given none: of a task that is a file, with the file's name, as far as it can be one."""
-    kind, _, place = task.partition(":")
-    parts = [space, strategy, kind, *([Path(place).stem] if place else [])]
-    return "-".join([*(re.sub(r"[^\w.]+", "-", part)[:40].strip("-") for part in parts), str(seed)])
 
 
 def _with_mapping(row: Row, name: str) -> Row:

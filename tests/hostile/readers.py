@@ -60,7 +60,7 @@ def configuration(folder: Path) -> None:
 
 def conditions(folder: Path) -> Any:
     from nas.config.values import parse_limits
-    from nas.store.query import parse_where
+    from nas.store.conditions import parse_where
 
     text = (folder / "where.txt").read_text(errors="replace")
     found = [number for _, _, number in parse_where(text)]
