@@ -1,6 +1,5 @@
-"""What users type, as plain data: numbers and texts by the type of their field, in decimal alone; JSON; and files that
-are read and written in bounds.
-"""
+"""What users type, as plain data: numbers and texts by the type of their field, in decimal alone; JSON; and files, read
+in bounds and written whole."""
 
 import argparse
 import contextlib

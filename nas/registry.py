@@ -8,8 +8,8 @@ Python callers may give the value: `nas.search(space=MySpace(), task=(images, la
 
 Naming a part runs its code. So a name counts only where the user gives it: on the command line, in a configuration,
 from Python, or by going on with a run. A name that stands in a file that came from elsewhere, such as an exported
-network or a saved predictor, is looked up among the parts that this process has been given, and nowhere else. All of
-this file is about these, what is named, run, sent on or blamed, which makes it long.
+network or a saved predictor, is looked up among the parts that this process has been given, and nowhere else. The
+file is long, for all of it asks one record, of the code of the user's own that this process has been given.
 """
 
 import contextlib

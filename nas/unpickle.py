@@ -5,7 +5,7 @@ and stand for functions of this file, which make containers and numbers and noth
 bytes can ask for any amount of memory, or for a text or a hash that takes for ever: how many bytes are unpacked, how
 many containers are made and how deep they lie, what a key holds, and the time, are bounded by the size of the file.
 The container of `torch.save` is https://github.com/pytorch/pytorch/blob/v2.5.0/torch/serialization.py; the tensors in
-it are left out, and torch is not needed. All that a pickle can reach stands in this one file, which makes it long.
+it are left out, and torch is not needed. The file is long so that all that a pickle can reach stands in one place.
 """
 
 import bz2

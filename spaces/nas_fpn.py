@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from spaces import merging, pyramid_path, pyramids, resnet
+from spaces import merging_rows, pyramid_path, pyramids, resnet
 from spaces.abilities import Decision, Drawing, Mixing, Published
 from spaces.base import Encodings, additive_costs
 from spaces.exits import at_exit
@@ -111,11 +111,12 @@ class NasFpn:
 
         No cell is without use: what no cell takes is added to the last cell of its level."""
         rows = encodings.reshape(len(encodings), self.cells, EACH)
-        order, (first, second) = self.order(encodings), merging.inputs(rows)
+        order, (first, second) = self.order(encodings), merging_rows.inputs(rows)
         level, op = self._levels(encodings), rows[:, :, 3]
-        pool = merging.pool(OUTPUTS + jnp.argsort(order, axis=1))
-        gates = merging.ordered(level, first, second, op)
-        first, second = merging.in_order(gates, *(jnp.take_along_axis(pool, each, axis=1) for each in (first, second)))
+        pool = merging_rows.pool(OUTPUTS + jnp.argsort(order, axis=1))
+        gates = merging_rows.order_matters(level, first, second, op)
+        taken = (jnp.take_along_axis(pool, each, axis=1) for each in (first, second))
+        first, second = merging_rows.sorted_inputs(gates, *taken)
         first, second, level, op = (jnp.take_along_axis(each, order, axis=1) for each in (first, second, level, op))
         place = jnp.arange(self.cells)
         before = (place[:, None] > place[None]) & (place >= self.free)[:, None] & (place >= self.free)[None]
@@ -127,8 +128,8 @@ class NasFpn:
         """The cells of each architecture in the order of `canonical`: of those that may be next the one whose inputs,
         level and operation are first."""
         rows = encodings.reshape(len(encodings), self.cells, EACH)
-        (first, second), level = merging.inputs(rows), self._levels(encodings)
-        gates = merging.ordered(level, first, second, rows[:, :, 3])
+        (first, second), level = merging_rows.inputs(rows), self._levels(encodings)
+        gates = merging_rows.order_matters(level, first, second, rows[:, :, 3])
         pool, number = OUTPUTS + self.cells, jnp.arange(self.cells)
         new = number >= self.free
         waits = jnp.zeros((len(rows), self.cells, self.cells), bool)  # the second axis for the third
@@ -136,7 +137,7 @@ class NasFpn:
             waits |= each[:, :, None] == OUTPUTS + number[None, None]
             # Whether a cell of a level finds a feature of it unused depends on who is before it.
             old = each < OUTPUTS + self.free
-            at = jnp.take_along_axis(merging.pool(level), each, axis=1)[:, :, None] == level[:, None]
+            at = jnp.take_along_axis(merging_rows.pool(level), each, axis=1)[:, :, None] == level[:, None]
             sees = at & old[:, :, None] & new[None, :, None] & new[None, None]
             waits |= (sees | sees.transpose(0, 2, 1)) & (number[:, None] > number[None])[None]
         waits |= (new[:, None] & ~new[None])[None]
@@ -145,9 +146,8 @@ class NasFpn:
             order, numbers = carry
             placed = numbers[:, OUTPUTS:] < pool
             ready = ~placed & ~(waits & ~placed[:, None]).any(2)
-            one, other = merging.in_order(
-                gates, *(jnp.take_along_axis(numbers, each, axis=1) for each in (first, second))
-            )
+            taken = (jnp.take_along_axis(numbers, each, axis=1) for each in (first, second))
+            one, other = merging_rows.sorted_inputs(gates, *taken)
             sort = ((one * pool + other) * OUTPUTS + level) * len(OPS) + rows[:, :, 3]
             chosen = jnp.where(ready, sort, jnp.iinfo(jnp.int32).max).argmin(1).astype(jnp.int32)
             numbers = numbers.at[jnp.arange(len(rows)), OUTPUTS + chosen].set(OUTPUTS + k)
@@ -170,7 +170,7 @@ class NasFpn:
 
     def merges(self, encoding: np.ndarray) -> Cells:
         rows = jnp.asarray(encoding, jnp.int32)[None]
-        first, second = (np.asarray(each)[0] for each in merging.inputs(rows.reshape(1, self.cells, EACH)))
+        first, second = (np.asarray(each)[0] for each in merging_rows.inputs(rows.reshape(1, self.cells, EACH)))
         levels = np.asarray(self._levels(rows))[0]
         ops = np.asarray(encoding).reshape(self.cells, EACH)[:, 3]
         return tuple(
@@ -263,8 +263,8 @@ class NasFpn:
         """What a one-hot mixture weighs of each cell of all stacks: its inputs, the coarser first, and its output, by
         its level and its operation. All are 1, but have gradients."""
         taken = jnp.take_along_axis(mixture, path[:, None], axis=1).reshape(self.cells, EACH)
-        one, other = (each[0] for each in merging.inputs(path.reshape(1, self.cells, EACH)))
-        level = merging.pool(self._levels(path[None]))[0]
+        one, other = (each[0] for each in merging_rows.inputs(path.reshape(1, self.cells, EACH)))
+        level = merging_rows.pool(self._levels(path[None]))[0]
         swapped = level[other] > level[one]
         first, second = (jnp.where(swapped, taken[:, 1 - i], taken[:, i]) for i in (0, 1))
         return jnp.tile(jnp.stack([first, second, taken[:, 2] * taken[:, 3]], axis=1), (self.stacks, 1))
@@ -272,8 +272,8 @@ class NasFpn:
     def route(self, path: Int[Array, "length"]) -> pyramid_path.Route:
         """What each cell of all stacks does, as data."""
         rows = path.reshape(1, self.cells, EACH)
-        one, other = (each[0] for each in merging.inputs(rows))
-        level = merging.pool(self._levels(path[None]))[0]
+        one, other = (each[0] for each in merging_rows.inputs(rows))
+        level = merging_rows.pool(self._levels(path[None]))[0]
         number, taken, roles = jnp.arange(OUTPUTS + self.cells), jnp.zeros(OUTPUTS + self.cells, bool), []
         coarse = jnp.where(level[other] > level[one], other, one)
         fine = one + other - coarse

@@ -7,8 +7,8 @@ levels of its inputs, so that nothing runs but what the path takes.
 
 JAX would save the whole array for each step. But a feature never changes once it is written: the backward pass here
 keeps the array as it is at the end, goes through the cells in reverse, and collects the gradient of each feature from
-the cells that took it, which by then are done. Both passes stand in this file, which makes it long: each step of the
-second undoes one of the first.
+the cells that took it, which by then are done. The file is long, for both passes stand in it: each step of the second
+undoes one of the first.
 """
 
 import functools

@@ -18,7 +18,7 @@ import nas
 from nas import config
 from nas.commands import cli, evaluate
 from nas.commands import search as launch
-from nas.config.documents import as_yaml, read_yaml
+from nas.config.yaml_files import as_yaml, read_yaml
 from nas.errors import UsageError
 from nas.saved import card
 from nas.store.sql import Store
@@ -110,7 +110,7 @@ def test_the_card_says_what_a_network_is_and_how_it_was_made(inside, capsys):
 def test_the_card_of_a_program_says_for_how_many_images_its_signs_fall_otherwise(inside, capsys, differing, says):
     told(capsys, "export", trained(capsys)["architecture"], "--out", "best", "--replace")
     description = json.loads((inside / "best" / "architecture.json").read_text())
-    description |= {"file": "model.onnx", "batch": None, "tried": 16, "differing": differing}
+    description |= {"file": "model.onnx", "batch": None, "trial": {"images": 16, "differing": differing}}
     with Store() as store:
         text = card.files(store, store.run("it"), description, None)[card.NAME]
     assert ("For 3 of 16 images on which the file was tried" in text) == says
@@ -288,7 +288,9 @@ def test_numbers_are_judged_in_the_unit_of_the_labels():
 def test_the_lines_in_a_card_run_without_this_library(best, inside, capsys, form):
     if form == "onnx":
         pytest.importorskip("jax2onnx")
-    told(capsys, "export", best["architecture"], "--out", form, "--format", form, "--replace")
+    assert cli.main(["export", best["architecture"], "--out", form, "--format", form, "--replace"]) == 0
+    assert f"Converting to {form}: 1 of 1" in capsys.readouterr().err
+    assert json.loads((inside / form / "architecture.json").read_text())["trial"] == {"images": 16, "differing": 0}
     text = (inside / form / card.NAME).read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), dtype=np.uint8)

@@ -102,7 +102,10 @@ class Depth:
 
 class Said(Silent):
     def __init__(self):
-        self.lines = []
+        self.lines, self.shown = [], []
+
+    def show(self, stage: str, done: int, total: int, remark: str) -> None:
+        self.shown.append((stage, done, total))
 
     def say(self, text: str) -> None:
         self.lines.append(text)
@@ -136,12 +139,18 @@ def test_the_command_that_repeats_a_run_says_every_field_that_the_data_could_cho
     assert "--no-final.flip" in words
 
 
-def test_what_was_given_may_be_given_again_to_go_on(tmp_path):
+def test_what_was_given_may_be_given_again_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("nas.tasks.folders.EVERY", 5)
     store = f"sqlite:///{tmp_path}/nas.db"
     data = {"task": folder(tmp_path / "photos", [70] * 8), "space": "shufflenet", "final": {"steps": 7}}
     data |= {"evaluator": Depth(), "strategy": "random", "trials": 2, "finalists": 0, "workers": 0}
-    search(from_values({**data, "store": store, "name": "it"}))
-    search(from_values({**data, "store": store}), resume="it")
+    began, went_on = Said(), Said()
+    search(from_values({**data, "store": store, "name": "it"}), reporter=began)
+    search(from_values({**data, "store": store}), resume="it", reporter=went_on)
+    for said in (began, went_on):  # how far the reading is
+        read = [(done, total) for stage, done, total in said.shown if stage == "Reading the data"]
+        assert len(read) > 1
+        assert read[-1][0] == read[-1][1] > 5
     said = refusal(search, from_values({"store": store, "trials": 3}), resume="it")
     assert said.startswith("trials cannot be changed by --resume")
     said = refusal(search, from_values({"store": store, "final": {"steps": 8}}), resume="it")

@@ -247,6 +247,15 @@ def test_the_objects_of_files_are_listed(folder, answer, photo, capsys):
     assert shown[1].split() == ["photo.jpg", "triangle", "0.75", "40", "80", "200", "160"]
 
 
+def test_of_many_photos_it_is_said_how_many_were_looked_at(folder, answer, photo, capsys, monkeypatch):
+    answer((0.1, 0.2, 0.5, 0.4, 0.75, 1))
+    monkeypatch.setattr("nas.commands.detect.AT_ONCE", 2)
+    assert cli.main(["detect", str(folder), *["photo.jpg"] * 2]) == 0
+    assert capsys.readouterr().err == ""
+    assert cli.main(["detect", str(folder), *["photo.jpg"] * 3]) == 0
+    assert "Looking for objects: 3 of 3" in capsys.readouterr().err
+
+
 def test_where_nothing_is_found_one_line_says_so(folder, answer, photo, capsys):
     answer((0.1, 0.2, 0.5, 0.4, 0.25, 1))
     said = ran(capsys, folder, "photo.jpg", "--out", "boxes.png")

@@ -173,7 +173,7 @@ ONLY_IN = {
     "alembic": {*of("nas.store.migrations")},
     "pickle": {"nas.unpickle"},
     "matplotlib": {"nas.report.plots"},
-    "yaml": {"nas.config.documents"},
+    "yaml": {"nas.config.yaml_files"},
     "pydantic": {"nas.config.building"},
     "random": set(),
 }

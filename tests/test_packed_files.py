@@ -284,13 +284,24 @@ def test_images_have_a_line_each_with_their_class_and_its_probability(bits, imag
     assert ran(capsys, folder, "photos").splitlines()[1].startswith("photos/a.png")
 
 
-def test_many_images_are_read_audibly_and_few_in_silence(bits, images, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["many.npz"], "7 of 7"),
+        (["photos/a.png"] * 5, "5 of 5"),
+        (["photos"], "5 of 5"),  # entries: its folder and its text too
+        (["digits.npz"], None),
+        (["photos/a.png"] * 3, None),
+    ],
+)
+def test_many_images_are_read_audibly_and_few_in_silence(bits, images, capsys, monkeypatch, words, said):
     np.savez("many.npz", images=digits(7))
-    monkeypatch.setattr("nas.commands.predict.EVERY", 3)
-    assert cli.main(["predict", str(bits("bnas")), "many.npz"]) == 0
-    assert "Reading the data: 3 of 7" in capsys.readouterr().err
-    assert cli.main(["predict", str(bits("bnas")), "digits.npz"]) == 0
-    assert capsys.readouterr().err == ""
+    (images / "photos" / ".hidden.png").unlink()
+    for place in ("nas.commands.predict", "nas.tasks.folders"):
+        monkeypatch.setattr(f"{place}.EVERY", 3)
+    assert cli.main(["predict", str(bits("bnas")), *words]) == 0
+    error = capsys.readouterr().err
+    assert error == "" if said is None else f"Reading the data: {said}" in error
 
 
 def test_images_of_a_folder_that_cannot_be_read_are_refused_or_left_out(bits, images, capsys):

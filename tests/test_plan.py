@@ -59,7 +59,8 @@ def test_stages_get_their_shares_and_what_is_given_stays(paces, tmp_path, monkey
     ("words", "baselines"),
     [
         (["--time", "1h"], 5),
-        (["--time", "10m"], 3),  # trainings beside five would be shorter than by default
+        (["--time", "14m"], 3),  # trainings beside five would be shorter than by default, all else would not
+        (["--time", "1h", "--finalists", "0"], 3),
         (["--time", "10m", "--final.steps", "200"], 5),
         (["--time", "1h", "--baselines", "2"], 2),
     ],
@@ -70,7 +71,8 @@ def test_five_random_ones_stand_beside_the_best_where_time_allows(
 ):
     given, said = planned(tmp_path, monkeypatch, capsys, *words, small=ALONE)
     assert given["baselines"] == baselines
-    assert f"{baselines + 1} trainings of {given['final']['steps']} steps" in said
+    trainings = (0, 0) if "--finalists" in words else (baselines + 1, baselines)
+    assert "{} trainings of {} steps, {} random".format(trainings[0], given["final"]["steps"], trainings[1]) in said
 
 
 def test_a_time_that_is_too_short_is_refused_and_nothing_stored(paces, tmp_path, monkeypatch):

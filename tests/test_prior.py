@@ -1,6 +1,8 @@
 """What a user believes before a search: weights of choices, by which some proposals are drawn."""
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -105,16 +107,24 @@ def test_a_policy_does_not_learn_from_what_it_did_not_draw():
     np.testing.assert_array_equal(CELLS.canonical(found.drawn.rows), found.encodings)
 
 
-@pytest.fixture
-def table(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory) -> Path:
     """A made table of cells, which are the better the more of their edges are convolutions of 3 x 3."""
-    monkeypatch.chdir(tmp_path)
+    folder = tmp_path_factory.mktemp("cells")
     place = OPS.index("nor_conv_3x3")
     lines = ["architecture,made_valid_error_e1"]
     for row in np.unique(np.asarray(CELLS.canonical(jnp.asarray(every(CELLS)))), axis=0):
         lines.append(f"{CELLS.describe(row)},{0.9 - 0.1 * (row == place).sum():.3f}")
-    (tmp_path / "cells.csv").write_text("\n".join(lines))
-    assert main(["table", "build", "cells.csv", "--space", "nasbench201", "--out", "cells.npz"]) == 0
+    (folder / "cells.csv").write_text("\n".join(lines))
+    words = ["table", "build", str(folder / "cells.csv"), "--space", "nasbench201", "--out", str(folder / "cells.npz")]
+    assert main(words) == 0
+    return folder / "cells.npz"
+
+
+@pytest.fixture
+def table(cells, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(cells, "cells.npz")
     return tmp_path
 
 

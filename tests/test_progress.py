@@ -87,6 +87,17 @@ def test_a_line_says_how_long_a_stage_will_still_take(capsys, monkeypatch):
     ]
 
 
+def test_a_stage_that_begins_again_has_a_pace_of_its_own(capsys, monkeypatch):
+    """As of a second folder."""
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Bar() as bar:
+        for done, seconds in ((500, 0), (1000, 400), (500, 400), (1000, 40)):
+            now += seconds
+            bar.show("Reading", done, 1500, "")
+    assert [line for line in lines(capsys) if "left" in line][-1] == "Reading: 1000 of 1500  about 40 s left"
+
+
 def test_the_same_line_is_not_written_again_at_the_end_of_a_stage(capsys):
     """After its last step a training is evaluated, while its progress is looked at."""
     with Bar() as bar:

@@ -30,10 +30,10 @@ def main(argv: Sequence[str]) -> str:
     found = []
     with Bar() as bar:
         for start in range(0, len(options.images), AT_ONCE):
-            if start:
-                bar.show("Looking for objects", start, len(options.images), "")
             photos = [opened("image", path) for path in options.images[start : start + AT_ONCE]]
             found += network.detect(photos, options.least, options.exit)
+            if len(options.images) > AT_ONCE:
+                bar.show("Looking for objects", len(found), len(options.images), "")
     if options.out is not None:
         from nas.report import boxes
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> str:
     rows: list[Row] = []
     with Bar() as bar:
         heard = reading(bar)
-        images = itertools.chain.from_iterable(_images(path, network, invalid, heard) for path in options.images)
+        images = _all(options.images, network, invalid, heard)
         while some := list(itertools.islice(images, AT_ONCE)):
             logits = network.predict(np.concatenate([square for _, square in some]))
             for (name, _), each in zip(some, logits, strict=True):
@@ -66,6 +66,15 @@ def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> li
     ]
 
 
+def _all(
+    paths: Sequence[Path], network: "Exported", invalid: Invalid, heard: Heard
+) -> Iterator[tuple[str, np.ndarray]]:
+    for number, path in enumerate(paths, 1):
+        yield from _images(path, network, invalid, heard)
+        if len(paths) > EVERY and (number % EVERY == 0 or number == len(paths)):
+            heard(number, len(paths))
+
+
 def _images(path: Path, network: "Exported", invalid: Invalid, heard: Heard) -> Iterator[tuple[str, np.ndarray]]:
     """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`. Of many `heard` is told
     now and then how many there were."""
@@ -81,9 +90,9 @@ def _images(path: Path, network: "Exported", invalid: Invalid, heard: Heard) -> 
     elif path.suffix == ".npz":
         images = _archived(path)
         for i, image in enumerate(images):
-            if i and i % EVERY == 0:
-                heard(i, len(images))
             yield f"{path}[{i}]", _square(f"{path}: images[{i}]", image, network)
+            if len(images) > EVERY and ((i + 1) % EVERY == 0 or i + 1 == len(images)):
+                heard(i + 1, len(images))
     else:
         from nas.saved.networks import opened
 

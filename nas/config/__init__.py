@@ -16,13 +16,13 @@ from nas.config.building import from_values as from_values
 from nas.config.building import named as named
 from nas.config.building import names as names
 from nas.config.building import to_data as to_data
-from nas.config.comparing import check_kept as check_kept
 from nas.config.comparing import moved as moved
 from nas.config.comparing import same_part as same_part
 from nas.config.flags import SETTLED as SETTLED
 from nas.config.flags import Parser as Parser
 from nas.config.flags import parse as parse
 from nas.config.flags import parser_of_all as parser_of_all
+from nas.config.keeping import check_kept as check_kept
 from nas.config.values import ELSEWHERE as ELSEWHERE
 from nas.config.values import PARTS as PARTS
 from nas.config.values import RESUMABLE as RESUMABLE

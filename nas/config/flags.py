@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from nas.config.building import BUILDERS, defaults, mapping, named
-from nas.config.documents import read_yaml
 from nas.config.values import BOUND, GROUPS, NESTED, PARTS, Config, Data
+from nas.config.yaml_files import read_yaml
 from nas.errors import Answered, UsageError, unknown
 
 HELP = ("-h", "--help", "--help-all")

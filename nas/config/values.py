@@ -168,7 +168,8 @@ class Config:
     finalists: int = 1
     """How many of the best architectures are trained from scratch and tested."""
     baselines: int = 3
-    """How many random architectures of no greater cost than the best, and near it, are trained beside them."""
+    """How many random architectures of no greater cost than the best, and near it, are trained beside them; with --time
+    five, where there is time for them."""
 
     def __post_init__(self):
         for field, (low, high) in RANGES.items():

@@ -94,7 +94,7 @@ def help_train(data: Mapping[str, Any], reporter: Reporter) -> str:
     RunError where another process ends."""
     order = hosts.told()
     try:
-        settings, subject = _ready(order, {name: data[name] for name in OWN if name in data})
+        settings, subject = _ready(order, {name: data[name] for name in OWN if name in data}, reporter)
     except Exception as error:
         hosts.answer(registry.told(error) if not isinstance(error, UsageError) else str(error))
         raise
@@ -111,13 +111,13 @@ def help_train(data: Mapping[str, Any], reporter: Reporter) -> str:
     return f"Process {hosts.number()} has trained its part; process 0 goes on with the search.\n"
 
 
-def _ready(order: Mapping[str, Any], own: Mapping[str, Any]) -> tuple[Config, Subject]:
+def _ready(order: Mapping[str, Any], own: Mapping[str, Any], reporter: Reporter) -> tuple[Config, Subject]:
     """Raises UsageError where this process would compute something else than the first."""
     registry.install({name: (path, text.encode("latin-1")) for name, (path, text) in order["files"].items()})
     given = {name: value for name, value in {**order["given"], **own}.items() if value is not None}
     settings = config.build({**given, "objectives": Config.objectives})
     quick_start()
-    subject = load_subject(settings, config.names(given)["space"])
+    subject = load_subject(settings, config.names(given)["space"], reporter=reporter)
     here = _same(settings, subject, order["affine"])
     for name, value in order["same"].items():
         if here[name] != value:

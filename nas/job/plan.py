@@ -47,8 +47,8 @@ class Plan(NamedTuple):
 
 def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter, began: float) -> Data:
     """The given data with as many steps and trials as fit into `settings.time`, of which what has passed since the job
-    `began` (`time.monotonic`) is gone; what the user gives of these stays. Where all stages still have what they have
-    by default, more random architectures are trained beside the best.
+    `began` (`time.monotonic`) is gone; what the user gives of these stays. Where all stages still have at least what
+    they have by default, more random architectures are trained beside the best.
 
     Raises UsageError where the time is too short, and for jobs that cannot be planned."""
     seconds = settings.seconds
@@ -60,14 +60,16 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter,
         paces[stage] = measure(settings, subject)
         reporter.show("Measuring this machine", count, 3, "")
     fixed = {stage: count for stage in SHARES if (count := _given(given, stage)) is not None}
-    before = time.monotonic() - began + (START if settings.workers else 0)  # to read the data, and to measure
-    plan = _fitting(settings, fixed, paces, KEPT * seconds - before, settings.baselines)
+    # To read the data, to measure, and to start what evaluates.
+    gone = time.monotonic() - began + (START if settings.workers else 0)
+    plan = _fitting(settings, fixed, paces, KEPT * seconds - gone, settings.baselines)
     if "baselines" not in given and settings.finalists:
-        more = _fitting(settings, fixed, paces, KEPT * seconds - before, PLENTY)
+        more = _fitting(settings, fixed, paces, KEPT * seconds - gone, PLENTY)
         if all(more.counts[stage] >= _default(settings, stage) for stage in SHARES):
             plan = more
-    if any(plan.counts[stage] < LEAST[stage] for stage in SHARES if stage not in fixed and plan.times[stage]):
-        least = duration((plan.least + before) / KEPT * 1.5)
+    free = [stage for stage in SHARES if stage not in fixed and plan.times[stage]]
+    if any(plan.counts[stage] < min(LEAST[stage], MOST * _default(settings, stage)) for stage in free):
+        least = duration((plan.least + gone) / KEPT * 1.5)
         raise UsageError(f"time={settings.time!r} is too short for this job on this machine: give it {least} or so")
     _tell(reporter, seconds, plan, paces)
     return _with(given, plan)
@@ -76,7 +78,7 @@ def planned(settings: Config, given: Data, subject: Subject, reporter: Reporter,
 def _fitting(
     settings: Config, fixed: Mapping[str, int], paces: Mapping[str, Pace], seconds: float, baselines: int
 ) -> Plan:
-    """What fits into some seconds, also where that is too little."""
+    """What fits into some seconds, also where that is too little. Raises UsageError where all is given already."""
     trained = settings.finalists + baselines if settings.finalists else 0  # of nothing there are no baselines
     times = {"training": 1, "trials": 1, "final": trained}
     free = [stage for stage in SHARES if stage not in fixed and times[stage]]
@@ -195,9 +197,10 @@ def _tell(reporter: Reporter, seconds: float, plan: Plan, paces: Mapping[str, Pa
         took = plan.times[stage] * (paces[stage].first + plan.counts[stage] * paces[stage].each)
         return f"{what} ({duration(took)})"
 
+    beside = plan.baselines if plan.times["final"] else 0
     parts = (
         part("training", f"{plan.counts['training']} steps of shared weights"),
         part("trials", f"{plan.counts['trials']} trials"),
-        part("final", f"{plan.times['final']} trainings of {plan.counts['final']} steps"),
+        part("final", f"{plan.times['final']} trainings of {plan.counts['final']} steps, {beside} random"),
     )
     reporter.say(f"The plan for {duration(seconds)}, as fast as this machine is now: {', '.join(parts)}.")

@@ -6,6 +6,7 @@ from typing import Any
 from nas.config import Config
 from nas.errors import UsageError
 from nas.evaluators.train import Scratch
+from nas.report.progress import Reporter, reading
 from nas.tasks import load
 from nas.tasks.augment import check_fits
 from nas.tasks.base import Task
@@ -35,7 +36,7 @@ def check_pretraining(settings: Config) -> None:
         raise UsageError(f"pretrain={name!r} is not for evaluator='train', which trains each candidate from scratch")
 
 
-def pretraining_of(settings: Config, space: Any, task: Task) -> Pretraining | None:
+def pretraining_of(settings: Config, space: Any, task: Task, reporter: Reporter | None = None) -> Pretraining | None:
     """Raises UsageError for tasks and spaces that it is not for."""
     name = settings.pretrain
     if name is None:
@@ -44,14 +45,15 @@ def pretraining_of(settings: Config, space: Any, task: Task) -> Pretraining | No
         allowed = "a task whose networks end in a head of its own, such as voc:DIR, coco:JSON,DIR or scenes"
         raise UsageError(f"pretrain={name!r} needs {allowed}; task={settings.task!r} has none")
     try:
-        return _bound(settings, space, task, name)
+        return _bound(settings, space, task, name, reporter)
     except (UsageError, ValueError) as error:
         said = str(error)
         raise UsageError(said if said.startswith(("task=", "pretrain")) else f"pretrain={name!r}: {said}") from error
 
 
-def _bound(settings: Config, space: Any, task: Task, name: str) -> Pretraining:
-    images = load(name, data_dir=settings.data_dir, image_size=settings.pretrain_image_size)
+def _bound(settings: Config, space: Any, task: Task, name: str, reporter: Reporter | None) -> Pretraining:
+    heard = None if reporter is None else reading(reporter)
+    images = load(name, data_dir=settings.data_dir, image_size=settings.pretrain_image_size, heard=heard)
     if not isinstance(images.kind, Classification):
         raise UsageError(f"pretrain={name!r} must be a task of classes, such as folder:DIR")
     images = with_channels(images, task.image_channels)

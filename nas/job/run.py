@@ -128,12 +128,11 @@ def _carried_out(
     if resume is None:
         config.check_kept(settings, given)
     task = None
-    if not settings.task.startswith("table:"):
+    if resume is None and not settings.task.startswith("table:"):
         check_pretraining(settings)
         task = load_task(settings, reporter)
-        if resume is None:
-            settings, given = _chosen(settings, given, task, reporter)
-    subject = load_subject(settings, config.names(given)["space"], taught, task)
+        settings, given = _chosen(settings, given, task, reporter)
+    subject = load_subject(settings, config.names(given)["space"], taught, task, reporter)
     settings = _settled(settings, given, subject)
     if settings.time is not None and resume is None:
         given = plan.planned(settings, given, subject, reporter, began)

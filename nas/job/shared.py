@@ -13,7 +13,7 @@ from nas.errors import UsageError
 from nas.evaluators.supernet import Supernet, calibration
 from nas.job.chosen import with_recipes
 from nas.job.finals import description
-from nas.job.subject import Subject, load_subject, load_task
+from nas.job.subject import Subject, load_subject
 from nas.report import command_lines
 from nas.report.progress import Reporter, Silent
 from nas.saved import checkpoint, exports
@@ -64,7 +64,7 @@ def _source(store: Store, run: Run, trial: Trial, reporter: Reporter) -> exports
     given = {**run.given, "store": store.url}
     settings = config.build(given)
     settings = dataclasses.replace(settings, final=dataclasses.replace(settings.final, teacher=None))  # not of these
-    subject = load_subject(settings, config.names(given)["space"], task=load_task(settings, reporter))
+    subject = load_subject(settings, config.names(given)["space"], reporter=reporter)
     settings = with_recipes(settings, given, subject)
     for name, found, what in (
         ("space", fingerprint(subject.named), "architectures"),

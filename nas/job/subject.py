@@ -76,14 +76,20 @@ class Subject:
         return self.task
 
 
-def load_subject(settings: Config, space_name: str, taught: str | None = None, task: Task | None = None) -> Subject:
+def load_subject(
+    settings: Config,
+    space_name: str,
+    taught: str | None = None,
+    task: Task | None = None,
+    reporter: Reporter | None = None,
+) -> Subject:
     """`taught` is the digest of the teacher with which a run began that goes on, and `task` the images where they were
-    loaded before. Raises UsageError."""
+    loaded before; the `reporter` hears of the reading. Raises UsageError."""
     check_pretraining(settings)
     table = table_of(settings.task, space_name, settings.space)
     if table is not None:
         return _on_table(settings, table)
-    task = task or load_task(settings)
+    task = task or load_task(settings, reporter)
     space, timed = _timed(settings, _ended(bind(settings.space, task), task))
     space = _priced(settings, space)
     check_recipe(space, settings.final)
@@ -92,7 +98,7 @@ def load_subject(settings: Config, space_name: str, taught: str | None = None, t
     scores = scoring(settings.evaluator)
     _check_apart(settings, space, scores.metrics(task.kind.metric))
     how = scores, Final(), task.kind.metric
-    before = pretraining_of(settings, space, task)
+    before = pretraining_of(settings, space, task, reporter)
     teacher = teacher_of(settings, task, taught)
     return Subject(space, space, task, task.fingerprint(), *how, pretraining=before, teacher=teacher, timed=timed)
 

@@ -111,17 +111,19 @@ class _Lines:
         self._written = self._began
         self._stage, self._state = "", ""
         self._pace = 0, self._began  # what was done when the stage was first heard of, and when
+        self._done = 0
         self._lock, self._closed = threading.Lock(), threading.Event()
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def show(self, stage: str, done: int, total: int, remark: str) -> None:
         with self._lock:
             begins = stage != self._stage
-            if begins or self._pace[0] == 0:  # the first step compiles, and is no measure of the others
+            again = done < self._done  # the stage is about something else now, such as a second folder
+            self._done = done
+            if begins or again or self._pace[0] == 0:  # the first step compiles, and is no measure of the others
                 self._pace = done, time.monotonic()
-            left = self._left(done, total)
-            before = self._state
-            self._stage, self._state = stage, f"{stage}: {done} of {total}  {remark}{left}".rstrip()
+            before, said = self._state, (f"{stage}: {done} of {total}", remark, self._left(done, total))
+            self._stage, self._state = stage, "  ".join(part for part in said if part)
             ends = done >= total and self._state != before
             if begins or ends or time.monotonic() - self._written >= SECONDS:
                 self._write()
@@ -132,7 +134,7 @@ class _Lines:
         if done <= began or done >= total:
             return ""
         seconds = (time.monotonic() - since) / (done - began) * (total - done)
-        return f"  about {duration(seconds)} left" if seconds >= 1 else ""
+        return f"about {duration(seconds)} left" if seconds >= 1 else ""
 
     def close(self) -> None:
         self._closed.set()

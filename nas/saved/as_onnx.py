@@ -27,7 +27,7 @@ INPUT = "images"
 
 
 def serialised(model: "Exported", metadata: Mapping[str, Any]) -> Written:
-    """The file. Its `batch` is the number of images of one, None for any number.
+    """The file. Its `batch` is the number of images that it takes at once, None for any number.
 
     Raises UsageError where jax2onnx is not installed or cannot write the network, or where the numbers of the file are
     not those of the network.
@@ -46,7 +46,7 @@ def serialised(model: "Exported", metadata: Mapping[str, Any]) -> Written:
     data = proto.SerializeToString()
     tried = trial(made.shape)
     expected = jax.jit(made.function)(tried)
-    return Written(data, {"batch": batch, **check_same("onnx", model, _run(data, tried, batch), expected)})
+    return Written(data, {"batch": batch, "trial": check_same("onnx", model, _run(data, tried, batch), expected)})
 
 
 def _outputs(model: "Exported") -> Any:

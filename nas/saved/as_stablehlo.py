@@ -33,7 +33,8 @@ def serialised(model: "Exported") -> Written:
     data, platforms = _exported(function, images)
     tried = trial(made.shape)
     found = export.deserialize(bytearray(data)).call(tried)
-    return Written(data, {"platforms": platforms, **check_same("stablehlo", model, found, model.predict(tried))})
+    same = check_same("stablehlo", model, found, model.predict(tried))
+    return Written(data, {"platforms": platforms, "trial": same})
 
 
 def _exported(function: Any, images: jax.ShapeDtypeStruct) -> tuple[bytes, tuple[str, ...]]:

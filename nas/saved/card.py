@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nas.config import Config, named
-from nas.config.documents import as_yaml
+from nas.config.yaml_files import as_yaml
 from nas.metrics import outer, seen
 from nas.plain import shown
 from nas.report import output
@@ -242,8 +242,9 @@ def _use(description: Mapping[str, Any]) -> str:
             lines.append(f"A batch has {'any number of images' if number is None else f'{number} image(s)'}.")
         else:
             lines.append(f"It runs on {', '.join(map(text, description.get('platforms', ())))}, without nas-engine.")
-        if differing := description.get("differing"):
-            tried = f"For {differing} of {description['tried']} images on which the file was tried its numbers differ"
+        trial = description.get("trial") or {}
+        if differing := trial.get("differing"):
+            tried = f"For {differing} of {trial['images']} images on which the file was tried its numbers differ"
             why = "a sum that is rounded otherwise may lie on the other side of 0, where only its sign counts"
             lines.append(f"{tried} from those of nas-engine: {why}.")
     return "\n".join(lines) + "\n"

@@ -141,14 +141,14 @@ def write(
         arrays = packed_arrays_of(source.field, source.named, source.description, source.read())
         description["packed"] = True
     elif form != "jax":
-        reporter.show(f"Writing {form}", 0, 1, "")  # which takes a minute where the network is large
-    if form == "onnx":
-        written = as_onnx.serialised(_model(source), _metadata(description))
-    elif form == "stablehlo":
-        written = as_stablehlo.serialised(_model(source))
-    if written is not None:
+        stage = f"Converting to {form}"  # which takes a minute where the network is large
+        reporter.show(stage, 0, 1, "")
+        model = _model(source)
+        written = (
+            as_onnx.serialised(model, _metadata(description)) if form == "onnx" else as_stablehlo.serialised(model)
+        )
         description |= written.facts
-        reporter.show(f"Writing {form}", 1, 1, "")
+        reporter.show(stage, 1, 1, "")
     drawing = _drawing(space, description)
     try:
         texts = card.files(store, source.run, description, DRAWING if drawing else None)

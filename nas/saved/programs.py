@@ -63,8 +63,8 @@ def trial(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "n _ _ _"]:
 
 
 def check_same(form: str, model: "Exported", found: Any, expected: Any) -> dict[str, int]:
-    """On how many images a file was tried, and for how many of them its numbers differ from the network's: for some
-    of a network with signs. Raises UsageError where they differ for others."""
+    """On how many images a file was tried, and on how many its numbers are not the network's. Of a network of one bit
+    that may be a share of them, `FLIPPED`; more, or any of another network, raises UsageError."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
     off = np.max([differences(np.asarray(one), np.asarray(other), model.kind.small) for one, other in pairs], 0)
     wrong = ~(off <= TOLERANCE)
@@ -72,7 +72,7 @@ def check_same(form: str, model: "Exported", found: Any, expected: Any) -> dict[
     if wrong.mean() > allowed:
         said = f"differ from the network's by {off.max():.2g} of the largest, {TOLERANCE:g} is allowed"
         raise UsageError(f"format={form!r} cannot be written: the numbers of the file {said}")
-    return {"tried": len(wrong), "differing": int(wrong.sum())}
+    return {"images": len(wrong), "differing": int(wrong.sum())}
 
 
 def differences(found: np.ndarray, expected: np.ndarray, least: float = 1.0) -> np.ndarray:

@@ -186,7 +186,7 @@ def check_name(name: str) -> None:
         raise UsageError(f"name={shown(name, 60)!r} must be {allowed}, and not be latest")
 
 
-def stem(space: str, strategy: str, task: str, seed: int) -> str:
+def usual_name(space: str, strategy: str, task: str, seed: int) -> str:
     """A name for a run that was given none: of a task that is a file, with the file's name, as far as it can be one."""
     kind, _, place = task.partition(":")
     parts = [space, strategy, kind, *([Path(place).stem] if place else [])]

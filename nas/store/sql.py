@@ -117,7 +117,7 @@ class Store:
         with self._database.transaction(write=True, alone=True) as connection:
             taken = set(connection.scalars(sa.select(RUN.c.name)))
             if name is None:
-                name = query.free_name(query.stem(space, strategy, task, seed), taken)
+                name = query.free_name(query.usual_name(space, strategy, task, seed), taken)
             self._refuse(name, taken)
             folder = self.new_folder(name)
             given = {"name": name, **values, "config": {**config, "files": self._files.named(folder)}}

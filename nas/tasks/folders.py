@@ -115,6 +115,8 @@ def files(
                     data = read(f"{str(path)!r}", path)
                 if data is not None:
                     yield relative, data
+        if heard is not None and len(paths) > EVERY:
+            heard(len(paths), len(paths))
     elif not root.exists():
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:

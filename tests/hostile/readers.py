@@ -53,7 +53,7 @@ def csv_table(folder: Path) -> Any:
 
 def configuration(folder: Path) -> None:
     from nas import config
-    from nas.config.documents import read_yaml
+    from nas.config.yaml_files import read_yaml
 
     config.build(read_yaml(str(folder / "run.yaml")))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nas.testing.faults import records
-from nas.testing.faults.injuries import Fault, Scene
+from nas.testing.faults.injuries import SIGNALLED, Fault, Scene
 from nas.testing.faults.jobs import JOBS, LOG, Job
 from nas.testing.faults.places import Place, beside, place
 from nas.testing.faults.processes import Command
@@ -245,7 +245,7 @@ class Round:
             raise Broken("the run is said to have finished, and trials are missing")
         if status == -signal.SIGTERM and left.status != "finished":
             raise Broken(f"SIGTERM was not heard, and the run is said to be {left.status}")
-        if status == 130 and before.trials and left.status not in ("interrupted", "finished"):
+        if status in SIGNALLED and before.trials and left.status not in ("interrupted", "finished"):
             raise Broken(f"the run was interrupted, and is said to be {left.status}")
         lines = records.evaluated(self._log)
         if self.job.counts and not self.fault.forgets:
