@@ -3,7 +3,7 @@
 Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", 2019,
 https://arxiv.org/abs/1904.00420 (algorithm 1, and the defaults of the released code). Unlike the released code,
 a generation is always filled in a bounded number of tries, and refused candidates leave no trace. Best at: 300 trials
-and more, in parallel; with 50 it is little better than random search (`benchmarks/league.py`).
+and more, in parallel; with 50 it is behind regularized evolution (`benchmarks/league.py`).
 """
 
 import dataclasses
