@@ -17,7 +17,7 @@ from nas.report import output
 from nas.report.progress import Bar, reading
 from nas.store.query import Row
 from nas.tasks import Heard
-from nas.tasks.folders import EVERY, files
+from nas.tasks.folders import counted, files
 from nas.tasks.invalid import Invalid
 from nas.tasks.pixels import MAX_HELD, as_uint8, decode, is_image
 from nas.tasks.room import empty
@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> str:
     rows: list[Row] = []
     with Bar() as bar:
         heard = reading(bar)
-        images = _all(options.images, network, invalid, heard)
+        paths = counted(options.images, heard)
+        images = itertools.chain.from_iterable(_images(path, network, invalid, heard) for path in paths)
         while some := list(itertools.islice(images, AT_ONCE)):
             logits = network.predict(np.concatenate([square for _, square in some]))
             for (name, _), each in zip(some, logits, strict=True):
@@ -66,15 +67,6 @@ def _rows(name: str, logits: np.ndarray, classes: Sequence[str], top: int) -> li
     ]
 
 
-def _all(
-    paths: Sequence[Path], network: "Exported", invalid: Invalid, heard: Heard
-) -> Iterator[tuple[str, np.ndarray]]:
-    for number, path in enumerate(paths, 1):
-        yield from _images(path, network, invalid, heard)
-        if len(paths) > EVERY and (number % EVERY == 0 or number == len(paths)):
-            heard(number, len(paths))
-
-
 def _images(path: Path, network: "Exported", invalid: Invalid, heard: Heard) -> Iterator[tuple[str, np.ndarray]]:
     """The images of a file, a folder or an archive by name, each `[1, size, size, channels]`. Of many `heard` is told
     now and then how many there were."""
@@ -88,11 +80,8 @@ def _images(path: Path, network: "Exported", invalid: Invalid, heard: Heard) -> 
         if not read and invalid.count == before:
             raise UsageError(f"image={str(path)!r} is a folder without images")
     elif path.suffix == ".npz":
-        images = _archived(path)
-        for i, image in enumerate(images):
+        for i, image in enumerate(counted(_archived(path), heard)):
             yield f"{path}[{i}]", _square(f"{path}: images[{i}]", image, network)
-            if len(images) > EVERY and ((i + 1) % EVERY == 0 or i + 1 == len(images)):
-                heard(i + 1, len(images))
     else:
         from nas.saved.networks import opened
 

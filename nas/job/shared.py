@@ -15,7 +15,7 @@ from nas.job.chosen import with_recipes
 from nas.job.finals import description
 from nas.job.subject import Subject, load_subject
 from nas.report import command_lines
-from nas.report.progress import Reporter, Silent
+from nas.report.progress import Reporter
 from nas.saved import checkpoint, exports
 from nas.store.query import RETRAIN, Run, Trial
 from nas.store.sql import Store
@@ -35,7 +35,6 @@ def export_shared(
     """
     exports.check(out, **how)
     run = run or _last(store, architecture)
-    reporter = reporter or Silent()
     source = _source(store, run, _trial(store, run, architecture), reporter)
     exports.write(store, source, out, reporter=reporter, **how)
     return run.name
@@ -59,7 +58,7 @@ def _trial(store: Store, run: Run, architecture: str) -> Trial:
     return found
 
 
-def _source(store: Store, run: Run, trial: Trial, reporter: Reporter) -> exports.Source:
+def _source(store: Store, run: Run, trial: Trial, reporter: Reporter | None) -> exports.Source:
     file = _file(store, run)
     given = {**run.given, "store": store.url}
     settings = config.build(given)

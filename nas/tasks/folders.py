@@ -12,9 +12,9 @@ import lzma
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ IMAGE_SIZES = (32, 64)
 SIZES = range(4, 1025)
 STORED = ".files"  # how the folder of a database's files ends, which lies beside it
 EVERY = 500  # files, after which it is said how far the reading is
+Item = TypeVar("Item")
 LEVELS = 4  # of folders in folders that are looked into, with that of the archive around the parts
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
 # A few compressed bytes can stand for any number: a tar is read so far, or this many times its size if that is more.
@@ -74,6 +75,14 @@ def _is_of_a_store(folder: Path) -> bool:
     return folder.name.endswith(STORED) and folder.with_name(folder.name.removesuffix(STORED)).is_file()
 
 
+def counted(items: Collection[Item], heard: Heard | None) -> Iterator[Item]:
+    """The items. Of many `heard` is told, now and then and at the end, how many of them are done."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if heard is not None and len(items) > EVERY and (number % EVERY == 0 or number == len(items)):
+            heard(number, len(items))
+
+
 def files(
     root: Path,
     wanted: Callable[[PurePosixPath], bool],
@@ -99,9 +108,7 @@ def files(
 
     if root.is_dir():
         paths = sorted(path for depth in range(1, LEVELS + 1) for path in root.glob("/".join("*" * depth)))
-        for number, path in enumerate(paths):
-            if heard is not None and number and number % EVERY == 0:
-                heard(number, len(paths))
+        for path in counted(paths, heard):
             relative = inside(path)
             if is_shown(relative) and path.is_dir():
                 folders.add(relative)
@@ -115,8 +122,6 @@ def files(
                     data = read(f"{str(path)!r}", path)
                 if data is not None:
                     yield relative, data
-        if heard is not None and len(paths) > EVERY:
-            heard(len(paths), len(paths))
     elif not root.exists():
         raise UsageError(f"{str(root)!r} does not exist; allowed: a folder, or a tar of one")
     else:
