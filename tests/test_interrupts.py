@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nas.commands import search as launch
+from nas.errors import RunError
 from nas.interrupts import check, heard, held, kept, undisturbed
 from nas.job import run as job
 from nas.report import outcome, output
@@ -168,6 +169,29 @@ def test_a_run_that_is_interrupted_twice_says_how_it_goes_on(first, tmp_path, mo
         run = store.run("it")
         assert run.status == "interrupted"
         assert run.reason == ("Ctrl-C" if first == signal.SIGINT else "SIGTERM")
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "finished"])
+def test_an_interrupt_while_a_status_is_recorded_is_recorded_too(status, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recorded = Store.set_status
+
+    def disturbed(store, run_id, new, reason=None):
+        if new == status:
+            os.kill(os.getpid(), signal.SIGTERM)
+        recorded(store, run_id, new, reason)
+
+    def ended(*_):
+        if status == "failed":
+            raise RunError("it cannot be done")
+        return outcome.Outcome("it", "sqlite:///nas.db", "error", [], [])
+
+    monkeypatch.setattr(Store, "set_status", disturbed)
+    monkeypatch.setattr(job, "_outcome", ended)
+    assert launch.main(TINY) == (1 if status == "failed" else 130)
+    assert "nas search --resume it" in capsys.readouterr().err
+    with Store("sqlite:///nas.db") as store:
+        assert store.run("it").status == ("failed" if status == "failed" else "interrupted")
 
 
 def test_what_is_interrupted_before_a_run_began_and_after_it_ended_says_so(monkeypatch, capsys):

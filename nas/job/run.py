@@ -218,11 +218,16 @@ def _prepared(settings: Config, subject: Subject, learning: Learning) -> loop.Se
 def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
     """Runs the job, and records how it ended."""
     store, run = job.store, job.run
-    store.set_status(run.id, "running")
-    for folder in (job.folder, job.folder / RUNG_FOLDER):
-        checkpoint.tidy(folder)
     try:
+        store.set_status(run.id, "running")
+        for folder in (job.folder, job.folder / RUNG_FOLDER):
+            checkpoint.tidy(folder)
         outcome = _outcome(job, loop_state)
+        if outcome.waits:
+            store.set_status(run.id, "interrupted", outside.WAITS)
+        else:
+            store.set_status(run.id, "finished")
+        return outcome
     except KeyboardInterrupt as stop:
         with undisturbed():
             store.set_status(run.id, "interrupted", reason(stop))
@@ -232,7 +237,7 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         # It arose in code of the user's own, which alone would end the process.
         is_own = registry.where(error) is not None or not isinstance(error, Exception)
         said = registry.told(error) if is_own else str(error)
-        with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
+        with undisturbed(), contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
             store.set_status(run.id, "failed", said)
         again = f"{command_lines.resume(run.name, store.url)} goes on with the run"
         if run.config.get("code") and (isinstance(error, stages.NothingFinished) or registry.is_of_own(error)):
@@ -244,11 +249,6 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         raise
     finally:
         job.pools.close()
-    if outcome.waits:
-        store.set_status(run.id, "interrupted", outside.WAITS)
-    else:
-        store.set_status(run.id, "finished")
-    return outcome
 
 
 def _outcome(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
