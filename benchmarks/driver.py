@@ -57,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--strategies", default="random,regularized-evolution", help="[random,regularized-evolution]")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[], help="[8; of busy 64 128 192]")
     parser.add_argument("--workers", type=int, default=64, help="of busy [64]")
+    parser.add_argument("--space", default="shufflenet", help="of busy [shufflenet]: in a small one many trials repeat")
     parser.add_argument("--clock", action="store_true", help="of busy: count waits for the disk and others too")
     parser.add_argument("--unordered", action="store_true", help="of busy: tell reports as they arrive")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
@@ -197,12 +198,12 @@ def busy(options: argparse.Namespace) -> tuple[str, list[dict]]:
 
 
 def simulated(options: argparse.Namespace, strategy: str, trials: int, concurrency: int) -> dict[str, float]:
-    space = config.build_space("nasbench201")
+    space = config.build_space(options.space)
     search = loop.Search(
         config.build_strategy(strategy), space, (), stream(0, SEARCH), trials, concurrency, not options.unordered
     )
     with tempfile.TemporaryDirectory() as folder, Store(f"sqlite:///{folder}/nas.db", create=True) as store:
-        how = {"space": "nasbench201", "strategy": strategy, "task": "made", "code_version": "0", "seed": 0}
+        how = {"space": options.space, "strategy": strategy, "task": "made", "code_version": "0", "seed": 0}
         record = Record(store, store.add_run(name="it", config={}, **how), space, 0, ("error",))
         workers = Simulated(options.workers, time.perf_counter if options.clock else time.process_time)
         processor = time.process_time()

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +108,66 @@ def test_a_machine_dies_and_the_job_ends_with_the_same_trials(tmp_path):
     alone = begun(tmp_path / "alone", "--workers", "0", "--trials", "40")
     assert ended(alone)[0] == 0
     assert trials(tmp_path / "cluster") == trials(tmp_path / "alone")
+
+
+@contextlib.contextmanager
+def daemons(folder: Path, port: int, environment: dict[str, str]) -> Iterator[None]:
+    """The head of a cluster, as `ray start` makes it, in a process group of its own."""
+    line = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--port", str(port), "--num-cpus", "2"]
+    files = ["--temp-dir", str(folder), "--include-dashboard", "false", "--disable-usage-stats"]
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    process = subprocess.Popen([*line, *files], env=environment, **quiet)
+    try:
+        assert process.stdout is not None
+        assert any("Ray runtime started" in said for said in process.stdout)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token_is_joined_with_it_and_refused_without(tmp_path):
+    home = {"HOME": str(tmp_path / "home"), "RAY_AUTH_MODE": "token"}
+    with_token = {**os.environ, **home}
+    command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
+    subprocess.run(command, env=with_token, check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as free, tempfile.TemporaryDirectory(dir="/tmp") as short:
+        port = free.getsockname()[1]
+        free.close()
+        where = ["--ray-address", f"127.0.0.1:{port}", "--workers", "2", "--trials", "10"]
+        with daemons(Path(short), port, with_token):
+            status, text = ended(begun(tmp_path / "without", *where, HOME=str(tmp_path / "home")))
+            assert status == 1, text
+            (said,) = (line for line in text.splitlines() if line.startswith("nas: error: "))
+            assert "it asks for a token: set RAY_AUTH_MODE=token, and have that of its head in" in said
+            status, text = ended(begun(tmp_path / "with", *where, **home))
+            assert status == 0, text
+            assert len(trials(tmp_path / "with")) == 10
+
+
+def test_a_session_of_ones_own_writes_nothing_into_the_home_folder(tmp_path):
+    script = """
+from nas.engine.ray_session import join, stop_ray
+for _ in range(2):
+    join(1)
+    stop_ray()
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ray_session.AUTH}
+    line = [sys.executable, "-c", script]
+    done = subprocess.run(line, env={**environment, "HOME": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / ".ray").exists()
+
+
+def test_a_cluster_where_nobody_listens_is_refused_before_anything_is_trained(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = f"search --max-images 100 --workers 2 --name it --ray-address 127.0.0.1:{port}"
+    done = subprocess.run([sys.executable, "-m", "nas", *words.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"ray_address='127.0.0.1:{port}' cannot be joined: Connection refused; " in done.stderr
+    assert "Training" not in done.stderr
 
 
 @dataclasses.dataclass(frozen=True)

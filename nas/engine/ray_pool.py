@@ -16,7 +16,7 @@ from typing import Any
 
 from nas import registry
 from nas.engine import ray_session as session
-from nas.engine.ray_session import last_words, start_ray
+from nas.engine.ray_session import last_words
 from nas.errors import RunError
 from nas.evaluators.base import Evaluator, Job, Report, run_job
 from nas.interrupts import check
@@ -79,9 +79,7 @@ class RayPool:
     ):
         self._trial_seconds, self._attempts, self._address = trial_seconds, attempts, address
         self._listen, self._say = listen, say
-        start_ray(workers, address)
-        self._gpus = session.gpus_each(workers) if gpus is None else gpus
-        session.check_room(self._gpus)
+        self._gpus = session.join(workers, gpus, address)
         self._sources = registry.sources()
         with travelling() if session.has_other_machines() else contextlib.nullcontext():
             self._evaluator = ray.put(evaluator)

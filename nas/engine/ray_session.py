@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import socket
 import warnings
 from collections.abc import Mapping
@@ -12,13 +13,25 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray import exceptions
 
 from nas.errors import RunError, UsageError, one_line
 from nas.interrupts import abandon, kept
 
 MOST_PATH = 103  # bytes of the path of a socket, on every system
 SOCKET = "session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"  # as Ray calls the longest of its own
+AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # by which users say what Ray lets in
+TOKEN = secrets.token_hex(32)  # what processes of our own sessions know each other by
+HEARD_SECONDS = 10.0  # for the head of a cluster to answer
 _started = False  # whether the session is ours to end
+
+
+def join(workers: int, gpus: float | None = None, address: str | None = None) -> float:
+    """What `start_ray` does; then how much of a GPU each worker has. Raises RunError where no machine has that."""
+    start_ray(workers, address)
+    each = gpus_each(workers) if gpus is None else gpus
+    check_room(each)
+    return each
 
 
 def start_ray(workers: int, address: str | None = None) -> None:
@@ -34,14 +47,19 @@ def start_ray(workers: int, address: str | None = None) -> None:
     global _started
     if address is not None:
         try:
+            _check_answers(address)
             with kept():
                 ray.init(address, **quiet)
         except ValueError as error:
             raise UsageError(f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT: {error}") from error
-        except (ConnectionError, RuntimeError) as error:
-            raise RunError(f"ray_address={address!r} cannot be joined: {last_words(error)}") from error
+        except (OSError, RuntimeError, exceptions.RayError) as error:
+            said = getattr(error, "strerror", None) or last_words(error)
+            raise RunError(f"ray_address={address!r} cannot be joined: {said}{_advice(error)}") from error
         _started = True
         return
+    if not any(name in os.environ for name in AUTH):
+        # Ray would write one for all sessions into the home folder, which may be closed, and which others write too.
+        os.environ["RAY_AUTH_TOKEN"] = TOKEN
     with kept(), warnings.catch_warnings():
         # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
@@ -59,6 +77,20 @@ def start_ray(workers: int, address: str | None = None) -> None:
         except Exception as error:  # Ray raises just that where its daemons are too slow, on a machine that is full
             raise RunError(f"Ray did not start: {last_words(error)} --workers 0 does without it") from error
     _started = True
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal() and int(port) < 2**16:
+        socket.create_connection((host.strip("[]"), int(port)), HEARD_SECONDS).close()
+
+
+def _advice(error: Exception) -> str:
+    """What to do where a cluster has not let this process in."""
+    if "authentication token" not in f"{error!r} {error.__cause__!r}".lower():
+        return ""
+    return "; it asks for a token: set RAY_AUTH_MODE=token, and have that of its head in ~/.ray/auth_token"
 
 
 def _folder() -> str | None:

@@ -65,6 +65,14 @@ class Ongoing:
         kept = {"progress": self.folder, "note": self.run.mark}
         return context_of(self.settings, self.subject, **kept, **more)
 
+    def join(self) -> None:
+        """Joins the cluster that is named, if one is: what keeps a job from it is said before anything is trained."""
+        if self.settings.ray_address is not None and self.settings.workers:
+            from nas.engine.ray_session import join, stop_ray
+
+            self.pools.callback(stop_ray)
+            join(self.settings.workers, self.settings.worker_gpus, self.settings.ray_address)
+
     @contextlib.contextmanager
     def executor(
         self,

@@ -222,6 +222,7 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         store.set_status(run.id, "running")
         for folder in (job.folder, job.folder / RUNG_FOLDER):
             checkpoint.tidy(folder)
+        job.join()
         outcome = _outcome(job, loop_state)
         if outcome.waits:
             store.set_status(run.id, "interrupted", outside.WAITS)
