@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import PIL
@@ -102,17 +102,19 @@ def known(name: str, task_name: str) -> Task | None:
     return None if task is None else told(task)
 
 
-_held: dict[str, IO] = {}  # the lock of each folder whose files this process uses, by its path
+_held: dict[str, int] = {}  # the lock of each folder whose files this process uses, by its path
 
 
 def _hold(place: Path) -> None:
     """Keeps others from removing a folder while this process lives, which gives its files to its workers by name."""
     with contextlib.suppress(OSError):  # not every file system has locks
-        lock = open(place / LOCK)  # noqa: SIM115
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if (before := _held.pop(str(place), None)) is not None:
-            before.close()
-        _held[str(place)] = lock
+        lock = os.open(place / LOCK, os.O_RDONLY)
+        before, _held[str(place)] = _held.get(str(place)), lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            if before is not None:
+                os.close(before)
 
 
 def _bytes(task: Task) -> int:
@@ -244,7 +246,7 @@ def _remove(place: Path) -> None:
     """At once, for whoever looks for it; whoever has its files open keeps them. One that another process uses stays:
     its workers open files by name."""
     if (mine := _held.pop(str(place), None)) is not None:
-        mine.close()
+        os.close(mine)
     try:
         with open(place / LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
