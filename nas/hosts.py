@@ -9,7 +9,9 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nas.errors import RunError, UsageError, one_line
@@ -18,6 +20,9 @@ from nas.interrupts import abandon, check
 FIELDS = ("coordinator_address", "num_processes", "process_id")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):\d{1,5}")
 ORDER, ANSWER = "nas/order", "nas/answer"  # names under which processes leave word for one another
+MEET_SECONDS = 300.0  # for all processes to come
+MUCH_LONGER = 3600  # seconds that JAX is told: it ends the process
+SAY_SECONDS = 10.0  # after which it is said that others are waited for
 MOST_SAID = 200  # letters of what libraries say
 BROKEN = ("gloo", "nccl", "coordination", "unavailable", "connection")  # what errors are called when a process ended
 
@@ -52,14 +57,14 @@ def trains() -> bool:
 
 
 @contextlib.contextmanager
-def joined(data: Mapping[str, Any]) -> Iterator[int]:
-    """Joins the other processes, if the data of a job name any; gives the number of this one. Raises UsageError, and
-    RunError where they cannot be reached."""
+def joined(data: Mapping[str, Any], say: Callable[[str], None] = lambda said: None) -> Iterator[int]:
+    """Joins the other processes, if the data of a job name any; gives the number of this one. `say` hears that they are
+    waited for. Raises UsageError, and RunError where they cannot be reached."""
     given = asked(data)
     if given is None:
         yield 0
         return
-    _join(*given)
+    _join(*given, say)
     try:
         yield _group.number
         _dismiss("there was nothing left to train")
@@ -98,14 +103,14 @@ def _whole(name: str, value: Any) -> int | None:
         raise UsageError(f"{name}={value!r} must be a whole number") from None
 
 
-def _join(address: str, many: int | None, number: int | None) -> None:
+def _join(address: str, many: int | None, number: int | None, say: Callable[[str], None]) -> None:
     import jax
 
     place = None if address == "auto" else address
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
     try:
-        jax.distributed.initialize(place, many, number)
+        _meet(lambda: jax.distributed.initialize(place, many, number, initialization_timeout=MUCH_LONGER), address, say)
     except ValueError as error:  # of JAX's detection
         raise UsageError(f"coordinator_address={address!r}: {one_line(error)[:MOST_SAID]}") from error
     except RuntimeError as error:
@@ -114,6 +119,32 @@ def _join(address: str, many: int | None, number: int | None) -> None:
         ) from error
     _group.number, _group.count = jax.process_index(), jax.process_count()
     _group.client = jax._src.distributed.global_state.client  # pyright: ignore
+
+
+def _meet(meet: Callable[[], None], address: str, say: Callable[[str], None]) -> None:
+    """Does it in a thread: what waits for the others hears no signal, and ends the process where they do not come."""
+    errors: list[BaseException] = []
+
+    def met() -> None:
+        try:
+            meet()
+        except BaseException as error:
+            errors.append(error)
+
+    thread, began, is_said = threading.Thread(target=met, daemon=True), time.monotonic(), False
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        check()
+        waited = time.monotonic() - began
+        if waited > SAY_SECONDS and not is_said:
+            is_said = True
+            say(f"Waiting for the other processes at {address}.")
+        if waited > MEET_SECONDS:
+            abandon()
+            raise RunError(f"coordinator_address={address!r}: some process has not come within {MEET_SECONDS:.0f} s")
+    if errors:
+        raise errors[0]
 
 
 def tell(order: Mapping[str, Any]) -> None:

@@ -45,6 +45,10 @@ def heard() -> Iterator[None]:
     try:
         with _handled({which: hear for which in SIGNALS if which not in deaf}):
             yield
+    except ImportError as error:
+        if _came:  # while a library was imported, which has made this of it
+            raise KeyboardInterrupt(_came[0]) from error
+        raise
     finally:
         _came.clear()
 

@@ -52,7 +52,7 @@ def begun(folder: Path, *more: str, **environment: str) -> subprocess.Popen:
     line = [sys.executable, "-m", "nas", *WORDS.split(), "--evaluator.folder", str(folder / "nodes"), *more]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     options: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": folder}
-    return subprocess.Popen(line, env={**os.environ, "PYTHONPATH": path, **environment}, **options)
+    return subprocess.Popen(line, env={**without_token(), "PYTHONPATH": path, **environment}, **options)
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
@@ -126,10 +126,27 @@ def daemons(folder: Path, port: int, environment: dict[str, str]) -> Iterator[No
         process.communicate()
 
 
+def without_token() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ray_session.AUTH}
+
+
+# A session of one's own, then a cluster that asks for a token.
+SESSIONS = """
+import os
+from nas.engine.ray_session import AUTH, join, stop_ray
+join(1)
+stop_ray()
+assert not any(name in os.environ for name in AUTH)
+os.environ["RAY_AUTH_MODE"] = "token"
+join(1, address="{}")
+stop_ray()
+"""
+
+
 @pytest.mark.slow
 def test_a_cluster_that_asks_for_a_token_is_joined_with_it_and_refused_without(tmp_path):
     home = {"HOME": str(tmp_path / "home"), "RAY_AUTH_MODE": "token"}
-    with_token = {**os.environ, **home}
+    with_token = {**without_token(), **home}
     command = [Path(sys.executable).with_name("ray"), "get-auth-token", "--generate"]
     subprocess.run(command, env=with_token, check=True, capture_output=True)
     with socket.create_server(("127.0.0.1", 0)) as free, tempfile.TemporaryDirectory(dir="/tmp") as short:
@@ -140,10 +157,19 @@ def test_a_cluster_that_asks_for_a_token_is_joined_with_it_and_refused_without(t
             status, text = ended(begun(tmp_path / "without", *where, HOME=str(tmp_path / "home")))
             assert status == 1, text
             (said,) = (line for line in text.splitlines() if line.startswith("nas: error: "))
-            assert "it asks for a token: set RAY_AUTH_MODE=token, and have that of its head in" in said
+            assert "this process has no token, or another one: the token of its head must be in" in said
             status, text = ended(begun(tmp_path / "with", *where, **home))
             assert status == 0, text
             assert len(trials(tmp_path / "with")) == 10
+            after = subprocess.run(
+                [sys.executable, "-c", SESSIONS.format(f"127.0.0.1:{port}")],
+                env={**without_token(), "HOME": home["HOME"]},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+            assert after.returncode == 0, after.stderr
 
 
 def test_a_session_of_ones_own_writes_nothing_into_the_home_folder(tmp_path):
@@ -153,9 +179,9 @@ for _ in range(2):
     join(1)
     stop_ray()
 """
-    environment = {name: value for name, value in os.environ.items() if name not in ray_session.AUTH}
+    environment = {**without_token(), "HOME": str(tmp_path)}
     line = [sys.executable, "-c", script]
-    done = subprocess.run(line, env={**environment, "HOME": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / ".ray").exists()
 
@@ -168,6 +194,15 @@ def test_a_cluster_where_nobody_listens_is_refused_before_anything_is_trained(tm
     assert done.returncode == 1
     assert f"ray_address='127.0.0.1:{port}' cannot be joined: Connection refused; " in done.stderr
     assert "Training" not in done.stderr
+
+
+def test_a_finished_run_needs_no_cluster_to_say_what_it_found(tmp_path):
+    assert ended(begun(tmp_path, "--workers", "0", "--trials", "3"))[0] == 0
+    words = "search --resume it --workers 2 --ray-address 127.0.0.1:1"
+    done = subprocess.run([sys.executable, "-m", "nas", *words.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Store(f"sqlite:///{tmp_path / 'nas.db'}") as store:
+        assert store.run("it").status == "finished"
 
 
 @dataclasses.dataclass(frozen=True)

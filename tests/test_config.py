@@ -158,7 +158,7 @@ TEXTS = [name for name, hint in typing.get_type_hints(Config).items() if hint in
 
 
 @pytest.mark.parametrize("text", ["(3,0,1)", "[3, 0]", "010", "1e-3"])
-@pytest.mark.parametrize("field", sorted({*TEXTS} - {"limit", "objectives", "cost", "time", "log"}))
+@pytest.mark.parametrize("field", sorted({*TEXTS} - {"limit", "objectives", "cost", "time", "log", "ray_address"}))
 def test_text_stays_text_in_a_field_of_text(field, text, file):
     flag = "--" + field.replace("_", "-")
     found = {
@@ -166,6 +166,16 @@ def test_text_stays_text_in_a_field_of_text(field, text, file):
         for flags in ([flag, text], [f"{flag}={text}"], file(json.dumps({field: text})))
     }
     assert found == {text} == {getattr(build({field: text}), field)}
+
+
+@pytest.mark.parametrize(
+    "address", ["x", "", "host:", ":1", "host:0", "host:65536", "ray://", "http://host:1", "host:1\n"]
+)
+def test_an_address_of_no_cluster_is_refused(address):
+    said = refusal(build, {"ray_address": address})
+    assert said == f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT"
+    for good in ("auto", "host:6379", "[::1]:65535", "ray://head.local:10001"):
+        assert build({"ray_address": good}).ray_address == good
 
 
 def test_text_in_brackets_is_refused_by_what_a_field_of_text_says(file):

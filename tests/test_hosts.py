@@ -15,6 +15,7 @@ import pytest
 from conftest import refusal
 
 from nas import hosts
+from nas.errors import RunError
 from nas.saved import checkpoint
 from nas.store.sql import Store
 
@@ -39,6 +40,27 @@ GENTLE = WORDS.replace("steps 60", "steps 60 --training.learning-rate 0.001")
 )
 def test_processes_that_cannot_meet_are_refused(given, said):
     assert said in refusal(hosts.asked, given)
+
+
+@pytest.mark.slow
+def test_a_process_that_waits_for_others_says_so_and_hears_an_interrupt(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    where = f" --coordinator-address 127.0.0.1:{port} --num-processes 2 --process-id 0"
+    line = [sys.executable, "-m", "nas", *(WORDS + where).split()]
+    job = subprocess.Popen(line, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert job.stderr is not None
+    assert job.stderr.readline() == f"Waiting for the other processes at 127.0.0.1:{port}.\n"
+    job.send_signal(signal.SIGTERM)
+    assert "Interrupted before the run began." in job.communicate(timeout=60)[1]
+    assert job.returncode == 130
+
+
+def test_processes_that_do_not_come_are_an_error(monkeypatch):
+    monkeypatch.setattr(hosts, "MEET_SECONDS", 0.1)
+    monkeypatch.setattr(hosts, "abandon", lambda: None)
+    with pytest.raises(RunError, match="coordinator_address='HOST:1': some process has not come within 0 s"):
+        hosts._meet(lambda: time.sleep(2), "HOST:1", print)
 
 
 def test_one_process_joins_nobody():

@@ -94,6 +94,19 @@ def test_who_is_deaf_to_ctrl_c_stays_so():
         signal.signal(signal.SIGINT, before)
 
 
+def test_an_interrupt_of_which_a_library_has_made_an_import_error_is_one():
+    def imported():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("an error while initializing the extension") from None
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), heard():
+        imported()
+    with pytest.raises(ImportError), heard():
+        raise ImportError("it is not there")
+
+
 def test_a_library_that_ends_the_process_at_a_signal_only_interrupts_it():
     def library():
         with kept():
@@ -127,7 +140,7 @@ def test_an_interrupt_between_storing_a_run_and_beginning_it_says_how_it_goes_on
     assert launch.main(TINY) == 130
     assert "nas search --resume it\n" in capsys.readouterr().err
     with Store("sqlite:///nas.db") as store:
-        assert store.run("it").status == "stopped"
+        assert store.run("it").status == "interrupted"
     assert launch.main(["--resume", "it"]) == 0
 
 

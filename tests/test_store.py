@@ -212,6 +212,42 @@ def test_a_run_is_deleted_with_all_that_is_its_own(store):
     assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
 
 
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_store_that_is_deleted_or_replaced_is_not_written_to(how, tmp_path):
+    path = tmp_path / "nas.db"
+    Store(f"sqlite:///{tmp_path / 'old.db'}", create=True).close()
+    with Store(f"sqlite:///{path}", create=True) as store:
+        run = start(store, "one")
+        path.unlink()
+        if how == "replaced":
+            (tmp_path / "old.db").rename(path)
+        with pytest.raises(RunError, match="was deleted, moved or replaced while it was in use"):
+            store.add_trials(run.id, [new(0)])
+    assert path.exists() == (how == "replaced")
+
+
+def test_a_run_inherits_no_front_of_one_that_was_deleted(store):
+    for name, error in (("one", 0.1), ("two", 0.5)):
+        run = start(store, name)
+        store.add_trials(run.id, [new(0)])
+        store.finish_trial(run.id, 0, metrics={"error": error, "macs": 1.0}, error=None, seconds=1)
+        assert [row["error"] for row in store.pareto(name)] == [error]
+        store.delete(store.run(name))
+
+
+def test_a_run_that_ends_while_it_is_asked_about_is_not_said_to_have_stopped(store, monkeypatch):
+    run = start(store, "one")
+
+    def ended(folder):
+        store.set_status(run.id, "finished")
+        return False  # nobody has it any more
+
+    monkeypatch.setattr("nas.store.lock.is_locked", ended)
+    monkeypatch.setattr(store._database, "running", lambda: ended(None) or set())
+    assert store.run("one").status == "running"
+    assert store.run("one").status == "finished"
+
+
 def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
     run = start(store, "mine")
     store.folder(run).rmdir()

@@ -137,6 +137,22 @@ def test_whoever_has_a_run_goes_on_where_connections_were_lost(url, monkeypatch)
 
 
 @only_server
+def test_whoever_has_a_run_waits_until_the_server_hears_that_its_session_is_gone(url):
+    with Store(url, create=True) as store, Store(url) as server:
+        run = start(store, "mine")
+        with store.locked(run):
+            schema, engine = store._database._schema, server._database._engine
+            cut(url)
+            old = engine.connect()  # in the place of the session that was lost, of which its server has not heard
+            old.exec_driver_sql(f"SELECT pg_advisory_lock({schema}, {run.id})")
+            timer = threading.Timer(3.0, old.invalidate)
+            timer.start()
+            store.add_trials(run.id, [new(0)])
+            timer.join()
+        assert len(server.trials(run.id)) == 1
+
+
+@only_server
 def test_whoever_has_lost_a_run_to_another_writes_no_more(url):
     with Store(url, create=True) as store, Store(url) as other:
         run = start(store, "mine")
@@ -144,7 +160,7 @@ def test_whoever_has_lost_a_run_to_another_writes_no_more(url):
             store.add_trials(run.id, [new(0)])
             cut(url)
             with other.locked(run):
-                with pytest.raises(UsageError, match="is running in another process"):
+                with pytest.raises(UsageError, match="gone on with by another process while its server was away"):
                     store.add_trials(run.id, [new(1)])
                 other.set_status(run.id, "finished")
             for attempt in (

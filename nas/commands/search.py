@@ -36,7 +36,7 @@ def answer(argv: Sequence[str], program: str = "nas search") -> str:
     try:
         with heard():
             data, resume = config.parse(argv, program=program)
-            with Bar() as bar, hosts.joined(data) as number:
+            with Bar() as bar, hosts.joined(data, bar.say) as number:
                 if number:
                     from nas.job.helping import help_train
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.errors import UsageError
 from nas.hosts import FIELDS
+from nas.plain import shown
 from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
 from nas.store.conditions import parse_where
@@ -16,6 +17,7 @@ from nas.training.recipe import Lookup, Paths, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
+RAY_ADDRESS = re.compile(r"auto|(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):([0-9]{1,5})")
 TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])")
 MOST_SECONDS = 3600 * 24 * 365
 
@@ -182,6 +184,9 @@ class Config:
                 raise ValueError(f"{field}={value} must be at most {high}")
         if self.worker_gpus is not None and self.worker_gpus > 1 and self.worker_gpus % 1:
             raise ValueError(f"worker_gpus={self.worker_gpus} must be a part of 1, or a whole number")
+        address = None if self.ray_address is None else RAY_ADDRESS.fullmatch(self.ray_address)
+        if self.ray_address is not None and (address is None or int(address[3] or 1) not in range(1, 2**16)):
+            raise ValueError(f"ray_address={shown(repr(self.ray_address))} must be auto, HOST:PORT or ray://HOST:PORT")
         check_seed(self.seed)
         names = self.objectives.split(",")
         if not all(names) or len(set(names)) < len(names):

@@ -28,7 +28,7 @@ from spaces.base import Limits, Space
 from strategies.base import Drawn, Observations, Proposals, Strategy, Waiting
 
 MOST_AT_ONCE = 10**6  # proposals: more than any memory wants
-GROUP_SECONDS = 0.05  # for which a report waits for others, at most
+GROUP_SECONDS = 0.05  # for which a report waits for others, or until the next evaluation in this process has ended
 
 
 @dataclasses.dataclass

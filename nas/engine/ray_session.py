@@ -5,7 +5,7 @@ import os
 import secrets
 import socket
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # `uv run` would make Ray build a new environment for each worker.
@@ -57,10 +57,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
             raise RunError(f"ray_address={address!r} cannot be joined: {said}{_advice(error)}") from error
         _started = True
         return
-    if not any(name in os.environ for name in AUTH):
-        # Ray would write one for all sessions into the home folder, which may be closed, and which others write too.
-        os.environ["RAY_AUTH_TOKEN"] = TOKEN
-    with kept(), warnings.catch_warnings():
+    with kept(), _own_token(), warnings.catch_warnings():
         # Ray starts its daemons by fork and exec at once, which JAX's threads do not mind.
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)
         try:
@@ -79,10 +76,34 @@ def start_ray(workers: int, address: str | None = None) -> None:
     _started = True
 
 
+@contextlib.contextmanager
+def _own_token() -> Iterator[None]:
+    """A session that begins has a token of its own, unless the user names one. Ray would write one for all sessions
+    into the home folder, which may be closed, and into which jobs that begin at once would each write."""
+    if any(name in os.environ for name in AUTH):
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = TOKEN
+    try:
+        yield
+    finally:
+        for name in AUTH:
+            os.environ.pop(name, None)  # its daemons have it
+
+
+def _forget_token() -> None:
+    """A cluster that is joined next may have another, or none."""
+    with contextlib.suppress(ImportError, AttributeError):  # not every Ray asks for one
+        from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore
+
+        AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")
+
+
 def _check_answers(address: str) -> None:
     """Raises OSError where nobody listens at HOST:PORT: Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal() and int(port) < 2**16:
+    if host:
         socket.create_connection((host.strip("[]"), int(port)), HEARD_SECONDS).close()
 
 
@@ -90,7 +111,8 @@ def _advice(error: Exception) -> str:
     """What to do where a cluster has not let this process in."""
     if "authentication token" not in f"{error!r} {error.__cause__!r}".lower():
         return ""
-    return "; it asks for a token: set RAY_AUTH_MODE=token, and have that of its head in ~/.ray/auth_token"
+    said = "the token of its head must be in ~/.ray/auth_token or RAY_AUTH_TOKEN, and RAY_AUTH_MODE must be token"
+    return f"; this process has no token, or another one: {said}"
 
 
 def _folder() -> str | None:
@@ -117,6 +139,7 @@ def stop_ray() -> None:
     global _started
     if _started:
         ray.shutdown()
+        _forget_token()
         _started = False
 
 

@@ -65,13 +65,16 @@ class Ongoing:
         kept = {"progress": self.folder, "note": self.run.mark}
         return context_of(self.settings, self.subject, **kept, **more)
 
-    def join(self) -> None:
-        """Joins the cluster that is named, if one is: what keeps a job from it is said before anything is trained."""
+    def check_cluster(self) -> None:
+        """Raises what keeps a job from the cluster that is named, if one is: before anything is trained. It is left
+        again: who joins while nobody looks after the session is ended by Ray where its head goes away."""
         if self.settings.ray_address is not None and self.settings.workers:
             from nas.engine.ray_session import join, stop_ray
 
-            self.pools.callback(stop_ray)
-            join(self.settings.workers, self.settings.worker_gpus, self.settings.ray_address)
+            try:
+                join(self.settings.workers, self.settings.worker_gpus, self.settings.ray_address)
+            finally:
+                stop_ray()
 
     @contextlib.contextmanager
     def executor(

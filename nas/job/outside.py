@@ -16,6 +16,7 @@ from nas.engine import loop
 from nas.engine.proposals import beside_limits
 from nas.errors import UsageError
 from nas.evaluators.base import Evaluation, Job, Report, at_budget
+from nas.interrupts import undisturbed
 from nas.job import stages
 from nas.job.context import Ongoing
 from nas.metrics import inner, outer, outward
@@ -88,11 +89,12 @@ def tell(job: Ongoing, lines: Sequence[Any]) -> list[Row]:
             record.report(each.report)
     record.flush()
     if any(each.report is None for each in told):
-        job.store.set_status(job.run.id, "running")
         try:
+            job.store.set_status(job.run.id, "running")
             _evaluate(job, trials, told)
         finally:
-            job.store.set_status(job.run.id, "interrupted", WAITS if job.settings.ask_and_tell else None)
+            with undisturbed():
+                job.store.set_status(job.run.id, "interrupted", WAITS if job.settings.ask_and_tell else None)
     numbers = [each.number for each in told]
     known = {trial.number: trial for trial in job.store.trials(job.run.id, numbers=numbers)}
     return [_row(known[number]) for number in numbers]

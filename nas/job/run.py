@@ -146,16 +146,20 @@ def _carried_out(
     with _usage():
         loop_state = _prepared(settings, subject, learning)
     with Store(url, create=True, files=settings.files) as store:
-        run = None
+        run, begins = None, False
         try:
             with held():  # what is stored has a name by which to go on with it
                 run = begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
             with store.locked(run), logs.opened(settings.log, run):
+                begins = True
                 return what(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
         except KeyboardInterrupt as stop:
             if run is None or isinstance(stop, Interrupted):
                 raise
+            if resume is None and not begins:
+                with undisturbed(), contextlib.suppress(UsageError, RunError):
+                    store.set_status(run.id, "interrupted", reason(stop))
             again = command_lines.resume(run.name, store.url)
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
 
@@ -222,8 +226,8 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         store.set_status(run.id, "running")
         for folder in (job.folder, job.folder / RUNG_FOLDER):
             checkpoint.tidy(folder)
-        job.join()
         outcome = _outcome(job, loop_state)
+        job.pools.close()
         if outcome.waits:
             store.set_status(run.id, "interrupted", outside.WAITS)
         else:
@@ -231,15 +235,17 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
         return outcome
     except KeyboardInterrupt as stop:
         with undisturbed():
-            store.set_status(run.id, "interrupted", reason(stop))
+            with contextlib.suppress(UsageError, RunError):  # the store itself may be what is waited for
+                store.set_status(run.id, "interrupted", reason(stop))
             job.pools.close()
         raise
     except BaseException as error:
-        # It arose in code of the user's own, which alone would end the process.
-        is_own = registry.where(error) is not None or not isinstance(error, Exception)
-        said = registry.told(error) if is_own else str(error)
-        with undisturbed(), contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
-            store.set_status(run.id, "failed", said)
+        with undisturbed():
+            # It arose in code of the user's own, which alone would end the process.
+            is_own = registry.where(error) is not None or not isinstance(error, Exception)
+            said = registry.told(error) if is_own else str(error)
+            with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
+                store.set_status(run.id, "failed", said)
         again = f"{command_lines.resume(run.name, store.url)} goes on with the run"
         if run.config.get("code") and (isinstance(error, stages.NothingFinished) or registry.is_of_own(error)):
             again += ", and with the code that it began with: what is mended needs a new one"

@@ -57,6 +57,8 @@ def searched(job: Ongoing, state: loop.Search | None) -> list[Trial]:
 def by_gradients(job: Ongoing) -> list[Trial]:
     settings, saved = job.settings, job.folder / "search.safetensors"
     how = {"saved": saved, "note": job.note, "progress": job.reporter.show, "say": job.reporter.say}
+    if settings.finalists and not saved.exists():
+        job.check_cluster()
     trials = gradient.search(
         settings,
         job.space,
@@ -84,6 +86,8 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 
     if record.complete(state):
         return
+    if not scoring.immediate:
+        job.check_cluster()
     scores = evaluator(job)
     job.reporter.show("Searching", 0, settings.trials, "" if scoring.immediate else "compiling")
     where = job.executor(scores, settings.workers, settings.trial_seconds, immediate=scoring.immediate)

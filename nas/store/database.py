@@ -33,6 +33,7 @@ BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
 KEEP_SECONDS = 10.0  # from one look whether a lock is still there to the next
 AWAY_SECONDS = 120.0  # how long whoever has a run waits for a server that has gone away
 FULL = "free some space, then resume the run"
+OVERTAKEN = "run={!r} was gone on with by another process while its server was away"
 ADVICE = {  # what a database says -> what to do about it
     "locked": "another process is writing to it: wait for that one, or name another store",
     "readonly": "make the file and its directory writable, or name another store",
@@ -44,6 +45,7 @@ ADVICE = {  # what a database says -> what to do about it
 }
 # What both ends of a connection do to notice in a minute that the other is gone without a word.
 ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+SILENT = 60_000  # milliseconds for which what was sent may lie without an answer: then too the other end is gone
 
 
 @dataclasses.dataclass
@@ -65,10 +67,13 @@ class Database:
         self.sqlite = given.get_backend_name() == "sqlite"
         self._hold: _Hold | None = None
         self._one = threading.RLock()  # at a time uses the session that has the lock
+        self._place = Path(str(given.database)).absolute() if self.sqlite else None
+        self._file: tuple[int, int] | None = None  # what lies there, from when it was opened
         self._schema = 0  # on a server, what tells its locks apart from those of other stores in one database
         self._engine = _sqlite_engine(given, create) if self.sqlite else _server_engine(given)
         try:
             self._open(create)
+            self._file = self._lies_there()
         except BaseException:
             self.close()
             raise
@@ -103,6 +108,21 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    def _lies_there(self) -> tuple[int, int] | None:
+        """The SQLite file that is at its place now."""
+        try:
+            about = None if self._place is None else os.stat(self._place)
+        except OSError:
+            return None
+        return None if about is None else (about.st_dev, about.st_ino)
+
+    def _check_is_there(self) -> None:
+        """Raises RunError where the file is gone, or another: what is written then would be found by nobody."""
+        if self._file is not None and self._lies_there() != self._file:
+            raise RunError(
+                f"store={self.url} was deleted, moved or replaced while it was in use: nothing more is written"
+            )
+
     @contextlib.contextmanager
     def transaction(self, write: bool = False, alone: bool = False) -> Iterator[sa.Connection]:
         """Readers are told of one moment. `alone`: no other process is in such a transaction meanwhile."""
@@ -110,15 +130,17 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self, write: bool, alone: bool) -> Iterator[sa.Connection]:
+    def _transaction(self, write: bool, alone: bool, patience: float = PATIENCE) -> Iterator[sa.Connection]:
         if self.sqlite:
+            if write:
+                self._check_is_there()
             with self._engine.begin() as connection:
                 # A writer locks at once: later, it could find that another had written since it first read.
                 connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield connection
             return
         if write and self._hold is not None:
-            with self._one, self._session(self._hold) as connection, connection.begin():
+            with self._one, self._session(self._hold, patience) as connection, connection.begin():
                 self._wait_for_others(connection, alone)
                 yield connection
             return
@@ -140,10 +162,11 @@ class Database:
     def write(self, work: Callable[[sa.Connection], T], patient: bool = True) -> T:
         """Where the connection is lost it is done again by whoever has a run. The first time may have been done, with
         only the answer lost: `work` must see to that."""
-        return self._again(lambda: self._work(work, write=True), patient)
+        patience = AWAY_SECONDS if patient else PATIENCE
+        return self._again(lambda: self._work(work, write=True, patience=patience), patient)
 
-    def _work(self, work: Callable[[sa.Connection], T], write: bool) -> T:
-        with self._transaction(write, alone=False) as connection:
+    def _work(self, work: Callable[[sa.Connection], T], write: bool, patience: float = PATIENCE) -> T:
+        with self._transaction(write, alone=False, patience=patience) as connection:
             return work(connection)
 
     def _again(self, attempt: Callable[[], T], patient: bool = True) -> T:
@@ -222,34 +245,42 @@ class Database:
         return {row["objid"] for row in self.rows(statement)}
 
     @contextlib.contextmanager
-    def _session(self, hold: _Hold) -> Iterator[sa.Connection]:
+    def _session(self, hold: _Hold, patience: float = PATIENCE) -> Iterator[sa.Connection]:
         """The session that has the lock; a new one where it was lost. Raises UsageError where the run has been gone on
         with meanwhile."""
         if hold.session is None or hold.session.invalidated:
             _end(hold.session)
             hold.session = None
-            session = self._locked_session(hold)
+            session = self._locked_session(hold, patience, again=True)
             with session.begin():
-                owner = session.scalar(sa.select(RUN.c.owner).where(RUN.c.id == hold.run_id))
+                owner = self._owner(session, hold)
             if owner != hold.token:
                 _end(session)
-                raise UsageError(f"run={hold.name!r} was gone on with by another process while its server was away")
+                raise UsageError(OVERTAKEN.format(hold.name))
             hold.session = session
         yield hold.session
 
-    def _locked_session(self, hold: _Hold) -> sa.Connection:
+    @staticmethod
+    def _owner(session: sa.Connection, hold: _Hold) -> str | None:
+        return session.scalar(sa.select(RUN.c.owner).where(RUN.c.id == hold.run_id))
+
+    def _locked_session(self, hold: _Hold, patience: float = PATIENCE, again: bool = False) -> sa.Connection:
+        """`again` is for who has lost its session, of which the server may not have heard yet: the lock is free in a
+        while, unless another process has the run now."""
         session = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
         try:
             session.detach()  # its lock goes with it, and no other work may be given it
             with session.begin():
-                for name, value in ALIVE.items():
+                for name, value in {**ALIVE, "user_timeout": SILENT}.items():
                     session.exec_driver_sql(f"SET tcp_{name} = {value}")
             asked = {"schema": self._schema, "run": hold.run_id}
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + patience
             while True:
                 with session.begin():
                     if session.scalar(sa.text("SELECT pg_try_advisory_lock(:schema, :run)"), asked):
                         return session
+                    if again and self._owner(session, hold) != hold.token:
+                        raise UsageError(OVERTAKEN.format(hold.name))
                 if time.monotonic() > deadline:
                     raise UsageError(f"run={hold.name!r} is running in another process")
                 time.sleep(0.05)
@@ -284,7 +315,7 @@ def _version(connection: sa.Connection) -> tuple[str | None, list[str]]:
 
 
 def _server_engine(url: sa.URL) -> sa.Engine:
-    how = {"connect_timeout": 30, **ALIVE}
+    how = {"connect_timeout": 30, "tcp_user_timeout": SILENT, **ALIVE}
     try:
         how = {name: how[name] for name in how if name not in url.query}
         # A session that was lost while nobody used it is replaced before it is used.

@@ -84,7 +84,12 @@ class Store:
         if not any(run.status == "running" for run in runs):
             return runs
         taken = None if self._database.sqlite else self._database.running()
-        return [self._stopped(run) if self._is_left(run, taken) else run for run in runs]
+        left = {run.id for run in runs if self._is_left(run, taken)}
+        if not left:
+            return runs
+        # One that has ended since it was read holds no lock either.
+        left &= {row["id"] for row in self._database.rows(sa.select(RUN.c.id).where(RUN.c.status == "running"))}
+        return [self._stopped(run) if run.id in left else run for run in runs]
 
     def _is_left(self, run: Run, taken: set[int] | None) -> bool:
         if run.status != "running":
@@ -167,6 +172,7 @@ class Store:
             for table in (TRIAL, ARTIFACT):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.id))
             connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
+        self._fronts.pop(run.id, None)  # another run may be given its number
         files.remove(folder, f"{run.name} is gone from {self.url}")
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
