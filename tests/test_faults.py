@@ -318,6 +318,19 @@ def test_a_broken_law_is_the_status_of_the_command(toy, capsys, monkeypatch):
         assert f"| driver killed | 1 | 1 | {1 - status} | {status} |" in said.out
 
 
+def test_rounds_that_are_interrupted_say_what_they_have_shown(monkeypatch, capsys):
+    class Interrupted:
+        def run(self, seed):
+            if seed == 2:
+                raise KeyboardInterrupt
+            return rounds.Outcome(seed, "toy", "SIGTERM", stops=3)
+
+    monkeypatch.setattr(command, "prepare", lambda files: None)
+    monkeypatch.setattr(command, "Rounds", lambda *_: Interrupted())
+    assert command.main(["--rounds", "9"]) == 130
+    assert "| SIGTERM | 2 | 6 | 2 | 0 |" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_rounds_keep_the_law(capsys):
     assert command.main(["--rounds", "8", "--seed", "100"]) == 0, capsys.readouterr().err

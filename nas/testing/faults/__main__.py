@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.errors import RunError, UsageError, unknown
+from nas.interrupts import INTERRUPTED
 from nas.plain import whole
 from nas.testing.faults.injuries import FAULTS, Fault, possible
 from nas.testing.faults.jobs import prepare
@@ -67,12 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def ran(folder: Path, options: argparse.Namespace) -> int:
     rounds, outcomes, began = Rounds(folder, options.store, chosen(options.only)), [], time.monotonic()
     prepare(folder / "files")
-    for number in range(options.rounds):
-        outcomes.append(rounds.run(options.seed + number))
-        print(f"{number + 1}/{options.rounds}: {outcomes[-1].line}", file=sys.stderr, flush=True)
+    status = 0
+    try:
+        for number in range(options.rounds):
+            outcomes.append(rounds.run(options.seed + number))
+            print(f"{number + 1}/{options.rounds}: {outcomes[-1].line}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:  # many rounds take hours: what those so far have shown counts
+        status = INTERRUPTED
     print(table(outcomes))
     print(f"\n{len(outcomes)} rounds in {time.monotonic() - began:.0f} s.", file=sys.stderr)
-    return int(any(each.broken is not None for each in outcomes))
+    return 1 if any(each.broken is not None for each in outcomes) else status
 
 
 if __name__ == "__main__":
