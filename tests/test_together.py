@@ -20,6 +20,7 @@ from test_store import url as url  # a fixture
 import nas.store.database
 from nas.commands import cli
 from nas.errors import RunError, UsageError
+from nas.interrupts import heard
 from nas.store import urls
 from nas.store.sql import Store
 
@@ -150,6 +151,23 @@ def test_whoever_has_a_run_waits_until_the_server_hears_that_its_session_is_gone
             store.add_trials(run.id, [new(0)])
             timer.join()
         assert len(server.trials(run.id)) == 1
+
+
+@only_server
+def test_an_interrupt_in_the_middle_of_a_statement_is_recorded(url):
+    with Store(url, create=True) as store:
+        run = start(store, "mine")
+        with store.locked(run), heard():
+            hold = store._database._hold
+            assert hold is not None
+            assert hold.session is not None
+            used = hold.session.connection.dbapi_connection  # as what an interrupt leaves behind may hold it
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                store._database.write(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(30)"))
+            store.set_status(run.id, "interrupted", "Ctrl-C")
+
+        assert store.run("mine").status == "interrupted"
 
 
 @only_server

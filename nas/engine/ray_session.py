@@ -48,6 +48,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
     if address is not None:
         try:
             _check_answers(address)
+            _forget_token()
             with kept():
                 ray.init(address, **quiet)
         except ValueError as error:
@@ -92,7 +93,7 @@ def _own_token() -> Iterator[None]:
 
 
 def _forget_token() -> None:
-    """A cluster that is joined next may have another, or none."""
+    """What the environment says of tokens is read anew: a cluster that is joined may have another, or none."""
     with contextlib.suppress(ImportError, AttributeError):  # not every Ray asks for one
         from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore
 

@@ -32,6 +32,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
 KEEP_SECONDS = 10.0  # from one look whether a lock is still there to the next
 AWAY_SECONDS = 120.0  # how long whoever has a run waits for a server that has gone away
+HEARD_SECONDS = 10.0  # how long who ends waits until a server has heard that a session of its own is gone
 FULL = "free some space, then resume the run"
 OVERTAKEN = "run={!r} was gone on with by another process while its server was away"
 ADVICE = {  # what a database says -> what to do about it
@@ -50,12 +51,14 @@ SILENT = 60_000  # milliseconds for which what was sent may lie without an answe
 
 @dataclasses.dataclass
 class _Hold:
-    """A run that this process has. On a server, the session that has its lock; None while that is lost."""
+    """A run that this process has. On a server, the session that has its lock; None while that is lost. `raw` is the
+    connection beneath it, which SQLAlchemy lets go of without closing it where an interrupt comes while it is used."""
 
     run_id: int
     name: str
     token: str
     session: sa.Connection | None = None
+    raw: Any = None
 
 
 class Database:
@@ -130,7 +133,7 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def _transaction(self, write: bool, alone: bool, patience: float = PATIENCE) -> Iterator[sa.Connection]:
+    def _transaction(self, write: bool, alone: bool, patience: float = HEARD_SECONDS) -> Iterator[sa.Connection]:
         if self.sqlite:
             if write:
                 self._check_is_there()
@@ -162,10 +165,10 @@ class Database:
     def write(self, work: Callable[[sa.Connection], T], patient: bool = True) -> T:
         """Where the connection is lost it is done again by whoever has a run. The first time may have been done, with
         only the answer lost: `work` must see to that."""
-        patience = AWAY_SECONDS if patient else PATIENCE
+        patience = AWAY_SECONDS if patient else HEARD_SECONDS
         return self._again(lambda: self._work(work, write=True, patience=patience), patient)
 
-    def _work(self, work: Callable[[sa.Connection], T], write: bool, patience: float = PATIENCE) -> T:
+    def _work(self, work: Callable[[sa.Connection], T], write: bool, patience: float = HEARD_SECONDS) -> T:
         with self._transaction(write, alone=False, patience=patience) as connection:
             return work(connection)
 
@@ -227,7 +230,7 @@ class Database:
             over.set()
             with self._one:
                 self._hold = None
-                _end(hold.session)
+                _end(hold.session, hold.raw)
 
     def _keep(self, hold: _Hold, over: threading.Event) -> None:
         """Takes a lock again that was lost while nothing was written, so that others see that the run goes on."""
@@ -245,12 +248,12 @@ class Database:
         return {row["objid"] for row in self.rows(statement)}
 
     @contextlib.contextmanager
-    def _session(self, hold: _Hold, patience: float = PATIENCE) -> Iterator[sa.Connection]:
+    def _session(self, hold: _Hold, patience: float = HEARD_SECONDS) -> Iterator[sa.Connection]:
         """The session that has the lock; a new one where it was lost. Raises UsageError where the run has been gone on
         with meanwhile."""
         if hold.session is None or hold.session.invalidated:
-            _end(hold.session)
-            hold.session = None
+            _end(hold.session, hold.raw)
+            hold.session = hold.raw = None
             session = self._locked_session(hold, patience, again=True)
             with session.begin():
                 owner = self._owner(session, hold)
@@ -270,6 +273,7 @@ class Database:
         session = self._engine.connect().execution_options(isolation_level="READ COMMITTED")
         try:
             session.detach()  # its lock goes with it, and no other work may be given it
+            hold.raw = session.connection.dbapi_connection
             with session.begin():
                 for name, value in {**ALIVE, "user_timeout": SILENT}.items():
                     session.exec_driver_sql(f"SET tcp_{name} = {value}")
@@ -289,10 +293,12 @@ class Database:
             raise
 
 
-def _end(session: sa.Connection | None) -> None:
+def _end(session: sa.Connection | None, raw: Any = None) -> None:
     """Closes the session, and gives up its lock at once: the server would, but only when it has seen that it closed."""
     if session is None:
         return
+    if session.invalidated and raw is not None:
+        raw.close()
     with contextlib.suppress(DBAPIError):
         if not (session.closed or session.invalidated):
             session.rollback()
