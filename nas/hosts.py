@@ -18,7 +18,7 @@ from nas.errors import RunError, UsageError, one_line
 from nas.interrupts import abandon, check
 
 FIELDS = ("coordinator_address", "num_processes", "process_id")
-ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):\d{1,5}")
+ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):(\d{1,5})")
 ORDER, ANSWER = "nas/order", "nas/answer"  # names under which processes leave word for one another
 MEET_SECONDS = 300.0  # for all processes to come
 MUCH_LONGER = 3600  # seconds that JAX is told: it ends the process

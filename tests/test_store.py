@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Toy
 
-import nas.store.database
+import nas.store.connecting
 from nas.commands import cli
 from nas.commands import search as launch
 from nas.engine.record import Record
@@ -701,7 +701,7 @@ def test_a_disk_that_cannot_be_written(store):
 
 @only_sqlite
 def test_another_writer(store, url, monkeypatch):
-    monkeypatch.setattr(nas.store.database, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(nas.store.connecting, "BUSY_SECONDS", 0.05)
     run = start(store)
     with Store(url) as other, store._database.transaction(write=True):
         refused(other, run, "locked; another process is writing")

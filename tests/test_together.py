@@ -166,7 +166,7 @@ def test_an_interrupt_in_the_middle_of_a_statement_is_recorded(url):
             with pytest.raises(KeyboardInterrupt):
                 store._database.write(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(30)"))
             store.set_status(run.id, "interrupted", "Ctrl-C")
-
+            assert used is not hold.raw
         assert store.run("mine").status == "interrupted"
 
 

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from nas.errors import UsageError
-from nas.hosts import FIELDS
+from nas.hosts import ADDRESS, FIELDS
 from nas.plain import shown
 from nas.report.command_lines import DEFAULT_STORE
 from nas.seeds import check_seed
@@ -17,7 +17,7 @@ from nas.training.recipe import Lookup, Paths, Recipe
 from strategies.screening import Screening
 
 Data = dict[str, Any]
-RAY_ADDRESS = re.compile(r"auto|(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):([0-9]{1,5})")
+RAY_ADDRESS = re.compile(rf"auto|(ray://)?{ADDRESS.pattern}")
 TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])")
 MOST_SECONDS = 3600 * 24 * 365
 

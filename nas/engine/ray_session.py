@@ -54,7 +54,7 @@ def start_ray(workers: int, address: str | None = None) -> None:
         except ValueError as error:
             raise UsageError(f"ray_address={address!r} must be auto, HOST:PORT or ray://HOST:PORT: {error}") from error
         except (OSError, RuntimeError, exceptions.RayError) as error:
-            said = getattr(error, "strerror", None) or last_words(error)
+            said = (isinstance(error, OSError) and error.strerror) or last_words(error)
             raise RunError(f"ray_address={address!r} cannot be joined: {said}{_advice(error)}") from error
         _started = True
         return

@@ -7,14 +7,11 @@ for it, has its lock again, and does once more what may not have been done.
 
 import contextlib
 import dataclasses
-import os
-import sqlite3
 import threading
 import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -22,14 +19,13 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from nas.errors import RunError, UsageError, one_line
 from nas.plain import shown
-from nas.store import records, urls
+from nas.store import connecting, records, urls
 from nas.store.lock import PATIENCE
-from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, refusal, upgrade
+from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE, upgrade
 from nas.store.query import Row
 from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, TRIAL
 
 T = TypeVar("T")
-BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
 KEEP_SECONDS = 10.0  # from one look whether a lock is still there to the next
 AWAY_SECONDS = 120.0  # how long whoever has a run waits for a server that has gone away
 HEARD_SECONDS = 10.0  # how long who ends waits until a server has heard that a session of its own is gone
@@ -44,9 +40,6 @@ ADVICE = {  # what a database says -> what to do about it
     "i/o error": FULL,
     "malformed": "the file is damaged: restore a copy of it",
 }
-# What both ends of a connection do to notice in a minute that the other is gone without a word.
-ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-SILENT = 60_000  # milliseconds for which what was sent may lie without an answer: then too the other end is gone
 
 
 @dataclasses.dataclass
@@ -70,10 +63,10 @@ class Database:
         self.sqlite = given.get_backend_name() == "sqlite"
         self._hold: _Hold | None = None
         self._one = threading.RLock()  # at a time uses the session that has the lock
-        self._place = Path(str(given.database)).absolute() if self.sqlite else None
+        self._place = connecting.path_of(given) if self.sqlite else None
         self._file: tuple[int, int] | None = None  # what lies there, from when it was opened
         self._schema = 0  # on a server, what tells its locks apart from those of other stores in one database
-        self._engine = _sqlite_engine(given, create) if self.sqlite else _server_engine(given)
+        self._engine = connecting.sqlite_engine(given, create) if self.sqlite else connecting.server_engine(given)
         try:
             self._open(create)
             self._file = self._lies_there()
@@ -113,11 +106,13 @@ class Database:
 
     def _lies_there(self) -> tuple[int, int] | None:
         """The SQLite file that is at its place now."""
+        if self._place is None:
+            return None
         try:
-            about = None if self._place is None else os.stat(self._place)
+            about = self._place.stat()
         except OSError:
             return None
-        return None if about is None else (about.st_dev, about.st_ino)
+        return about.st_dev, about.st_ino
 
     def _check_is_there(self) -> None:
         """Raises RunError where the file is gone, or another: what is written then would be found by nobody."""
@@ -275,7 +270,7 @@ class Database:
             session.detach()  # its lock goes with it, and no other work may be given it
             hold.raw = session.connection.dbapi_connection
             with session.begin():
-                for name, value in {**ALIVE, "user_timeout": SILENT}.items():
+                for name, value in connecting.ALIVE.items():
                     session.exec_driver_sql(f"SET tcp_{name} = {value}")
             asked = {"schema": self._schema, "run": hold.run_id}
             deadline = time.monotonic() + patience
@@ -318,44 +313,6 @@ def _version(connection: sa.Connection) -> tuple[str | None, list[str]]:
     tables = sa.inspect(connection).get_table_names()
     found = VERSION_TABLE in tables
     return connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}")) if found else None, tables
-
-
-def _server_engine(url: sa.URL) -> sa.Engine:
-    how = {"connect_timeout": 30, "tcp_user_timeout": SILENT, **ALIVE}
-    try:
-        how = {name: how[name] for name in how if name not in url.query}
-        # A session that was lost while nobody used it is replaced before it is used.
-        return sa.create_engine(url, connect_args=how, pool_pre_ping=True)
-    except ImportError:
-        shown = url.render_as_string(hide_password=True)
-        install = "pip install 'nas-engine[postgres]'"
-        raise UsageError(f"store={shown} needs psycopg, which is not installed; {install}") from None
-
-
-def _sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
-    path = Path(str(url.database)).absolute()
-    why = refusal(path, create)
-    if why is not None:
-        raise UsageError(f"store={url.render_as_string()} {why}")
-    mode = "rwc" if create else "rw"
-    if not create and not os.access(path.parent, os.W_OK):
-        # SQLite cannot make the file that readers share with a writer, nor needs one if nobody writes.
-        mode = "ro" if Path(f"{path}-wal").exists() else "ro&immutable=1"
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            f"{path.as_uri()}?mode={mode}",
-            uri=True,
-            timeout=BUSY_SECONDS,
-            isolation_level=None,  # transactions begin where `_transaction` says, also for the schema
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA trusted_schema=OFF")
-        return connection
-
-    return sa.create_engine(url, creator=connect, json_deserializer=records.data_in)
 
 
 def _odd(connection: sa.Connection) -> str | None:

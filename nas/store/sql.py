@@ -89,7 +89,7 @@ class Store:
             return runs
         # One that has ended since it was read holds no lock either.
         left &= {row["id"] for row in self._database.rows(sa.select(RUN.c.id).where(RUN.c.status == "running"))}
-        return [self._stopped(run) if run.id in left else run for run in runs]
+        return [dataclasses.replace(run, status="stopped") if run.id in left else run for run in runs]
 
     def _is_left(self, run: Run, taken: set[int] | None) -> bool:
         if run.status != "running":
@@ -99,10 +99,6 @@ class Store:
         with contextlib.suppress(UsageError):  # the folder may be nowhere
             return lock.is_locked(self.folder(run)) is False
         return False
-
-    @staticmethod
-    def _stopped(run: Run) -> Run:
-        return dataclasses.replace(run, status="stopped")
 
     # What the search writes.
 

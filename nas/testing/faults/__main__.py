@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.errors import RunError, UsageError, unknown
-from nas.interrupts import INTERRUPTED
 from nas.plain import whole
-from nas.testing.faults.injuries import FAULTS, Fault, possible
+from nas.testing.faults.injuries import FAULTS, INTERRUPTED, Fault, possible
 from nas.testing.faults.jobs import prepare
 from nas.testing.faults.rounds import Outcome, Rounds
 

@@ -18,7 +18,8 @@ from nas.testing.faults.jobs import Job
 from nas.testing.faults.places import Place, Schema, beside, log_of, size
 from nas.testing.faults.processes import Command, Process, send
 
-DRIVER, SIGNALLED = {-signal.SIGKILL}, {130}
+INTERRUPTED = 130  # the exit status, of the commands and of this one
+DRIVER, SIGNALLED = {-signal.SIGKILL}, {INTERRUPTED}
 TOO_LATE = -signal.SIGTERM  # when the run has finished, nobody listens any more
 DISK = 2**26  # bytes of the small one
 CLOCK = max(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), default=None)  # of Debian's package faketime
