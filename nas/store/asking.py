@@ -193,12 +193,18 @@ class Asked:
         query.check_objectives(names)
         rows = [*self.rows(self._candidates(names)), *self.special]
         rows.sort(key=lambda row: (row["trial"] is None, row["trial"] or 0))
-        return query.front(rows, names)
+        is_front = not self.special and set(names) == self._of_kept_front  # as it was kept
+        return query.front(rows, names, is_front)
+
+    @functools.cached_property
+    def _of_kept_front(self) -> set[str]:
+        """The objectives of the front that is kept as trials finish; empty where none is."""
+        kept = self.database.rows(sa.select(RUN.c.front).where(RUN.c.id == self.run.id))[0]["front"]
+        return set() if kept is None else set(kept.split(","))
 
     def _candidates(self, names: Sequence[str]) -> list[int]:
         """Trials that no other dominates, and perhaps some more; none of an architecture with a final training."""
-        kept = self.database.rows(sa.select(RUN.c.front).where(RUN.c.id == self.run.id))[0]["front"]
-        objectives = set() if kept is None else set(kept.split(","))
+        objectives = self._of_kept_front
         if objectives == set(names):
             return self._of_others(sa.select(FRONT.c.trial_id).where(FRONT.c.run_id == self.run.id))
         if objectives > set(names):

@@ -8,6 +8,7 @@ Questions may use either name.
 import dataclasses
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -246,11 +247,12 @@ def pareto(rows: list[Row], objectives: Iterable[str] = ("error", "macs")) -> li
     return [outward(row) for row in front(rows, _as_kept("objectives", objectives, rows))]
 
 
-def front(rows: list[Row], objectives: list[str]) -> list[Row]:
-    """See `pareto`; rows and names are as they are kept."""
+def front(rows: list[Row], objectives: list[str], is_front: bool = False) -> list[Row]:
+    """See `pareto`; rows and names are as they are kept. With `is_front`, no row dominates another."""
     check_objectives(objectives)
     known = ranked(rows, objectives)
-    kept = nondominated([[row[name] for name in objectives] for row in known])
+    points = [[row[name] for name in objectives] for row in known]
+    kept = itertools.repeat(True, len(points)) if is_front else nondominated(points)
     best: dict[str, Row] = {}
     for row, is_kept in zip(known, kept, strict=True):
         if is_kept:

@@ -41,6 +41,7 @@ class Command:
         self._out, self._said, self._mark = written / f"{name}.out", written / f"{name}.said", mark
         self._seen: dict[int, Process] = {}
         given = {**os.environ, MARK: mark, "COLUMNS": "120", "PYTHONWARNINGS": "ignore", **environment}
+        given.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command compiles all of JAX's modules anew, for 3 s
         with open(self._out, "wb") as out, open(self._said, "wb") as said:
             how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": said, "start_new_session": True}
             line = [sys.executable, "-c", START, *words]
