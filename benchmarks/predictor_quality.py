@@ -10,7 +10,7 @@ encodings, the graph and costs alone, and for features with those of zero-cost s
 validation accuracy after 200 epochs, the test accuracy of the best found and the mean number of evaluations until the
 best cell is met. `reuse`: `bayesian` on CIFAR-100, alone and from what predictors of elsewhere have learned: of a
 search of 100 trials on CIFAR-10, of 300 random cells there, and of noise. `transfer`: from CIFAR-10 to ImageNet16-120.
-`rate`: a million architectures scored by a saved one.
+`few`: 20 labels, alone and after scores that need no training. `rate`: a million architectures scored by a saved one.
 """
 
 import argparse
@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import report
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, rankdata
 
 from nas.engine import study
 from nas.saved import predictors
@@ -51,7 +51,7 @@ def main() -> None:
     options = _options()
     quick_start()
     table = read_table(options.table)
-    parts = {"tau": tau, "queries": queries, "reuse": reuse, "transfer": transfer, "rate": rate}
+    parts = {"tau": tau, "queries": queries, "reuse": reuse, "transfer": transfer, "few": few, "rate": rate}
     questions = {name: functools.partial(parts[name], table, options) for name in options.only.split(",")}
     report.answer(questions, ("jax", "jaxlib", "numpy", "scipy", "lightgbm"), options.json)
 
@@ -193,6 +193,35 @@ def transfer(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
         report.say(" ".join(lines[-1]))
     text = f"Tau on ImageNet16-120 from N labels: alone → warm-started; {options.draws} draws.\n\n"
     return text + report.table(["predictor", "N=20", "N=50", "N=100"], lines), found
+
+
+def few(table: Table, options: argparse.Namespace) -> tuple[str, Any]:
+    """20 labels, alone and after scores that need none: of `scored` cells the ensemble of `nas.evaluators.zero_cost`,
+    from the published scores."""
+    valid, test = (table.error("cifar10", split, 200) for split in ("valid", "test"))
+    parts = [np.asarray(table.values[name]) for name in ("cifar10_nwot", "cifar10_jacov", "params")]
+    there = np.flatnonzero(np.isfinite(parts).all(0))
+    space, rows, predictor = table.space, every(table.space), predictor_class("gp")()
+    lines, found = [], {}
+    for scored in (0, 300, 1000):
+        before, after = [], []
+        for draw, chosen in enumerate(cells(space, options.draws, 20)):
+            source = None
+            if scored:
+                free = np.random.default_rng(1000 + draw).permutation(there)[:scored]
+                shares = [rankdata(part[free]) / scored for part in parts]
+                minus = jnp.asarray(-np.log(shares).sum(0), jnp.float32)
+                source = fit(predictor, space, jnp.asarray(rows[free]), minus)
+                before.append(kendalltau(np.asarray(predict(predictor, source, jnp.asarray(rows))), test)[0])
+            labels = jnp.asarray(rows[chosen]), jnp.asarray(valid[chosen])
+            fitted = fit(predictor, space, *labels) if source is None else fit(predictor, space, *labels, source)
+            after.append(kendalltau(np.asarray(predict(predictor, fitted, jnp.asarray(rows))), test)[0])
+        found[scored] = {"without labels": before, "with 20": after}
+        spread = [f"{np.mean(taus):.3f} ± {np.std(taus):.3f}" if taus else "" for taus in (before, after)]
+        lines.append([str(scored), *spread])
+        report.say(" ".join(lines[-1]))
+    text = f"Tau with the test accuracy of all cells on CIFAR-10, `gp`, {options.draws} draws.\n\n"
+    return text + report.table(["cells scored without training", "no label", "20 labels"], lines), found
 
 
 def rate(table: Table, options: argparse.Namespace) -> tuple[str, Any]:

@@ -15,7 +15,7 @@ import nas
 from nas import config, matrix
 from nas.commands.cli import main
 from nas.engine import gradient
-from nas.errors import UsageError
+from nas.errors import RunError, UsageError
 from nas.job.subject import bind
 from nas.matrix import PRODUCT, Result
 from nas.store.sql import Store
@@ -149,6 +149,17 @@ def test_a_pair_that_failed_is_told_by_the_exit_status(told, capsys, tmp_path):
     rows = json.loads(out.read_text())
     assert [row["outcome"] for row in rows] == ["ran", "refused", "failed", "refused"]
     assert rows[0]["command"] == "nas search"
+
+
+def test_a_table_that_cannot_be_written_is_printed(told, capsys, monkeypatch, tmp_path):
+    def full(path, data):
+        raise RunError(f"{path} cannot be written")
+
+    monkeypatch.setattr("nas.commands.matrix.write_whole", full)
+    assert main([*told, "--out", str(tmp_path / "matrix.md")]) == 1
+    said = capsys.readouterr()
+    assert "1 ran, 2 refused, 1 failed" in said.out
+    assert "matrix.md cannot be written" in said.err
 
 
 def test_as_markdown_reasons_stand_once_below_the_table(told, capsys):

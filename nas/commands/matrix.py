@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from nas import matrix
 from nas.config import Parser
-from nas.errors import Interrupted, RunError, unwritable
+from nas.errors import Interrupted, RunError, UsageError
 from nas.matrix import Result
-from nas.plain import check_target, number, one_of, place, whole
+from nas.plain import check_target, number, one_of, place, whole, write_whole
 from nas.report import output
 from nas.store.query import Row
 
@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> str:
         check_target(f"out={str(options.out)!r}", options.out)
     pairs = list(itertools.product(spaces, strategies))
     done: list[Result] = []
+    output.tell(f"{len(pairs)} pairs, of which the first of each space takes longest: it compiles what others share")
 
     def hear(result: Result) -> None:
         done.append(result)
@@ -38,9 +39,10 @@ def main(argv: Sequence[str]) -> str:
     text = rendered(results, options.format)
     if options.out is not None:
         try:
-            options.out.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise unwritable(f"out={str(options.out)!r}", error) from error
+            write_whole(options.out, text.encode())
+        except (UsageError, RunError):
+            output.say("nas", text)  # what has taken so long
+            raise
         text = summary(results)
     failed = [result for result in results if result.outcome == "failed"]
     if failed:

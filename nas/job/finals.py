@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,6 +27,8 @@ from strategies.visited import also, nothing
 
 Encoding = tuple[int, ...]
 DRAWN = 16  # random architectures for each that is trained
+
+_drawn = jax.jit(draw_new, static_argnums=2)  # else each of its operations is a program that no cache keeps
 
 
 def trained(job: Ongoing, found: Sequence[Encoding], best: Encoding, *, given: bool) -> list[Row]:
@@ -115,7 +118,7 @@ def _baselines(job: Ongoing, found: Sequence[Encoding], best: Encoding) -> list[
     cheaper = region(space, tuple(sorted(most.items())))
     trained = also(nothing(space, len(found)), jnp.asarray(found, jnp.int32))
     # A table tells apart what is one network: more are drawn, of each network one is kept.
-    drawn = np.asarray(draw_new(cheaper, stream(job.settings.seed, BASELINE), DRAWN * count, trained))
+    drawn = np.asarray(_drawn(cheaper, stream(job.settings.seed, BASELINE), DRAWN * count, trained))
     known = identify(job.subject.named, np.concatenate([np.asarray(found, np.int32), drawn]))
     first = {architecture.id: architecture.encoding for architecture in reversed(known)}
     ids = list(dict.fromkeys(architecture.id for architecture in known))[len(found) :]
