@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: a job hears both as KeyboardInterrupt, and what must be recorded then is."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -16,6 +17,7 @@ SOON = 0.05
 INTERRUPTED = 130  # the exit status
 _came: list[str] = []  # the signals since `heard` began
 _is_alone = False  # whether the process ends without what libraries do at the end
+_leaves = False  # whether `leave` was called
 _holds = 0  # how many have asked to be left in peace
 
 
@@ -120,7 +122,9 @@ def abandon() -> None:
 
 def leave(status: int) -> NoReturn:
     """Ends the process. One that was interrupted is not interrupted once more while it ends; one that is done ends at
-    once then."""
+    once then, and at last is deaf."""
+    global _leaves
+    _leaves = True
     for which in SIGNALS:
         signal.signal(which, signal.SIG_IGN if status == INTERRUPTED else _end)
     for stream in (sys.stdout, sys.stderr):
@@ -139,6 +143,14 @@ def leave(status: int) -> NoReturn:
 
 def _end(*_: object) -> NoReturn:
     os._exit(INTERRUPTED)
+
+
+@atexit.register  # before all others, so it comes after them
+def _become_deaf() -> None:
+    """Python takes handlers away before it is gone: a signal would kill it then, with the status of a failure."""
+    if _leaves:
+        for which in SIGNALS:
+            signal.signal(which, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,28 @@ WORDS = """--space.blocks (1,1) --space.widths (8,16) --space.strides (1,2) --sp
 TINY = WORDS.split()
 
 
+@pytest.mark.parametrize("which", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(("late", "status"), [(False, 130), (True, 0)])
+def test_a_signal_while_python_ends_does_not_kill(which, late, status):
+    """As long as libraries end, it ends the process; when Python has taken the handlers away, it comes to nothing."""
+    script = """
+import atexit, os, signal, sys
+from nas.interrupts import leave
+
+class Last:
+    def __del__(self, kill=os.kill, me=os.getpid(), which=getattr(signal, sys.argv[1])):
+        kill(me, which)
+
+if sys.argv[2] == "True":
+    sys.last = Last()
+else:
+    atexit.register(os.kill, os.getpid(), getattr(signal, sys.argv[1]))
+leave(0)
+"""
+    ended = subprocess.run([sys.executable, "-c", script, which, str(late)], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (status, "")
+
+
 def test_sigterm_is_heard_as_ctrl_c_and_only_then():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"), heard():
