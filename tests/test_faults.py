@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 import shutil
 import signal
@@ -21,6 +22,7 @@ from nas.testing.faults import processes, records, rounds, torn
 from nas.testing.faults.injuries import FAULTS
 from nas.testing.faults.jobs import Job
 from nas.testing.faults.proxy import Proxy
+from nas.testing.faults.ready import ready
 from nas.testing.faults.records import Evaluated, Known
 
 # A driver that takes no time to start; `TOY` says what is wrong with it.
@@ -287,6 +289,26 @@ def test_what_outlives_a_command_is_found(tmp_path, monkeypatch):
     assert one.left(0.1) == [left] or one.left(0.1)[0].pid == left.pid
     one.end()
     assert one.left(1.0) == []
+
+
+def test_a_command_that_is_forked_is_as_one_of_a_shell(tmp_path):
+    with ready() as process:
+
+        def begun(*words: str) -> processes.Command:
+            return processes.Command(words, tmp_path, tmp_path, "a-mark", {"COLUMNS": "50"}, ready=process)
+
+        one = begun("--version")
+        assert (one.wait(), one.answer[:10], one.said) == (0, "nas-engine", "")
+        assert one.left(0.1) == []
+        one = begun("tpo")
+        assert (one.wait(), one.answer) == (2, "")
+        assert "did you mean 'top'" in one.said
+        one = begun("runs")
+        assert os.getsid(one.pid) == one.pid
+        os.kill(one.pid, signal.SIGSTOP)
+        assert [each.pid for each in one.processes()] == [one.pid]
+        assert one.wait(0.2) is None  # and it is killed
+        assert one.process.returncode == -signal.SIGKILL
 
 
 # The command

@@ -11,7 +11,8 @@ from pathlib import Path
 from nas.errors import RunError, UsageError, unknown
 from nas.plain import whole
 from nas.testing.faults.injuries import FAULTS, INTERRUPTED, Fault, possible
-from nas.testing.faults.jobs import prepare
+from nas.testing.faults.jobs import JOBS, prepare
+from nas.testing.faults.ready import Ready, ready
 from nas.testing.faults.rounds import Outcome, Rounds
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
@@ -58,14 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("faults are injected on Linux alone")
         with tempfile.TemporaryDirectory(prefix="nas-faults-") as folder:
             os.environ.setdefault(CACHE, f"{folder}/compiled")
-            return ran(Path(folder), options)
+            with ready() as process:
+                return ran(Path(folder), options, process)
     except (UsageError, RunError) as error:
         print(f"nas.testing.faults: error: {error}", file=sys.stderr)
         return error.exit_status
 
 
-def ran(folder: Path, options: argparse.Namespace) -> int:
-    rounds, outcomes, began = Rounds(folder, options.store, chosen(options.only)), [], time.monotonic()
+def ran(folder: Path, options: argparse.Namespace, process: Ready) -> int:
+    rounds = Rounds(folder, options.store, chosen(options.only), JOBS, process)
+    outcomes, began = [], time.monotonic()
     prepare(folder / "files")
     status = 0
     try:

@@ -52,7 +52,7 @@ class Job:
 
 
 def _table(strategy: str, more: str = "", share: float = 1.0) -> Job:
-    words = f"--space nasbench201 --task table:{{files}}/{TABLE} --strategy {strategy} --trials 60 {more}"
+    words = f"--space nasbench201 --task table:{{files}}/{TABLE} --strategy {strategy} --trials 60 --baselines 0 {more}"
     return Job(f"table, {strategy}", words, share)
 
 
@@ -63,8 +63,11 @@ LARGE = "--space.blocks (2,2,2) --space.widths (8,16,32) --space.strides (1,2,2)
 SCORED = f"--evaluator {{files}}/{COUNTED}:Counted --finalists 0 --baselines 0 "
 OWN = f"--space shufflenet {LARGE} --task digits --max-images 100 {SCORED}"
 EVOLUTION = "--strategy evolution --strategy.population-size 8 --strategy.num-mutations 4 --strategy.num-crossovers 2 "
+SHORT = "--strategy.initial 8 --strategy.batch-size 8 --strategy.num-seeds 4 --strategy.draws 3 --strategy.memory 64 "
+SHORT += "--strategy.pool 60 --strategy.predictor.members 1 --strategy.predictor.hidden 8 "
+SHORT += "--strategy.predictor.steps 10 --strategy.predictor.unlabelled 60"
 JOBS = (
-    _table("random"),
+    _table("random", "--baselines 4"),
     _table("regularized-evolution"),
     _table("local-search"),
     _table("evolution"),
@@ -72,7 +75,7 @@ JOBS = (
     _table("reinforce"),
     _table("ppo", "--trials 30"),
     _table("bayesian", "--trials 24"),
-    _table("seminas", "--trials 24 --save-predictor learned", 2.0),
+    _table("seminas", f"--trials 24 --save-predictor learned {SHORT}", 2.0),
     Job("own evaluator, evolution", f"{OWN} {EVOLUTION} --trials 60", 3.0, counts=True),
     Job("own evaluator, two Ray workers", f"{OWN} {EVOLUTION} --trials 60", 2.0, workers=2, counts=True),
     Job("untrained scores", f"{DATA} --strategy random --evaluator zero-cost --trials 10 --final.steps 10"),

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from nas.testing.faults.ready import Forked, Ready
 
 MARK = "NAS_FAULTS_ROUND"  # in the environment of all that came of a command
 PATIENCE = 900.0  # seconds for a command, on whatever machine
@@ -36,8 +38,10 @@ class Command:
         mark: str,
         environment: dict[str, str],
         name: str = "undisturbed",
+        ready: Ready | None = None,
     ):
-        """It runs in the folder. What it writes is kept in files of the folder `written` that begin with the name."""
+        """It runs in the folder. What it writes is kept in files of the folder `written` that begin with the name.
+        It is forked from the process that is `ready`, if there is one and it has not to be told of libraries."""
         self._out, self._said, self._mark = written / f"{name}.out", written / f"{name}.said", mark
         self._seen: dict[int, Process] = {}
         given = {**os.environ, MARK: mark, "COLUMNS": "120", "PYTHONWARNINGS": "ignore", **environment}
@@ -45,7 +49,11 @@ class Command:
         with open(self._out, "wb") as out, open(self._said, "wb") as said:
             how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": said, "start_new_session": True}
             line = [sys.executable, "-c", START, *words]
-            self.process = subprocess.Popen(line, cwd=folder, env=given, **how)
+            self.process: subprocess.Popen[Any] | Forked
+            if ready is None or "LD_PRELOAD" in environment:
+                self.process = subprocess.Popen(line, cwd=folder, env=given, **how)
+            else:
+                self.process = ready.begin(words, folder, self._out, self._said, given)
 
     @property
     def pid(self) -> int:

@@ -17,6 +17,7 @@ from nas.testing.faults.injuries import SIGNALLED, Fault, Scene
 from nas.testing.faults.jobs import JOBS, LOG, Job
 from nas.testing.faults.places import Place, beside, place
 from nas.testing.faults.processes import Command
+from nas.testing.faults.ready import Ready
 from nas.testing.faults.records import Broken, Known
 
 POLL = 0.002  # seconds
@@ -54,8 +55,15 @@ class Outcome:
 class Rounds:
     """Rounds in a folder, of which each job's undisturbed run is done once. The files of jobs are in `files` there."""
 
-    def __init__(self, folder: Path, server: str | None, faults: Sequence[Fault], jobs: Sequence[Job] = JOBS):
-        self._folder, self._server, self._faults, self._jobs = folder, server, faults, jobs
+    def __init__(
+        self,
+        folder: Path,
+        server: str | None,
+        faults: Sequence[Fault],
+        jobs: Sequence[Job] = JOBS,
+        ready: Ready | None = None,
+    ):
+        self._folder, self._server, self._faults, self._jobs, self._ready = folder, server, faults, jobs, ready
         self._undisturbed: dict[str, Undisturbed] = {}
         self._files = folder / "files"
 
@@ -68,7 +76,7 @@ class Rounds:
             undisturbed = self._of(job)
             folder = self._folder / f"round-{seed}"
             with fault.setting(folder) as environment, self._placed(folder) as where:
-                Round(job, fault, draw, where, undisturbed, self._files, environment, outcome).run(alter)
+                Round(job, fault, draw, where, undisturbed, self._files, environment, outcome, self._ready).run(alter)
         except Broken as broken:
             outcome.broken = str(broken)
         outcome.seconds = time.monotonic() - began
@@ -97,14 +105,15 @@ class Rounds:
     def _of(self, job: Job) -> Undisturbed:
         if job.name not in self._undisturbed:
             with self._placed(self._folder / f"undisturbed-{len(self._undisturbed)}") as where:
-                self._undisturbed[job.name] = undisturbed(job, where, self._files)
+                self._undisturbed[job.name] = undisturbed(job, where, self._files, self._ready)
         return self._undisturbed[job.name]
 
 
-def undisturbed(job: Job, where: Place, files: Path) -> Undisturbed:
+def undisturbed(job: Job, where: Place, files: Path, ready: Ready | None) -> Undisturbed:
     """Raises Broken where it does not end well, or evaluates something twice."""
     log, mark = beside(where.folder) / "log", uuid.uuid4().hex
-    command = Command([*job.line(files), *where.words], where.folder, beside(where.folder), mark, {LOG: str(log)})
+    words, kept = [*job.line(files), *where.words], beside(where.folder)
+    command = Command(words, where.folder, kept, mark, {LOG: str(log)}, ready=ready)
     first, began, written = where.written, None, 0
     while command.running():
         written = max(written, where.written)
@@ -132,7 +141,9 @@ class Round:
         files: Path,
         environment: dict[str, str],
         outcome: Outcome,
+        ready: Ready | None,
     ):
+        self._ready, self._commands = ready, list[Command]()
         self.job, self.fault, self.draw, self.where, self.outcome = job, fault, draw, where, outcome
         self._undisturbed, self._files = undisturbed, files
         self._log = beside(where.folder) / "log"
@@ -151,13 +162,17 @@ class Round:
                 alter(self.where)
             answer = self._ended()
         finally:
-            self._command("none", ["--version"]).end()  # and whatever bears its mark
+            for command in self._commands:
+                command.end()  # and whatever bears its mark
         with self.where.live() as store:
             end = records.end(store, answer)
         _hold(records.difference(end, self._undisturbed.end))
 
     def _command(self, name: str, words: list[str]) -> Command:
-        return Command(words, self.where.folder, beside(self.where.folder), self._mark, self._environment, name)
+        written = beside(self.where.folder)
+        command = Command(words, self.where.folder, written, self._mark, self._environment, name, self._ready)
+        self._commands.append(command)
+        return command
 
     def _go_on(self, name: str) -> Command:
         """As a user does: by the command that was interrupted where nothing of it was stored, else by --resume."""
