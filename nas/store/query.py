@@ -251,12 +251,12 @@ def front(rows: list[Row], objectives: list[str], is_front: bool = False) -> lis
     """See `pareto`; rows and names are as they are kept. With `is_front`, no row dominates another."""
     check_objectives(objectives)
     known = ranked(rows, objectives)
-    points = [[row[name] for name in objectives] for row in known]
-    kept = itertools.repeat(True, len(points)) if is_front else nondominated(points)
+    if not is_front:
+        kept = nondominated([[row[name] for name in objectives] for row in known])
+        known = list(itertools.compress(known, kept))
     best: dict[str, Row] = {}
-    for row, is_kept in zip(known, kept, strict=True):
-        if is_kept:
-            best.setdefault(row["architecture"], row)
+    for row in known:
+        best.setdefault(row["architecture"], row)
     return list(best.values())
 
 
