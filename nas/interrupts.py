@@ -19,6 +19,7 @@ _came: list[str] = []  # the signals since `heard` began
 _is_alone = False  # whether the process ends without what libraries do at the end
 _leaves = False  # whether `leave` was called
 _holds = 0  # how many have asked to be left in peace
+_stop: Exception | None = None  # why what takes long has to end
 
 
 @contextlib.contextmanager
@@ -75,9 +76,20 @@ def _send_again(which: int) -> None:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt where a signal came: called at each step of what takes long."""
-    if _came and threading.current_thread() is threading.main_thread():
+    """Raises KeyboardInterrupt where a signal came, and what `stop` was given: called at each step of what takes
+    long."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if _came:
         raise KeyboardInterrupt(_came[0])
+    if _stop is not None:
+        raise _stop
+
+
+def stop(error: Exception | None) -> None:
+    """What takes long ends with this error, which another thread has met; with None it may go on."""
+    global _stop
+    _stop = error
 
 
 def reason(interrupt: KeyboardInterrupt) -> str:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import secrets
 import stat
 import types
 import typing
@@ -159,18 +160,20 @@ def write_whole(path: Path, data: bytes) -> None:
     """Replaces a file atomically and durably, also its name in its folder, which is made where it is not there. Of one
     that is a link, what it leads to. Raises RunError or UsageError."""
     path = path.resolve() if path.is_symlink() else path
-    temporary = path.with_name(path.name + UNFINISHED)
+    # A name of its own: others may write the same file, and what lies beside it may be anybody's.
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise unwritable(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):  # it has the file's name by now, where all went well
+            temporary.unlink()
     # Else a power cut may give back the old file, after others were told of the new one.
     with contextlib.suppress(OSError):  # some file systems cannot, of a folder
         folder = os.open(path.parent, os.O_RDONLY)

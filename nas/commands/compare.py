@@ -1,6 +1,7 @@
 """`nas compare`: strategies side by side on a table, as a table that is printed, files and a plot."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from nas import config
 from nas.config import Parser
 from nas.engine.contest import Answer, Question, allowed, run, summary
 from nas.errors import UsageError, unwritable
-from nas.plain import number, place, whole
+from nas.plain import number, place, whole, write_whole
 from nas.report import output
 from nas.report.comparison import Curve
 from nas.store.query import Row
@@ -91,10 +92,11 @@ def _points(name: str, curve: Curve) -> list[Row]:
 
 def _csv(path: Path, rows: Sequence[Row]) -> Path:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode(errors="replace"))
     return path
 
 

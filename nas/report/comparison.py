@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nas.errors import UsageError
-from nas.plain import from_json, read_bounded
+from nas.plain import from_json, read_bounded, write_whole
 
 CURVES, ABOUT = "curves.csv", "comparison.json"
 MOST_BYTES = 2**26
@@ -41,7 +41,7 @@ def titled(what: str, seeds: int | None) -> str:
 def write(folder: Path, judged: str, seeds: int, most: float) -> Path:
     """What the curves are of, beside them."""
     path = folder / ABOUT
-    path.write_text(json.dumps({"judged": judged, "seeds": seeds, "most": most}) + "\n")
+    write_whole(path, (json.dumps({"judged": judged, "seeds": seeds, "most": most}) + "\n").encode())
     return path
 
 

@@ -97,7 +97,13 @@ class Asked:
         for start in range(0, len(ids), AT_ONCE):
             trials = trials_where(self.database, TRIAL.c.id.in_(ids[start : start + AT_ONCE]))
             rows = query.build_rows(trials, [], self.others)
+            if len(rows) < len(trials):
+                odd = next(trial for trial in trials if trial.state != "finished")
+                raise self.database.damaged(f"trial {odd.number} is {odd.state}, and was measured")
             found |= {trial.id: row for trial, row in zip(trials, rows, strict=True)}
+        lost = next((number for number in ids if number not in found), None)
+        if lost is not None:
+            raise self.database.damaged(f"trial id={lost} is gone")
         return [found[number] for number in ids]
 
     def kept(self, field: str, names: Sequence[str]) -> list[str]:
@@ -114,16 +120,17 @@ class Asked:
         places = [
             (query.place(row, [name]), row["trial"] is None, row["trial"] or i, row) for i, row in enumerate(special)
         ]
-        best: dict[str, int | Row] = {}
-        with (
-            self.database.transaction() as connection,
-            contextlib.closing(self._stream(connection, name, conditions)) as stream,
-        ):
-            for *_, found in heapq.merge(stream, places, key=lambda each: each[:3]):
-                architecture = found["architecture"]
-                best.setdefault(architecture, found if "encoding" in found else found["id"])
-                if len(best) == limit:
-                    break
+
+        def work(connection: sa.Connection) -> dict[str, int | Row]:
+            best: dict[str, int | Row] = {}
+            with contextlib.closing(self._stream(connection, name, conditions)) as stream:
+                for *_, found in heapq.merge(stream, places, key=lambda each: each[:3]):
+                    best.setdefault(found["architecture"], found if "encoding" in found else found["id"])
+                    if len(best) == limit:
+                        break
+            return best
+
+        best = self.database.read(work)
         ids = [found for found in best.values() if isinstance(found, int)]
         whole = dict(zip(ids, self.rows(ids), strict=True))
         return [outward(whole[found] if isinstance(found, int) else found) for found in best.values()]
@@ -213,8 +220,7 @@ class Asked:
                 parts = (found[start : start + AT_ONCE] for start in range(0, len(found), AT_ONCE))
                 return [each for ids in parts for each in self._of_others(ids)]
         chosen, _ = self._numbers(names, needed=len(names))
-        with self.database.transaction() as connection:
-            found = connection.execute(chosen.add_columns(TRIAL.c.id)).all()
+        found = self.database.read(lambda connection: connection.execute(chosen.add_columns(TRIAL.c.id)).all())
         values = [tuple(each[:-1]) for each in found]
         try:
             kept = nondominated(values)

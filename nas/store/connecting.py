@@ -1,8 +1,10 @@
 """Connections to a database: to a SQLite file, and to a server."""
 
+import logging
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,6 +16,26 @@ BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
 # What both ends of a connection do to notice in a minute that the other is gone without a word; the last is how many
 # milliseconds what was sent may lie without an answer.
 ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "user_timeout": 60_000}
+
+
+POOL = "nas"  # in the name of the logger of our pools
+
+
+class _Said(logging.Filter):
+    """Without errors that SQLAlchemy meets while it takes a connection back: it tells them with a traceback, and who
+    uses the store is told of them in one line, or of the interrupt that they come of."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not record.exc_info
+
+
+def _made(url: sa.URL, **how: Any) -> sa.Engine:
+    engine = sa.create_engine(url, pool_logging_name=POOL, **how)
+    engine.pool.logger.addFilter(_SAID)  # pyright: ignore[reportAttributeAccessIssue]
+    return engine
+
+
+_SAID = _Said()  # one, for a logger has each filter once
 
 
 def path_of(url: sa.URL) -> Path:
@@ -28,7 +50,7 @@ def server_engine(url: sa.URL) -> sa.Engine:
     try:
         how = {name: how[name] for name in how if name not in url.query}
         # A session that was lost while nobody used it is replaced before it is used.
-        return sa.create_engine(url, connect_args=how, pool_pre_ping=True)
+        return _made(url, connect_args=how, pool_pre_ping=True)
     except ImportError:
         shown = url.render_as_string(hide_password=True)
         install = "pip install 'nas-engine[postgres]'"
@@ -58,4 +80,4 @@ def sqlite_engine(url: sa.URL, create: bool) -> sa.Engine:
         connection.execute("PRAGMA trusted_schema=OFF")
         return connection
 
-    return sa.create_engine(url, creator=connect, json_deserializer=records.data_in)
+    return _made(url, creator=connect, json_deserializer=records.data_in)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from nas import interrupts
 from nas.errors import RunError, UsageError, one_line
 from nas.plain import shown
 from nas.store import connecting, records, urls
@@ -157,14 +158,16 @@ class Database:
     def rows(self, statement: Any) -> list[Row]:
         return self.read(lambda connection: [dict(row) for row in connection.execute(statement).mappings()])
 
-    def write(self, work: Callable[[sa.Connection], T], patient: bool = True) -> T:
+    def write(self, work: Callable[[sa.Connection], T], patient: bool = True, alone: bool = False) -> T:
         """Where the connection is lost it is done again by whoever has a run. The first time may have been done, with
         only the answer lost: `work` must see to that."""
         patience = AWAY_SECONDS if patient else HEARD_SECONDS
-        return self._again(lambda: self._work(work, write=True, patience=patience), patient)
+        return self._again(lambda: self._work(work, True, alone, patience), patient)
 
-    def _work(self, work: Callable[[sa.Connection], T], write: bool, patience: float = HEARD_SECONDS) -> T:
-        with self._transaction(write, alone=False, patience=patience) as connection:
+    def _work(
+        self, work: Callable[[sa.Connection], T], write: bool, alone: bool = False, patience: float = HEARD_SECONDS
+    ) -> T:
+        with self._transaction(write, alone, patience) as connection:
             return work(connection)
 
     def _again(self, attempt: Callable[[], T], patient: bool = True) -> T:
@@ -211,29 +214,35 @@ class Database:
 
         Raises UsageError where another has it.
         """
-        hold = _Hold(run_id, name, uuid.uuid4().hex)
-        with self._translated():
-            hold.session = self._locked_session(hold)
-            with hold.session.begin():
-                hold.session.execute(sa.update(RUN).where(RUN.c.id == run_id).values(owner=hold.token))
-        self._hold, over = hold, threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(hold, over), daemon=True)
-        keeper.start()
+        hold, over = _Hold(run_id, name, uuid.uuid4().hex), threading.Event()
         try:
+            with self._translated():
+                hold.session = self._locked_session(hold)
+                with hold.session.begin():
+                    hold.session.execute(sa.update(RUN).where(RUN.c.id == run_id).values(owner=hold.token))
+            self._hold = hold
+            threading.Thread(target=self._keep, args=(hold, over), daemon=True).start()
             yield
         finally:
             over.set()
             with self._one:
                 self._hold = None
                 _end(hold.session, hold.raw)
+            interrupts.stop(None)
 
     def _keep(self, hold: _Hold, over: threading.Event) -> None:
-        """Takes a lock again that was lost while nothing was written, so that others see that the run goes on."""
+        """Takes a lock again that was lost while nothing was written, so that others see that the run goes on. Where it
+        does so in another process, the work in this one has to end."""
         while not over.wait(KEEP_SECONDS):
-            with contextlib.suppress(DBAPIError, UsageError), self._one:
-                if not over.is_set():
+            with contextlib.suppress(DBAPIError), self._one:
+                if over.is_set():
+                    return
+                try:
                     with self._session(hold) as session, session.begin():
                         session.exec_driver_sql("SELECT 1")
+                except UsageError as overtaken:
+                    interrupts.stop(overtaken)
+                    return
 
     def running(self) -> set[int]:
         """The runs that processes have, wherever these are."""

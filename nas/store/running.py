@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from nas.store import records
 from nas.store.fronts import nondominated
 from nas.store.schema import FRONT, MEASUREMENT, RUN, TRIAL
 
@@ -77,5 +78,8 @@ def _read(connection: sa.Connection, run_id: int) -> Front:
     found: dict[tuple[int, str], dict[str, float]] = {}
     for trial, architecture, name, value in connection.execute(chosen):
         found.setdefault((trial, architecture), {})[name] = value
+    for (trial, _), each in found.items():
+        if not all(type(each.get(name)) in (int, float) for name in names):
+            raise records.Damaged(f"trial id={trial} is on the front, and has no number for each of {', '.join(names)}")
     values = [[each[name] for name in names] for each in found.values()]
     return Front(names, list(found), np.array(values, float).reshape(len(found), len(names)))

@@ -22,7 +22,7 @@ from nas.store.database import Database
 from nas.store.files import Files
 from nas.store.query import Artifact, Finished, Kind, NewTrial, Predictor, Row, Run, Status, Trial
 from nas.store.running import Front
-from nas.store.schema import ARTIFACT, FRONT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL, of_run
+from nas.store.schema import ARTIFACT, AT_ONCE, FRONT, MEASUREMENT, PREDICTOR, RUN, RUN_FIELDS, TRIAL, of_run
 from nas.store.urls import without_password as without_password
 
 
@@ -158,16 +158,29 @@ class Store:
     def delete(self, run: Run) -> None:
         """The run with its trials, measurements and files. Predictors that learned from it stay.
 
-        Raises RunError where the files cannot be deleted, when the run is.
+        Many trials go in several transactions, the last first, so that other runs can write meanwhile: of a run whose
+        deletion was cut short the first trials are left. Raises RunError where the files cannot be deleted, when the
+        run is.
         """
-        folder, trials = self._files.check_own(run, self.all_runs()), sa.select(TRIAL.c.id)
-        with self._database.transaction(write=True) as connection:
-            mine = trials.where(TRIAL.c.run_id == run.id)
-            connection.execute(sa.delete(FRONT).where(FRONT.c.run_id == run.id))
-            connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.trial_id.in_(mine)))
-            for table in (TRIAL, ARTIFACT):
-                connection.execute(sa.delete(table).where(table.c.run_id == run.id))
+        folder = self._files.check_own(run, self.all_runs())
+        last = sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id).order_by(TRIAL.c.id.desc()).limit(AT_ONCE)
+
+        def some(connection: sa.Connection) -> bool:
+            ids = list(connection.scalars(last))
+            if ids:
+                mine = (TRIAL.c.run_id == run.id) & (TRIAL.c.id >= ids[-1])
+                trials = sa.select(TRIAL.c.id).where(mine)
+                for table in (FRONT, MEASUREMENT):
+                    connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
+                connection.execute(sa.delete(TRIAL).where(mine))
+            if len(ids) == AT_ONCE:
+                return True
+            connection.execute(sa.delete(ARTIFACT).where(ARTIFACT.c.run_id == run.id))
             connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
+            return False
+
+        while self._database.write(some):
+            pass
         self._fronts.pop(run.id, None)  # another run may be given its number
         files.remove(folder, f"{run.name} is gone from {self.url}")
 
@@ -232,10 +245,17 @@ class Store:
         self, *, name: str, kind: str, space: str, path: str | Path, sha256: str, card: dict[str, Any]
     ) -> None:
         values = {"name": name, "kind": kind, "space": space, "path": self._files.kept(path), "sha256": sha256}
-        with self._database.transaction(write=True, alone=True) as connection:
+        times = itertools.count()
+
+        def work(connection: sa.Connection) -> None:
+            same = [PREDICTOR.c[name] == value for name, value in values.items()]
+            if next(times) and connection.scalar(sa.select(PREDICTOR.c.id).where(*same)):
+                return  # the first time was done, and its answer lost
             if name in set(connection.scalars(sa.select(PREDICTOR.c.name))):
                 raise UsageError(f"name={name!r} is already a predictor of store={self.url}; choose another")
             connection.execute(sa.insert(PREDICTOR).values(**values, created=_now(), card=card))
+
+        self._database.write(work, alone=True)
 
     # What anyone reads, while a search writes or long after.
 
@@ -264,9 +284,13 @@ class Store:
     def trials(self, run_id: int, kind: Kind = "search", numbers: Iterable[int] | None = None) -> list[Trial]:
         """By number: all, or those of these numbers."""
         mine = of_run(run_id, kind)
-        return asking.trials_where(
-            self._database, mine if numbers is None else mine & TRIAL.c.number.in_(list(numbers))
-        )
+        if numbers is None:
+            return asking.trials_where(self._database, mine)
+        asked = sorted(set(numbers))
+        parts = (asked[start : start + AT_ONCE] for start in range(0, len(asked), AT_ONCE))
+        return [
+            trial for part in parts for trial in asking.trials_where(self._database, mine & TRIAL.c.number.in_(part))
+        ]
 
     def artifacts(
         self, run_id: int | None = None, architecture: str | None = None, kind: str | None = None

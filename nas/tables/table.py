@@ -18,6 +18,7 @@ any error was not measured: no search proposes it.
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -30,8 +31,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from nas.errors import UsageError, unknown, unwritable
-from nas.plain import check_target, from_json
+from nas.errors import UsageError, unknown
+from nas.plain import check_target, from_json, write_whole
 from nas.tables.columns import Column, Split, checked, error_name
 from spaces import SPACES, presets
 from spaces.base import Encodings, Limits, Space, every, fingerprint, indices, place_values
@@ -333,11 +334,6 @@ def write_table(path: str | Path, table: Table) -> None:
         "encodings": encodings.astype(np.min_scalar_type(max(table.space.cardinalities) - 1)),
         **{name: np.asarray(values, np.float32) for name, values in table.values.items()},
     }
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, allow_pickle=False, **members)
-        partial.replace(target)
-    except OSError as error:
-        raise unwritable(f"out={str(path)!r}", error) from error
+    data = io.BytesIO()
+    np.savez(data, allow_pickle=False, **members)
+    write_whole(Path(path), data.getvalue())

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nas.errors import RunError, UsageError
 from nas.testing.faults import records
 from nas.testing.faults.injuries import SIGNALLED, Fault, Scene
 from nas.testing.faults.jobs import JOBS, LOG, Job
@@ -76,7 +77,8 @@ class Rounds:
             undisturbed = self._of(job)
             folder = self._folder / f"round-{seed}"
             with fault.setting(folder) as environment, self._placed(folder) as where:
-                Round(job, fault, draw, where, undisturbed, self._files, environment, outcome, self._ready).run(alter)
+                made = Round(job, fault, draw, where, undisturbed, self._files, environment, outcome, self._ready)
+                _looked(made, alter)
         except Broken as broken:
             outcome.broken = str(broken)
         outcome.seconds = time.monotonic() - began
@@ -107,6 +109,14 @@ class Rounds:
             with self._placed(self._folder / f"undisturbed-{len(self._undisturbed)}") as where:
                 self._undisturbed[job.name] = undisturbed(job, where, self._files, self._ready)
         return self._undisturbed[job.name]
+
+
+def _looked(made: "Round", alter: Callable[[Place], None] | None) -> None:
+    """A round. Raises Broken where its store or its files can no longer be read."""
+    try:
+        made.run(alter)
+    except (UsageError, RunError, OSError) as error:
+        raise Broken(f"what is left cannot be looked at: {error}") from error
 
 
 def undisturbed(job: Job, where: Place, files: Path, ready: Ready | None) -> Undisturbed:
@@ -222,8 +232,6 @@ class Round:
 
     def _now(self) -> Known:
         """What another process is told while the job runs. Nothing where there is no store yet."""
-        from nas.errors import RunError, UsageError
-
         try:
             with self.where.live() as store:
                 return records.known(store)
