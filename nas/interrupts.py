@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CTRL_C = "Ctrl-C"
 AT_ONCE = 2.0  # seconds
 SOON = 0.05
 INTERRUPTED = 130  # the exit status
@@ -30,11 +31,19 @@ def heard() -> Iterator[None]:
     An exception that arises in a destructor or a callback of some library is lost: there the signal comes again in a
     moment, and `check` raises what came.
     """
-    last = -AT_ONCE
+    last, say = -AT_ONCE, sys.unraisablehook
+
+    def lose(unraisable: Any) -> None:
+        nonlocal last
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and _came:  # in one that `_is_lost` does not know
+            last = -AT_ONCE
+            _send_again(signal.SIGINT if _came[0] == CTRL_C else signal.SIGTERM)
+        else:
+            say(unraisable)
 
     def hear(which: int, frame: FrameType | None) -> None:
         nonlocal last
-        _came.append("Ctrl-C" if which == signal.SIGINT else signal.Signals(which).name)
+        _came.append(CTRL_C if which == signal.SIGINT else signal.Signals(which).name)
         if time.monotonic() - last < AT_ONCE or _holds:
             return
         if _is_lost(frame):
@@ -45,6 +54,7 @@ def heard() -> Iterator[None]:
 
     # Who started the process may want it deaf to Ctrl-C, as a shell does in the background.
     deaf = {which for which in SIGNALS if signal.getsignal(which) is signal.SIG_IGN}
+    sys.unraisablehook = lose
     try:
         with _handled({which: hear for which in SIGNALS if which not in deaf}):
             yield
@@ -53,6 +63,7 @@ def heard() -> Iterator[None]:
             raise KeyboardInterrupt(_came[0]) from error
         raise
     finally:
+        sys.unraisablehook = say
         _came.clear()
 
 
@@ -94,7 +105,7 @@ def stop(error: Exception | None) -> None:
 
 def reason(interrupt: KeyboardInterrupt) -> str:
     """What interrupted: a library may have raised it in its own words."""
-    return _came[0] if _came else str(interrupt) or "Ctrl-C"
+    return _came[0] if _came else str(interrupt) or CTRL_C
 
 
 @contextlib.contextmanager

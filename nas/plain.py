@@ -95,19 +95,35 @@ def place(text: str) -> Path:
 
 # Of JSON: lists and mappings for which no bytes are asked, and bytes for each further one.
 FREE_CONTAINERS, CONTAINER_BYTES = 100_000, 8
+MOST_LEVELS = 100  # of lists and mappings in JSON: whoever reads it goes down into them
 
 
 def from_json(text: str | bytes) -> Any:
-    """What JSON that nobody trusts says. Raises ValueError, also where it is nested beyond reading, or empty lists and
-    mappings would take many times the memory of the text."""
+    """What JSON that nobody trusts says. Raises ValueError, also where it is nested beyond `MOST_LEVELS`, or empty
+    lists and mappings would take many times the memory of the text."""
     marks = ("[", "{") if isinstance(text, str) else (b"[", b"{")
     found = sum(text.count(mark) for mark in marks)  # pyright: ignore[reportArgumentType]
     if found > FREE_CONTAINERS + len(text) // CONTAINER_BYTES:
         raise ValueError(f"it has {found} lists and mappings, more than its {len(text)} bytes can be of")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        value = None
+    else:
+        if found <= MOST_LEVELS or not _is_deeper(value, MOST_LEVELS):
+            return value
+    raise ValueError(f"it has more than {MOST_LEVELS} levels of lists and mappings")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether it has more levels of lists and mappings."""
+    inner = [value]
+    for _ in range(levels):
+        within = (each.values() if isinstance(each, dict) else each for each in inner if isinstance(each, dict | list))
+        inner = [each for values in within for each in values if isinstance(each, dict | list)]
+        if not inner:
+            return False
+    return True
 
 
 def check_regular(field: str, path: str | Path) -> None:

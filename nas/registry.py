@@ -266,7 +266,8 @@ def _shown(value: Any, write: Any = repr) -> str:
         text = write(value)
     except Exception as error:
         return f"{type(value).__name__} that says nothing ({type(error).__name__})"
-    return shown(" ".join(text.encode("utf-8", "backslashreplace").decode().split()), MOST_SAID)
+    text = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")  # which no server keeps
+    return shown(" ".join(text.split()), MOST_SAID)
 
 
 # The code of one process for another.

@@ -140,7 +140,7 @@ class _Reader(pickle._Unpickler):  # not its twin in C, which allocates as long 
     def __init__(self, field: str, stream: _Bounded, torch: bool = False, encoding: str = "ASCII"):
         super().__init__(stream, encoding=encoding)  # pyright: ignore[reportArgumentType]
         self.field, self.stream, self.torch = field, stream, torch
-        self.made, self.end = 0, time.process_time() + FREE_SECONDS
+        self.made, self.entries, self.end = 0, 0, time.process_time() + FREE_SECONDS
 
     def find_class(self, module: str, name: str) -> Any:
         whole = f"{module}.{name}"
@@ -161,11 +161,16 @@ class _Reader(pickle._Unpickler):  # not its twin in C, which allocates as long 
             raise ValueError(f"it has more containers than its {self.stream.taken} bytes can be of")
 
     def timed(self, entries: list[Any]) -> Iterable[Any]:
-        """The entries, as long as there is time: numbers can be chosen so that all have one place in a table."""
-        for i, entry in enumerate(entries):
-            if i % LOOK == 0 and time.process_time() > self.end + BYTE_SECONDS * self.stream.taken:
-                raise ValueError(f"it takes more than {FREE_SECONDS:g} seconds")
+        """The entries, as long as there is time."""
+        for entry in entries:
+            self.count_entry()
             yield entry
+
+    def count_entry(self) -> None:
+        """Of a mapping or a set. Numbers can be chosen so that all have one place in a table: they have a time."""
+        if self.entries % LOOK == 0 and time.process_time() > self.end + BYTE_SECONDS * self.stream.taken:
+            raise ValueError(f"it takes more than {FREE_SECONDS:g} seconds")
+        self.entries += 1
 
 
 def _instruction(code: bytes) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
@@ -245,6 +250,7 @@ def _load_setitems(self: Any) -> None:
 def _load_setitem(self: Any) -> None:
     if not isinstance(self.stack[-3], dict):
         raise ValueError(f"an entry is put into a {type(self.stack[-3]).__name__}")
+    self.count_entry()
     OF_PYTHON[pickle.SETITEM[0]](self)
 
 

@@ -350,7 +350,7 @@ BAD_FILES = [
     ("", "cannot be read as JSON"),
     ("{", "cannot be read as JSON"),
     (b"\xff\xff", "cannot be read as JSON"),
-    ("[" * 10**5, "cannot be read as JSON: it is nested too deeply"),
+    ("[" * 10**5, "cannot be read as JSON: it has more than 100 levels"),
     ("[]", "has no list 'images'"),
     (coco(images=[]), "its list 'images' is empty"),
     (coco(images=[3]), "has no list 'images'"),

@@ -4,18 +4,21 @@ import os
 import pickle  # noqa: TID251 - writes what the reader is to refuse
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from conftest import refusal
+from safetensors.numpy import save_file
 
 from nas.commands import cli
 from nas.engine import loop
 from nas.errors import UsageError
-from nas.plain import from_json, read_bounded
+from nas.plain import from_json, read_bounded, write_whole
 from nas.report import output
+from nas.saved import checkpoint
 from nas.store.sql import NewTrial, Store
 from nas.unpickle import load
 from spaces.nasbench201 import NasBench201
@@ -90,6 +93,50 @@ def test_json_of_empty_lists_is_refused_before_it_is_read():
     assert from_json(b"[" + b"[1, 2, 3, 4]," * 1000 + b"[]]")[0] == [1, 2, 3, 4]
     with pytest.raises(ValueError, match="200001 lists and mappings, more than its 600003 bytes can be of"):
         from_json("[" + "[]," * 200_000 + "0]")
+
+
+def test_json_of_too_many_levels_is_refused():
+    for begin, end in (("[", "]"), ('{"a":', "}")):
+        assert from_json(begin * 100 + "1" + end * 100)
+        for levels in (101, 600, 10**5):
+            with pytest.raises(ValueError, match="more than 100 levels of lists and mappings"):
+                from_json(begin * levels + "1" + end * levels)
+    assert len(from_json("[" + "[[]]," * 1000 + "0]")) == 1001
+
+
+def test_a_file_of_weights_whose_note_is_no_mapping_is_refused(tmp_path):
+    save_file({"a": np.zeros(1)}, tmp_path / "x.safetensors", {"note": "[1]"})
+    assert "its note is no mapping" in refusal(checkpoint.read, tmp_path / "x.safetensors")
+    assert "its note is no mapping" in refusal(checkpoint.note_of, tmp_path / "x.safetensors")
+
+
+def test_there_is_no_digest_of_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "it is not a file" in refusal(checkpoint.digest, tmp_path / "pipe")
+    assert "No such file" in refusal(checkpoint.digest, tmp_path / "none")
+
+
+def test_many_who_write_one_file_each_write_all_of_it(tmp_path):
+    """Also where somebody's own file has the name that one would take for a part."""
+    path, own = tmp_path / "page.html", tmp_path / "page.html.tmp"
+    own.write_text("mine")
+    texts = [bytes([65 + i]) * 200_000 for i in range(4)]
+    torn = []
+
+    def write(text):
+        for _ in range(30):
+            write_whole(path, text)
+            if path.read_bytes() not in texts:
+                torn.append(text[:1])
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not torn
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["page.html", "page.html.tmp"]
+    assert own.read_text() == "mine"
 
 
 def test_a_file_that_begins_otherwise_is_not_read(tmp_path):

@@ -5,14 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
+import weakref
 from pathlib import Path
 
 import pytest
 
 from nas.commands import search as launch
 from nas.errors import RunError
-from nas.interrupts import check, heard, held, kept, undisturbed
+from nas.interrupts import check, heard, held, kept, stop, undisturbed
 from nas.job import run as job
 from nas.report import outcome, output
 from nas.report.progress import Bar
@@ -63,6 +65,39 @@ def test_a_signal_that_a_library_swallows_is_heard_at_the_next_report():
         del library
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             bar.show("Training", 0, 1, "")
+
+
+def test_a_signal_in_a_callback_that_no_one_knows_of_comes_again(capfd):
+    """As those by which SQLAlchemy hears that something is gone: Python prints what is raised there, and goes on."""
+
+    class Thing:
+        pass
+
+    def gone(reference):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sum(range(10))  # Python calls a handler between two steps
+
+    def job():
+        library = Thing()
+        kept = weakref.ref(library, gone)
+        del library
+        time.sleep(5)
+        return kept
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), heard():
+        job()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_another_thread_met_ends_what_takes_long():
+    check()
+    stop(RunError("overtaken"))
+    try:
+        with pytest.raises(RunError, match="overtaken"):
+            check()
+    finally:
+        stop(None)
+    check()
 
 
 def test_a_signal_of_one_job_is_none_of_the_next():

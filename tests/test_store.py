@@ -212,6 +212,89 @@ def test_a_run_is_deleted_with_all_that_is_its_own(store):
     assert {score["run"] for score in store.show(new(0).architecture)["scores"]} == {"two"}
 
 
+def test_a_run_of_many_trials_is_deleted_in_pieces(store, monkeypatch):
+    """Between two of them others can write; of one that was cut short the first trials are left."""
+    monkeypatch.setattr("nas.store.sql.AT_ONCE", 4)
+    run, other = start(store, "one"), start(store, "two")
+    for each in (run, other):
+        store.add_trials(each.id, [new(number) for number in range(10)])
+        for number in range(10):
+            store.finish_trial(each.id, number, metrics={"error": 0.5, "macs": number}, error=None, seconds=1)
+    write, times = store._database.write, iter((True, False))
+
+    def once(work, **how):
+        if not next(times):
+            raise KeyboardInterrupt
+        return write(work, **how)
+
+    monkeypatch.setattr(store._database, "write", once)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete(run)
+    monkeypatch.setattr(store._database, "write", write)
+    assert [trial.number for trial in store.trials(run.id)] == list(range(6))
+    assert len(store.top("one")) == 6
+    store.delete(run)
+    assert [row["trials"] for row in store.runs()] == [10]
+    assert len(store.trials(other.id)) == 10
+    assert [trial.number for trial in store.trials(other.id, numbers=(9, 3, 3, 0, 8, 5, 77))] == [0, 3, 5, 8, 9]
+    with store._database.transaction() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(MEASUREMENT)) == 20
+
+
+def test_a_run_with_a_damaged_trial_can_be_deleted(store, url, capsys):
+    run = start(store, "one")
+    store.add_trials(run.id, [new(0), new(1)])
+    with store._database.transaction(write=True) as connection:
+        connection.execute(sa.update(TRIAL).where(TRIAL.c.number == 1).values(encoding="no list"))
+    assert cli.main(["delete", "one", "--store", url]) == 0
+    assert capsys.readouterr().out.startswith("one is gone, with its 2 trials, 0 final trainings and the files in ")
+    assert store.runs() == []
+
+
+@pytest.mark.parametrize("damage", ["a measured trial failed", "a trial of the front runs"])
+def test_what_no_search_can_have_written_is_refused_by_questions(store, damage):
+    run = start(store, "one")
+    store.add_trials(run.id, [new(0), new(1)])
+    store.finish_trial(run.id, 0, metrics={"error": 0.5, "macs": 1.0}, error=None, seconds=1)
+    state = "failed" if "failed" in damage else "running"
+    with store._database.transaction(write=True) as connection:
+        connection.execute(sa.update(TRIAL).where(TRIAL.c.number == 0).values(state=state))
+    for question in (store.top, store.pareto, store.hypervolume):
+        with pytest.raises(UsageError, match=f"trial 0 is {state}, and was measured; the file is damaged"):
+            question("one")
+
+
+def test_a_front_without_its_numbers_is_refused_when_a_trial_joins(store, url):
+    run = start(store, "one")
+    store.add_trials(run.id, [new(0), new(1)])
+    store.finish_trial(run.id, 0, metrics={"error": 0.5, "macs": 1.0}, error=None, seconds=1)
+    with store._database.transaction(write=True) as connection:
+        connection.execute(sa.delete(MEASUREMENT).where(MEASUREMENT.c.name == "macs"))
+    with Store(url) as other, pytest.raises(UsageError, match="is on the front, and has no number for each of error"):
+        other.finish_trial(run.id, 1, metrics={"error": 0.1, "macs": 9.0}, error=None, seconds=1)
+
+
+@pytest.mark.parametrize("command", ["list", "show it"])
+def test_a_predictor_without_a_card_is_refused(store, url, command, capsys):
+    store.add_predictor(name="it", kind="gp", space="x", path=store.root / "it", sha256="x", card={})
+    assert cli.main(["predictors", *command.split(), "--store", url]) == 2
+    assert "predictor='it': its card in the store is damaged" in capsys.readouterr().err
+
+
+def test_a_connection_that_cannot_be_given_back_says_no_more_than_the_error(store, capfd, monkeypatch):
+    """SQLAlchemy writes a traceback of what it meets there, and of an interrupt."""
+
+    def interrupted(dialect, connection):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sa.engine.default.DefaultDialect, "do_rollback", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.runs()
+    monkeypatch.undo()
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert store.runs() == []
+
+
 @pytest.mark.parametrize("how", ["deleted", "replaced"])
 def test_a_store_that_is_deleted_or_replaced_is_not_written_to(how, tmp_path):
     path = tmp_path / "nas.db"

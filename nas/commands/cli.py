@@ -6,6 +6,7 @@ import errno
 import pkgutil
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -179,11 +180,13 @@ def _delete(store: "Store", options: argparse.Namespace) -> str:
     with store.settled(options.run) as run:
         if run.name != options.run:
             raise UsageError(f"run={options.run!r} must be the whole name of the run to delete, such as {run.name!r}")
-        trials, finals = len(store.trials(run.id)), len(store.trials(run.id, "final"))
+        counts = Counter[str]()
+        for (kind, _), count in store.tally(run.id).items():
+            counts[kind] += count
         folder = store.folder(run)
         store.delete(run)
-    trainings = f"{finals} final training{'s' if finals != 1 else ''}"
-    return f"{run.name} is gone, with its {trials} trials, {trainings} and the files in {folder}.\n"
+    trainings = f"{counts['final']} final training{'s' if counts['final'] != 1 else ''}"
+    return f"{run.name} is gone, with its {counts['search']} trials, {trainings} and the files in {folder}.\n"
 
 
 def _rendered(

@@ -1,12 +1,13 @@
 """`nas predictors`: what was learned from runs, saved, measured, asked for scores and handed on."""
 
 import argparse
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 from nas.commands.parts import kinds_of_predictors
 from nas.commands.trained import OWN_SPACE, own_space
 from nas.config import Parser
-from nas.errors import UsageError, unknown
+from nas.errors import UsageError, one_line, unknown
 from nas.metrics import outer, outward
 from nas.plain import place, whole
 from nas.report import output
@@ -30,17 +31,24 @@ def main(argv: Sequence[str]) -> str:
         return options.answer(store, options)
 
 
+@contextlib.contextmanager
+def _of_card(name: str) -> Iterator[None]:
+    """Raises UsageError where the card that a store has is not as one is written."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"predictor={name!r}: its card in the store is damaged: {one_line(error)}") from error
+
+
 def _list(store, options: argparse.Namespace) -> str:
     rows = []
     for record in store.predictors():
         card = record["card"]
-        about = {"space": card["space"]["name"], "rows": sum(card["rows"])}
-        about |= {"task": card["task"], "objective": outer(card["objective"])}
-        rows.append(
-            {name: record[name] for name in ("name", "kind", "created")}
-            | about
-            | {"kendall_tau": card["quality"].get("kendall_tau")}
-        )
+        with _of_card(record["name"]):
+            about = {"space": card["space"]["name"], "rows": sum(card["rows"])}
+            about |= {"task": card["task"], "objective": outer(card["objective"])}
+            about["kendall_tau"] = card["quality"].get("kendall_tau")
+        rows.append({name: record[name] for name in ("name", "kind", "created")} | about)
     return output.render(rows, COLUMNS, options.format)
 
 
@@ -48,13 +56,14 @@ def _show(store, options: argparse.Namespace) -> str:
     record = store.predictor(options.name)
     card = record.card
     facts: Row = {"name": record.name, "kind": record.kind, "path": record.path, "sha256": record.sha256}
-    facts |= {"task": card["task"], **{name: outer(card[name]) for name in ("objective", "unit")}}
-    facts |= {name: card[name] for name in ("rows", "digest")}
-    facts |= {"space": card["space"]["name"], "fingerprint": card["fingerprint"]}
-    facts |= {f"share_{name}": value for name, value in card.get("shares", {}).items()}
-    facts |= {f"held_out_{name}": value for name, value in card["quality"].items()}
-    facts |= {name: value for name, value in card["settings"].items()}
-    facts |= {f"version_{name}": value for name, value in card["versions"].items()}
+    with _of_card(record.name):
+        facts |= {"task": card["task"], **{name: outer(card[name]) for name in ("objective", "unit")}}
+        facts |= {name: card[name] for name in ("rows", "digest")}
+        facts |= {"space": card["space"]["name"], "fingerprint": card["fingerprint"]}
+        facts |= {f"share_{name}": value for name, value in card.get("shares", {}).items()}
+        facts |= {f"held_out_{name}": value for name, value in card["quality"].items()}
+        facts |= {name: value for name, value in card["settings"].items()}
+        facts |= {f"version_{name}": value for name, value in card["versions"].items()}
     if options.format != "table":
         return output.render([facts], facts, options.format)
     return "".join(f"{name:24} {value}\n" for name, value in facts.items())

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nas import registry
@@ -81,7 +81,8 @@ class RayPool:
         self._listen, self._say = listen, say
         self._gpus = session.join(workers, gpus, address)
         self._sources = registry.sources()
-        with travelling() if session.has_other_machines() else contextlib.nullcontext():
+        self._elsewhere = session.has_other_machines()
+        with travelling() if self._elsewhere else contextlib.nullcontext():
             self._evaluator = ray.put(evaluator)
         self._jobs: deque[Job] = deque()
         self._failures: Counter[int] = Counter()  # by job
@@ -100,9 +101,14 @@ class RayPool:
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
-        self._assign()
+        with _connected():
+            self._assign()
 
     def wait(self) -> Report:
+        with _connected():
+            return self._waited()
+
+    def _waited(self) -> Report:
         while True:
             self._assign()  # a worker may have become idle by the report before, with jobs waiting
             soonest = min((each.deadline for each in self._running.values()), default=float("inf"))
@@ -111,18 +117,20 @@ class RayPool:
             ready, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=timeout)
             self._look()
             late = [ref for ref, each in self._running.items() if each.deadline < time.monotonic()]
-            for reference in ready or late[:1]:
+            for reference in dict.fromkeys([*late[:1], *ready]):
                 if reference in self._starting:
                     self._started(reference)
-                elif report := self._collect(reference, finished=bool(ready)):
+                elif report := self._collect(reference, finished=reference in ready):
                     return report
 
     def ready(self) -> bool:
-        return bool(self._running) and bool(ray.wait([*self._running], num_returns=1, timeout=0)[0])
+        with _connected():
+            return bool(self._running) and bool(ray.wait([*self._running], num_returns=1, timeout=0)[0])
 
     def close(self) -> None:
-        for worker in self._workers:
-            ray.kill(worker)
+        with contextlib.suppress(ConnectionError):
+            for worker in self._workers:
+                ray.kill(worker)
         self._forget()
 
     def _look(self) -> None:
@@ -207,18 +215,28 @@ class RayPool:
 
     def _spawn(self, worker: int) -> Any:
         cores: list[int] = []
-        if self._address is None and hasattr(os, "sched_getaffinity"):
+        alone = self._address is None and not self._elsewhere
+        if alone and hasattr(os, "sched_getaffinity"):
             # One core each, whatever their number: the same training then gives the same bits.
             mine = sorted(os.sched_getaffinity(0))
             cores = [mine[worker % len(mine)]]
         gpus = self._gpus
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
-        if self._address is None:
+        if alone:
             # Workers import what this process can import, whatever folder it was started from, and share its cache.
             variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             variables |= {name: os.environ[name] for name in (CACHE,) if name in os.environ}
         actor: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, runtime_env={"env_vars": variables})(_Worker)
         return actor.remote(self._sources, cores)
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """A client of a cluster hears that this is gone by an error of Python's own."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise RunError(f"the Ray session has ended: {last_words(error)}") from error
 
 
 def _reason(error: exceptions.RayError) -> str:

@@ -221,7 +221,7 @@ def _answers(family: socket.AddressFamily, place: Any) -> bool:
         probe.settimeout(2.0)
         try:
             probe.connect(place)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the second where many wait already
             return True
         except OSError:
             return False

@@ -152,8 +152,10 @@ def _carried_out(
                 run = begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
             with store.locked(run), logs.opened(settings.log, run):
-                begins = True
-                return what(Ongoing(settings, subject, learning, store, run, reporter, logs), loop_state)
+                begins, now = True, store.run(run.name)  # others may have gone on with it since it was read
+                if (now.id, now.identity) != (run.id, run.identity):
+                    raise UsageError(f"run={run.name!r} was deleted meanwhile, and another one begun by its name")
+                return what(Ongoing(settings, subject, learning, store, now, reporter, logs), loop_state)
         except KeyboardInterrupt as stop:
             if run is None or isinstance(stop, Interrupted):
                 raise
@@ -162,6 +164,12 @@ def _carried_out(
                     store.set_status(run.id, "interrupted", reason(stop))
             again = command_lines.resume(run.name, store.url)
             raise Interrupted(f"Interrupted; nothing is lost. Go on with: {again}") from None
+        except (UsageError, RunError):
+            raise
+        except Exception as error:
+            if not registry.is_of_own(error):
+                raise
+            raise RunError(registry.told(error)) from error
 
 
 def _chosen(settings: Config, given: Data, task: Task, reporter: Reporter) -> tuple[Config, Data]:

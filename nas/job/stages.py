@@ -17,6 +17,7 @@ from nas.job import helping
 from nas.job.context import Ongoing
 from nas.report import output
 from nas.saved import predictor_jobs
+from nas.store import files
 from nas.store.query import Row, Trial, free_name
 from nas.streams import stream
 from nas.training.paths import training_paths
@@ -98,7 +99,7 @@ def asked_and_told(job: Ongoing, state: loop.Search) -> None:
 def evaluator(job: Ongoing) -> Evaluator:
     """What scores candidates, once the shared weights that it needs are trained."""
     if budgets_of(job.settings.strategy):
-        (job.folder / RUNG_FOLDER).mkdir(exist_ok=True)
+        files.ready(job.folder / RUNG_FOLDER)
     return job.subject.scoring.prepare(job.context(shared_weights=lambda affine: shared_weights(job, affine)))
 
 

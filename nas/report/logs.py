@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -123,9 +124,10 @@ def parsed(text: str | None) -> list[tuple[str, str]]:
 
 
 def lasting(text: str | None) -> str | None:
-    """The same, found from any folder."""
+    """The same, found from any folder, and without passwords: whoever finds the run knows it."""
     whole = {"tensorboard": os.path.abspath}
-    return ",".join(f"{kind}:{whole.get(kind, str)(place)}" for kind, place in parsed(text)) or None
+    places = ((kind, re.sub(r"(//[^:/@]*):.*@", r"\1@", place)) for kind, place in parsed(text))
+    return ",".join(f"{kind}:{whole.get(kind, str)(place)}" for kind, place in places) or None
 
 
 def check(text: str | None) -> None:

@@ -1,5 +1,6 @@
 """Plots as files. The only module that imports matplotlib."""
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from nas.errors import UsageError
 from nas.metrics import outward
+from nas.plain import write_whole
 from nas.report import charts, facts, output
 from nas.report.comparison import Comparison
 from nas.report.facts import Facts
@@ -194,7 +196,9 @@ def _saved(figure: Any, path: Path) -> Path:
 def _written(figure: Any, path: Path, dpi: int) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of letters that the font does not have: they are boxes
-        figure.savefig(path, dpi=dpi)
+        data = io.BytesIO()
+        figure.savefig(data, dpi=dpi, format=path.suffix.removeprefix(".").lower() or "png")
+    write_whole(path, data.getvalue())
     return path
 
 

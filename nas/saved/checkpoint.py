@@ -43,7 +43,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     with _opened(path) as (file, note):
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # Earlier versions, and files that others wrote, have none.
-        if isinstance(note, dict) and note.pop(CHECKSUM, None) not in (None, _checksum(arrays)):
+        if note.pop(CHECKSUM, None) not in (None, _checksum(arrays)):
             raise ValueError("its checksum is another")
         return arrays, note
 
@@ -55,7 +55,10 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
     check_regular(f"{path}", path)
     try:
         with safe_open(path, framework="numpy") as file:
-            yield file, from_json((file.metadata() or {})["note"])
+            note = from_json((file.metadata() or {})["note"])
+            if not isinstance(note, dict):
+                raise ValueError("its note is no mapping")
+            yield file, note
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise UsageError(f"{path} is not a whole weights file of this library: {shown(one_line(error))}") from error
 
@@ -63,12 +66,15 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict]]:
 def note_of(path: Path) -> dict:
     """The note alone. Raises UsageError as `read` does."""
     with _opened(path) as (_, note):
-        if isinstance(note, dict):
-            note.pop(CHECKSUM, None)
+        note.pop(CHECKSUM, None)
         return note
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, as it is kept with artifacts."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The sha256 of a file, as it is kept with artifacts. Raises UsageError where there is none."""
+    check_regular(f"{path}", path)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from error

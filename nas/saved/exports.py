@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 from nas import interrupts, registry
 from nas.config import named
 from nas.errors import UsageError, one_line, unknown, unwritable
+from nas.plain import write_whole
 from nas.report import command_lines, draw
 from nas.report.progress import Reporter, Silent
 from nas.saved import as_onnx, as_stablehlo, card, checkpoint
@@ -161,14 +163,14 @@ def write(
     try:
         with _filled(out, lambda: check(out, replace=replace, packed=packed, form=form)) as folder:
             if written is not None:
-                (folder / FILES[form]).write_bytes(written.data)
+                write_whole(folder / FILES[form], written.data)
             elif arrays is not None:
                 checkpoint.write(folder / WEIGHTS, dict(arrays), description)
             else:
                 assert source.file is not None
-                shutil.copyfile(source.file, folder / WEIGHTS)
+                write_whole(folder / WEIGHTS, source.file.read_bytes())
             for name, text in texts.items():
-                (folder / name).write_text(text, encoding="utf-8", errors="replace")
+                write_whole(folder / name, text.encode(errors="replace"))
     except OSError as error:
         raise unwritable(f"out={str(out)!r}", error) from error
 
@@ -177,8 +179,9 @@ def write(
 def _filled(out: Path, check_again: Callable[[], None]) -> Iterator[Path]:
     """A folder in `out` that is to be filled, and whose files are those of `out` when the block has ended. Others of a
     network that lay there are gone then; where the block fails, nothing has changed."""
-    is_new, begun = not out.exists(), out / f".{os.getpid()}.unfinished"
-    begun.mkdir(parents=True)
+    is_new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    begun = Path(tempfile.mkdtemp(prefix=".", suffix=".unfinished", dir=out))
     try:
         yield begun
         interrupts.check()

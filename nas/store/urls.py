@@ -20,7 +20,7 @@ def parse(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        said = re.sub(r":[^:@/]*@", ":***@", url)
+        said = re.sub(r":(?!//).*@", ":***@", url)
         raise UsageError(f"store={said!r} is not a database URL, {form}") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")

@@ -39,6 +39,7 @@ from spaces.base import Encodings, Limits, Space, every, fingerprint, indices, p
 
 FORMAT = 1
 MOST_HEADER = 2**22  # bytes
+MOST_COUNTED = 2**22  # architectures of a space, of which those are found that a table lacks
 UNMEASURED = "unmeasured"  # a cost
 
 
@@ -304,6 +305,8 @@ def _order(path: str, space: Space, encodings: np.ndarray) -> np.ndarray:
     if outside.any():
         i = int(outside.argmax())
         raise UsageError(f"table={path!r}: encodings[{i}]={rows[i].tolist()} is not in the space {space.cardinalities}")
+    if total > max(len(rows), MOST_COUNTED):
+        raise UsageError(f"table={path!r} has {len(rows)} rows, where the space has {total} architectures")
     where = rows @ place_values(space)
     counts = np.bincount(where, minlength=int(sizes.prod()))
     if counts.max() > 1:

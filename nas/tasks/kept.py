@@ -247,17 +247,18 @@ def _remove(place: Path) -> None:
     its workers open files by name."""
     if (mine := _held.pop(str(place), None)) is not None:
         os.close(mine)
-    try:
-        with open(place / LOCK) as lock:
+    with contextlib.ExitStack() as until_moved:
+        try:
+            lock = until_moved.enter_context(open(place / LOCK))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    except OSError:
-        pass  # a folder may lack its lock, and a file system may have none
-    with contextlib.suppress(OSError):
-        gone = Path(tempfile.mkdtemp(prefix=BEGUN, dir=place.parent))
-        os.rename(place, gone / place.name)
-        shutil.rmtree(gone, ignore_errors=True)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # a folder may lack its lock, and a file system may have none
+        with contextlib.suppress(OSError):
+            gone = Path(tempfile.mkdtemp(prefix=BEGUN, dir=place.parent))
+            os.rename(place, gone / place.name)
+            shutil.rmtree(gone, ignore_errors=True)
 
 
 def _tidy(root: Path) -> None:

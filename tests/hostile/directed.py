@@ -88,7 +88,7 @@ def doubled() -> list[Any]:
 
 def pickles() -> dict[str, bytes]:
     calls = [Calls(os.system, f"touch {CANARY}"), Calls(eval, f"open({CANARY!r}, 'w')"), Calls(open, CANARY, "w")]
-    colliding = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 40_000))
+    colliding = [b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(1, 40_000)]
     names = {"meta_archs": ["x"]}
     return {
         **{f"a call, {k}": pickle.dumps([call], 4) for k, call in enumerate(calls)},
@@ -102,7 +102,8 @@ def pickles() -> dict[str, bytes]:
         "a frame of exabytes": b"\x80\4\x95" + b"\xff" * 6 + b"\0\0N.",
         "an array of bytes": b"\x80\5\x96\0\0\0\0\1\0\0\0.",
         "an integer of gigabytes": b"\x80\2\x8b\xff\xff\xff\x7f.",
-        "numbers of one hash": b"\x80\4}(" + colliding + b"u.",
+        "numbers of one hash": b"\x80\4}(" + b"".join(colliding) + b"u.",
+        "numbers of one hash, one by one": b"\x80\4}" + b"s".join(colliding) + b"s.",
         "sets": b"\x80\4" + b"\x8f" * 10**7,
         "an array of exabytes": b"\x80\2cnumpy.core.multiarray\n_reconstruct\n)R(K\1\x8a\7"
         + b"\xff" * 6
