@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -144,6 +145,8 @@ def test_what_is_there_is_replaced_only_when_asked(inside, capsys):
     known = trained(capsys)["architecture"]
     told(capsys, "export", known, "--out", "once")
     assert "holds a network already" in refused(capsys, "export", known, "--out", "once")
+    (inside / "once" / f".{os.getpid()}.unfinished").mkdir()  # of one that was killed, and had this number
+    told(capsys, "export", known, "--out", "once", "--replace")
     (inside / "notes").mkdir()
     (inside / "notes" / card.NAME).write_text("mine")
     for more in ([], ["--replace"]):

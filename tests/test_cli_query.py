@@ -366,6 +366,10 @@ def test_runs_that_ended_and_left_nothing_are_counted_and_not_listed(capsys, tmp
             ["runs", "--store", "postgresql://me:secret@host:abc/x"],
             "'postgresql://me:***@host:abc/x' is not a database",
         ),
+        (
+            ["runs", "--store", "postgresql://me:se/c@ret@host:5x/x"],
+            "'postgresql://me:***@host:5x/x' is not a database",
+        ),
         (["runs", "--store", "postgresql//me:secret@host/x"], "'postgresql//me:***@host/x' is not a database URL"),
         (["export", "x"], "required: --out"),
         (["export", "x", "--out", ""], "argument --out: '' must be a path"),

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from test_store import new, start
 
+from nas.errors import UsageError
 from nas.store.sql import Store
 from nas.testing.faults import __main__ as command
 from nas.testing.faults import processes, records, rounds, torn
@@ -116,6 +117,13 @@ def test_a_store_that_was_altered_is_found(toy, statement):
 
     outcome = toy("driver killed").run(3, alter)
     assert ALTERED[statement] in (outcome.broken or "nothing")
+
+
+def test_what_cannot_be_looked_at_is_found(toy):
+    def alter(place) -> None:
+        raise UsageError(f"store={place.path} is malformed")
+
+    assert "cannot be looked at: store=" in (toy("driver killed").run(3, alter).broken or "nothing")
 
 
 @pytest.mark.parametrize("fault", ["driver stopped", "log torn", "store torn", "files cannot grow"])

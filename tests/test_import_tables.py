@@ -342,6 +342,10 @@ def encodings(row: int, value) -> np.ndarray:
         ({"header": header(columns={})}, "has no columns"),
         ({"header": header(source={})}, "its source is no text"),
         ({"header": np.frombuffer(b"[" * 90_000, np.uint8)}, "it has more than 100 levels of lists and mappings"),
+        (
+            {"header": header(space="darts"), "encodings": np.zeros((1, 22), np.uint8)},
+            "has 1 rows, where the space has",
+        ),
         ({"encodings": np.zeros((40_000, 6), np.uint8)}, "has 40000 rows, where the space has 15625 architectures"),
     ],
 )

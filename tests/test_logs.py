@@ -1,5 +1,6 @@
 """`--log` and callbacks: what is measured is sent on as it is measured, and a job is the same with them or without."""
 
+import os
 import sqlite3
 import struct
 from pathlib import Path
@@ -148,6 +149,12 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(monkey
     monkeypatch.setattr(logs.importlib.util, "find_spec", lambda name: None)
     said = refusal(config.build, {"log": "mlflow:http://localhost"})
     assert said == "log='mlflow' needs mlflow: pip install 'nas-engine[mlflow]'"
+
+
+def test_a_password_of_a_log_is_not_kept():
+    given = "mlflow:postgresql://me:se/cr@et@host/db,tensorboard:logs"
+    assert logs.lasting(given) == f"mlflow:postgresql://me@host/db,tensorboard:{os.path.abspath('logs')}"
+    assert logs.lasting("mlflow:http://host:5000") == "mlflow:http://host:5000"
 
 
 def test_a_run_that_goes_on_may_be_sent_elsewhere(table, tmp_path, monkeypatch):

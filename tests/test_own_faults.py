@@ -188,6 +188,14 @@ def test_no_code_of_ones_own_ends_a_job_in_silence(old, here, capsys):
     assert "SystemExit: 0" in said or "GeneratorExit" in said
 
 
+def test_code_of_ones_own_that_fails_when_it_is_asked_is_one_line(here):
+    change(here, "pending): return Proposals", "pending):\n        raise KeyError('no')\n        return Proposals")
+    nas.search(**{**GIVEN, "strategy": "parts.py:Proposer", "ask_and_tell": True})
+    with pytest.raises(RunError, match=r"^parts.py, line 32: KeyError: 'no'$"):
+        nas.ask("it", 1)
+    assert registry.told(ValueError("a\0b")) == r"ValueError: a\0b"
+
+
 @pytest.mark.parametrize("error", ["RuntimeError", "ValueError"])
 def test_a_strategy_that_cannot_begin_is_named(error, here):
     change(here, "return jnp.zeros(())", f"raise {error}('no')")

@@ -250,6 +250,31 @@ def test_a_slow_job_holds_up_no_other(cluster, folder):
     assert all(report.error is None for report in reports.values())
 
 
+def test_a_late_job_is_ended_also_while_others_report(pool):
+    pool.submit(Job(0, (1, HANG, 9), 0, 0))
+    deadline, number, report = time.monotonic() + 60, 0, None
+    while report is None or report.number != 0:
+        assert time.monotonic() < deadline
+        number += 1
+        pool.submit(Job(number, (2, KILL, 0), 0, 0))
+        time.sleep(0.1)  # whoever waits finds a report
+        report = pool.wait()
+    assert report.error == "past its time limit of 2 s (2 attempts)"
+    assert pool.wait().number == number
+
+
+def test_a_client_whose_cluster_is_gone_is_told_in_one_line(pool, monkeypatch):
+    def gone(*_, **__):
+        raise ConnectionError("the channel is closed")
+
+    pool.submit(Job(0, (2, KILL, 0), 0, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_pool.ray, "wait", gone)
+        with pytest.raises(RunError, match="the Ray session has ended: the channel is closed"):
+            pool.wait()
+    assert pool.wait().number == 0
+
+
 def test_the_data_are_shared_not_copied(pool):
     reports = outcomes(pool, *[(score, KILL, 0) for score in range(8)])
     assert not any(report.evaluation.metrics["writeable"] for report in reports.values())

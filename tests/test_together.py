@@ -20,7 +20,7 @@ from test_store import url as url  # a fixture
 import nas.store.database
 from nas.commands import cli
 from nas.errors import RunError, UsageError
-from nas.interrupts import heard
+from nas.interrupts import check, heard
 from nas.store import urls
 from nas.store.sql import Store
 
@@ -216,12 +216,45 @@ def test_what_was_written_when_the_answer_was_lost_is_written_once(url, lost, mo
                 lambda: store.add_trials(run.id, [new(0), new(1)]),
                 lambda: store.finish_trial(run.id, 1, metrics={"error": 0.5}, error=None, seconds=1),
                 lambda: store.add_artifact(run.id, kind="weights", path="w", sha256="x"),
+                lambda: store.add_predictor(name="it", kind="gp", space="x", path="p", sha256="x", card={}),
             ):
                 cuts[:] = ["armed"]
                 write()
                 assert "cut" in cuts
         assert [(trial.state, trial.order) for trial in store.trials(run.id)] == [("running", None), ("finished", 0)]
-        assert len(store.artifacts(run.id)) == 1
+        assert len(store.artifacts(run.id)) == len(store.predictors()) == 1
+
+
+@only_server
+def test_a_cut_while_the_best_are_asked_for_does_not_end_a_run(url):
+    with Store(url, create=True) as store:
+        run = start(store, "mine")
+        with store.locked(run):
+            store.add_trials(run.id, [new(0)])
+            store.finish_trial(run.id, 0, metrics={"error": 0.5, "macs": 1.0, "x": 2.0}, error=None, seconds=1)
+            for question in (lambda: store.top("mine"), lambda: store.pareto("mine", ["error", "x"])):
+                cut(url)
+                assert [row["error"] for row in question()] == [0.5]
+
+
+@only_server
+def test_work_of_whoever_was_overtaken_ends_at_its_next_step(url, monkeypatch):
+    monkeypatch.setattr(nas.store.database, "KEEP_SECONDS", 0.1)
+    with Store(url, create=True) as store, Store(url) as other:
+        run = start(store, "mine")
+        with store.locked(run):
+            cut(url)
+            with other.locked(run):
+                told = None
+                for _ in range(100):
+                    time.sleep(0.1)
+                    try:
+                        check()
+                    except UsageError as error:
+                        told = str(error)
+                        break
+                assert "gone on with by another process" in (told or "nothing")
+        check()  # of the next run
 
 
 # A server of the test's own, which it can stop.

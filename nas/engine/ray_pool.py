@@ -215,14 +215,13 @@ class RayPool:
 
     def _spawn(self, worker: int) -> Any:
         cores: list[int] = []
-        alone = self._address is None and not self._elsewhere
-        if alone and hasattr(os, "sched_getaffinity"):
+        if self._address is None and not self._elsewhere and hasattr(os, "sched_getaffinity"):
             # One core each, whatever their number: the same training then gives the same bits.
             mine = sorted(os.sched_getaffinity(0))
             cores = [mine[worker % len(mine)]]
         gpus = self._gpus
         variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if gpus else {"JAX_PLATFORMS": "cpu"}
-        if alone:
+        if self._address is None:
             # Workers import what this process can import, whatever folder it was started from, and share its cache.
             variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             variables |= {name: os.environ[name] for name in (CACHE,) if name in os.environ}
