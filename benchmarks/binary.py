@@ -99,8 +99,10 @@ class Kept:
 def trained(space: Any, task: Any, recipe: Any, group: str, text: str, seed: int) -> dict[str, Any]:
     row, losses = tuple(int(choice) for choice in space.parse(text)), []
     start = time.perf_counter()
-    evaluator = TrainEvaluator(space, task, recipe, pruned=True, tests=True)
-    metrics = evaluator(row, 0, seed, on_step=lambda step, loss: losses.append((step, loss))).metrics
+    evaluator = TrainEvaluator(
+        space, task, recipe, pruned=True, tests=True, on_step=lambda step, loss: losses.append((step, loss))
+    )
+    metrics = evaluator(row, 0, seed).metrics
     price = {name: float(value) for name, value in costs(space, row).items()}
     last = [loss for step, loss in losses if step > recipe.steps - LAST]
     return {

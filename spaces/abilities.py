@@ -247,5 +247,6 @@ class Mixable(Space, Protocol):
         ...
 
     def derive(self, mixture: Float[Array, "edges ops"]) -> Int[Array, "length"]:
-        """The architecture that a mixture stands for. Only the order of the weights matters."""
+        """The architecture that a mixture stands for, of which these are the logarithms; of most spaces their order
+        alone matters."""
         ...

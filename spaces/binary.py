@@ -84,8 +84,8 @@ class Binary(Darts):
     def derive(self, mixture: Mixture | tuple[Array, Array]) -> Any:
         weights = jnp.concatenate(mixture) if isinstance(mixture, tuple) else mixture
         if self.rows.kept:
-            # In the authors' code it is all operations of the first edge that are divided.
-            weights = weights.at[:, 0].set(weights[:, 0] / self.gamma)
+            # Whose weight is divided; in the authors' code that of all operations of the first edge.
+            weights = weights.at[:, 0].add(-jnp.log(self.gamma))
         return super().derive(weights)
 
 

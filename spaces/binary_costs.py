@@ -58,5 +58,5 @@ def whole(counts: Counts, learned: bool) -> dict[str, Any]:
         "bops": n.binary_macs,
         "flops": n.real_macs,
         "ops": n.binary_macs + WORD * n.real_macs,
-        "bits": n.binary_weights + 32 * (n.real_weights + n.scales) + 64 * n.channels,
+        "bits": n.binary_weights + 32 * (n.real_weights + n.scales) + 128 * n.channels,
     }

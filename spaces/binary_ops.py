@@ -50,11 +50,13 @@ sign.defvjp(_sign_forward, _sign_backward)
 
 
 def centred(kernel: Kernel, there: There | None = None) -> Kernel:
-    """Less its mean over the input channels, and clipped to -1..1. Of channels that are not `there` it is 0."""
+    """Less its mean over the input channels, and clipped to -1..1. Of channels that are not `there` it is 0. A single
+    channel, as in a depthwise convolution, is its own mean, and stays as it is."""
     if there is None:
-        return jnp.clip(kernel - kernel.mean(2, keepdims=True), -1, 1)
+        mean = kernel.mean(2, keepdims=True) if kernel.shape[2] > 1 else 0.0
+        return jnp.clip(kernel - mean, -1, 1)
     there = there.astype(kernel.dtype)[None, None, :, None]
-    mean = (kernel * there).sum(2, keepdims=True) / there.sum()
+    mean = jnp.where(there.sum() > 1, (kernel * there).sum(2, keepdims=True) / there.sum(), 0)
     return jnp.clip(kernel - mean, -1, 1) * there
 
 
@@ -70,8 +72,9 @@ def factors(kernel: Kernel, there: There | None = None) -> tuple[Kernel, Float[A
     were not, and their signs are 0.
 
     The gradient of the product is that of the authors' code: with s the mean size, n the weights of a filter and c its
-    input channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n. It comes by way of the signs alone, whose
-    gradient is s g; that of the sizes is taken to be nothing.
+    input channels, (s g [|w| <= 1] + sign(w) mean(sign(w) g)) (1 - 1/c) n; of a single channel, from which no mean is
+    taken, without the factor 1 - 1/c. It comes by way of the signs alone, whose gradient is s g; that of the sizes is
+    taken to be nothing.
     """
     return _factors_forward(kernel, there)[0]
 
@@ -90,7 +93,7 @@ def _factors_backward(saved: tuple[Kernel, There | None], gradients: tuple[Kerne
     by_scale = signs * ((signs * gradient).mean((0, 1, 2), keepdims=True) / share)
     by_sign = size * gradient * (jnp.abs(w) <= 1)
     by_sign = by_sign if there is None else by_sign * there[None, None, :, None]
-    return (by_sign + by_scale) * (1 - 1 / jnp.maximum(inputs, 2)) * n, None
+    return (by_sign + by_scale) * jnp.where(inputs > 1, 1 - 1 / inputs, 1) * n, None
 
 
 def _signs_there(w: Kernel, there: There | None) -> Kernel:

@@ -103,16 +103,20 @@ class Product:
         return {**theirs, **whole, **{f"backbone_{name}": values for name, values in ours.items()}}
 
     def supernet(self, key: jax.Array, *, affine: bool = False) -> "Joint":
-        keys = jr.split(key)
-        body, neck = (
-            part.supernet(each, affine=affine) for part, each in zip((self.backbone, self.neck), keys, strict=True)
-        )
-        return Joint(body, neck, self.cut)
+        key_body, key_neck = _keys(key)
+        body = self.backbone.supernet(key_body, affine=affine)
+        return Joint(body, self.neck.supernet(key_neck, affine=affine), self.cut)
 
     def build(self, encoding: np.ndarray, key: jax.Array) -> "Joint":
         first, second = self._parts(np.asarray(encoding))
-        key_body, key_neck = jr.split(key)
+        key_body, key_neck = _keys(key)
         return Joint(self.backbone.build(first, key_body), self.neck.build(second, key_neck), self.cut)
+
+
+def _keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of the backbone and of the neck. The one between them is the head's: see `nas.training.net`."""
+    first, _, second = jr.split(key, 3)
+    return first, second
 
 
 def _named(space: Space | Any) -> str:

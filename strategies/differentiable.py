@@ -124,6 +124,8 @@ class Differentiable:
             raise ValueError(
                 f"sample={self.sample!r} must be 'hard': this space has no mixtures but of one choice each"
             )
+        if mixing.one_hot and self.stop_growth:
+            raise ValueError(f"stop_growth={self.stop_growth} must be 0: this space has no mixtures to measure")
         key_ops, key_edges = jr.split(key)
         n = len(mixing.nodes)
         return Logits(1e-3 * jr.normal(key_ops, (n, len(mixing.ops))), 1e-3 * jr.normal(key_edges, (n,)))

@@ -51,11 +51,12 @@ class Reducing(Differentiable):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be {plain!r} where operations are given up")
 
     def init(self, key: jax.Array, mixing: Mixing) -> Remaining:
-        logits = super().init(key, mixing)
+        key_logits, key_sampled = jr.split(key)
+        logits = super().init(key_logits, mixing)
         nothing = jnp.zeros_like(logits.ops)
         left = jnp.isfinite(mixing.masked(nothing)).astype(jnp.float32)
         start = Remaining(logits.ops, logits.edges, left, nothing, nothing, nothing)
-        return replace(start, sampled=_sampled(start, jr.fold_in(key, 1)))
+        return replace(start, sampled=_sampled(start, key_sampled))
 
     def optimiser(self) -> optax.GradientTransformation:
         """Of the logits; what else the state holds has no gradient and is no weight."""
@@ -83,18 +84,18 @@ class Reducing(Differentiable):
         self, logits: Remaining, mixing: Mixing, epoch: int, epochs: int, error: float, key: jax.Array
     ) -> Remaining:
         """The logits of the next epoch; `error` is that of validation, of the network that this one trained."""
-        cycles = len(mixing.ops) - 1
+        cycles, (key_fresh, key_sampled) = len(mixing.ops) - 1, jr.split(key)
         logits = replace(logits, errors=logits.errors + error * logits.sampled, tried=logits.tried + logits.sampled)
         now, then = epoch * cycles // epochs, (epoch + 1) * cycles // epochs
         for _ in range(then - now):
             logits = given_up(logits)
         if then > now:
             nothing = jnp.zeros_like(logits.ops)
-            fresh = 1e-3 * jr.normal(key, logits.ops.shape)
+            fresh = 1e-3 * jr.normal(key_fresh, logits.ops.shape)
             logits = replace(logits, ops=fresh, errors=nothing, tried=nothing)
         first, last = (math.ceil(cycle * epochs / cycles) for cycle in (then, then + 1))
         samples = epoch + 1 - first < max(1, round(self.sampling * (last - first)))
-        sampled = _sampled(logits, jr.fold_in(key, 1)) if samples else jnp.zeros_like(logits.ops)
+        sampled = _sampled(logits, key_sampled) if samples else jnp.zeros_like(logits.ops)
         return replace(logits, sampled=sampled)
 
 

@@ -92,7 +92,7 @@ def test_a_built_network_has_the_size_in_bits_of_its_cost(name, key):
     binary, filters = sum(kernel.size for kernel in kernels), sum(kernel.shape[-1] for kernel in kernels)
     real = params - binary - 2 * norms
     cost = space.cost(jnp.asarray(row)[None])
-    assert cost["bits"][0] == binary + 32 * (real + filters) + 64 * norms
+    assert cost["bits"][0] == binary + 32 * (real + filters) + 128 * norms
     assert cost["params"][0] == params
 
 

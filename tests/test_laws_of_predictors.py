@@ -151,7 +151,7 @@ TASKS_OF_ONES_OWN = {
         "a task has the same num_classes each time",
     ),
     "one class": ((IMAGES, LABELS * 0), "num_classes=1 must lie in 2..40"),
-    "a rare class": ((IMAGES, [*(LABELS * 0)[1:], 2]), "class 1 has 0 training images"),
+    "a rare class": ((IMAGES, [*(LABELS * 0)[1:], 2]), "class 1 has 0, class 2 has 1 training images"),
     "the end": (lambda: 1 / 0, "ZeroDivisionError"),
 }
 

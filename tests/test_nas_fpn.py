@@ -459,6 +459,8 @@ def test_a_mixture_of_several_choices_is_refused_in_one_line(key):
     mixing = TINY.mixing()
     with pytest.raises(ValueError, match=r"sample='none' must be 'hard'"):
         Differentiable().init(key, mixing)
+    with pytest.raises(ValueError, match=r"stop_growth=1.3 must be 0: this space has no mixtures to measure"):
+        dataclasses.replace(gumbel_darts(), stop_growth=1.3).init(key, mixing)
     with pytest.raises(ValueError, match="one-hot mixtures alone"):
         TINY.supernet(key)(jnp.ones((2, 128, 128, 1)), jnp.ones((28, 11)))
 

@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from conftest import MINI
@@ -25,7 +26,7 @@ from spaces import nas_fpn
 from spaces.base import costs, fingerprint, sample
 from spaces.darts import Darts
 from spaces.nas_fpn import NasFpn
-from spaces.product import Joint, Product
+from spaces.product import Joint, Product, _keys
 from spaces.shared import put, select
 from spaces.shufflenet import ShuffleNet
 
@@ -64,6 +65,12 @@ def test_costs_are_those_of_the_parts_and_of_what_joins_them(key):
     assert found["params"] == found["backbone_params"] + found["neck_params"] + sum((w + 2) * 8 for w in inputs)
     alone = costs(dataclasses.replace(BACKBONE, image_size=128, image_channels=1, num_classes=0), row[:5].tolist())
     assert found["backbone_macs"] == alone["macs"]
+
+
+def test_body_neck_and_head_are_drawn_from_keys_of_their_own(key):
+    """The head's is made in `nas.training.net`."""
+    keys = [*_keys(key), jr.fold_in(key, 1), key]
+    assert len({tuple(jr.key_data(each).tolist()) for each in keys}) == len(keys)
 
 
 def test_a_path_is_cut_in_two():

@@ -359,14 +359,18 @@ def test_images_of_every_common_mode_become_colour():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF"])
 def test_a_photo_is_upright_however_the_camera_was_held(orientation, form):
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()
     Image.fromarray(COLOUR[:, :3]).save(file, form, exif=exif)
     with Image.open(file) as image:
+        image.load()  # which turns a TIFF by itself
         expected = ImageOps.exif_transpose(image).convert("RGB")
+    if form == "TIFF":
+        assert np.array_equal(np.sort(np.asarray(expected), None), np.sort(COLOUR[:, :3], None))
+        assert expected.size == ((3, 6) if orientation < 5 else (6, 3))
     found = decode("x", file.getvalue())
     assert np.array_equal(found, expected)
     assert np.array_equal(in_colour("x", found), expected), "it is not turned again"
@@ -827,7 +831,7 @@ BAD_FOLDERS = [
     ({"train/a/0.png": PNG, "test/z/0.png": PNG}, "class 'z' of test is not one of the 1 of train"),
     ({"test/a/0.png": PNG, "valid/a/0.png": PNG}, "has test and valid but no train"),
     ({f"a/{i}.png": PNG for i in range(3)}, "num_classes=1 must lie in 2..3"),
-    ({**TWO, "c/0.png": PNG}, "class 2 has 1 training images, 2 are needed"),
+    ({**TWO, "c/0.png": PNG, "d/0.png": PNG}, "class 2 (c) has 1, class 3 (d) has 1 training images, 2 are needed"),
     ({**TWO, "c/0.heic": b""}, "'c/0.heic' is not a readable JPEG, PNG, WebP, TIFF or BMP image"),
     ({**TWO, "c/0.txt": b""}, "'c' holds no image; add some, or take it away"),
     ({**{f"train/{name}": PNG for name in TWO}, "test/c/readme.txt": b""}, "'test' holds no image"),

@@ -115,7 +115,7 @@ def split(
     given: dict[str, Arrays | None] = {"train": (images, labels), "valid": valid, "test": test}
     kind = kind_of(f"task={name!r}: train", np.asarray(labels), num_classes)
     whole = {part: _checked(f"task={name!r}: {part}", *arrays, kind) for part, arrays in given.items() if arrays}
-    kind.check_enough(f"task={name!r}", whole["train"].labels, 1 if len(whole) == 3 else 2)
+    kind.check_enough(f"task={name!r}", whole["train"].labels, 1 if len(whole) == 3 else 2, classes)
     strata = {part: kind.strata(arrays.labels) for part, arrays in whole.items()}
     shapes = {part: list(arrays.images.shape[1:]) for part, arrays in whole.items()}
     for part, shape in shapes.items():
@@ -144,6 +144,8 @@ def split(
     for part, (source, index) in chosen.items():
         index = index[_spread(strata[source][index], rng, lead=0)][: sizes[part]]
         cut[part] = _Piece(whole[source].images, index, whole[source].labels[index])
+    # Of numbers the mean and the deviation, which networks learn by, are those of training alone.
+    kind = kind_of(f"task={name!r}: train", cut["train"].labels, num_classes)
     change = functools.partial(resized, size=size, mode=resize)
 
     def made(parts: dict[str, Split]) -> Task:

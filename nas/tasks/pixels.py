@@ -26,8 +26,8 @@ FORMATS_SAID = "JPEG, PNG, WebP, TIFF or BMP"
 STARTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"II", b"MM", b"BM")
 MAX_FILE_BYTES = 256 * 2**20
 # Images we do not read are listed too, so that they are refused rather than overlooked.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-SUFFIXES |= {".heic", ".heif", ".avif", ".jxl", ".jp2"}
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+SUFFIXES |= {".heic", ".heif", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".pbm", ".tga"}
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")  # 8 bits a channel
 DEEP = ("I;16", "I;16L", "I;16B")  # 16 bits, grey: Pillow itself would clip them
 # What Pillow raises on damaged files. Its bomb warning is an exception where warnings are errors.
@@ -142,6 +142,7 @@ def decode(field: str, data: bytes, modes: Counter[str] | None = None) -> Image.
 def in_colour(field: str, image: Image.Image) -> Image.Image:
     """Three channels of 8 bits: grey is repeated, transparency dropped, of 16 bits the upper 8 are kept. What EXIF says
     is turned is put upright."""
+    image.load()  # which turns some TIFFs, and takes the tag from them
     if image.mode in DEEP:
         turned = _orientation(image)
         image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nas.errors import UsageError
 from nas.tasks import PARTS_GIVEN, SKIPPING, Reading, made, read
 from nas.tasks.base import Raw, Task
 from nas.tasks.kinds import described
@@ -86,8 +87,13 @@ def survey(asked: Reading, split_seed: int = 0, max_images: int | None = None, *
     groups = _equal(found)
     across = [group for group in groups if len({image.part for image in group}) > 1]
     contradicting = [group for group in groups if len({image.label for image in group}) > 1]
+    try:
+        task = made(asked, found, split_seed, max_images)
+    except UsageError as error:
+        said = asked.invalid.said(asked.name)
+        raise error if said is None else UsageError(f"{error}; besides, {said}") from error
     return Survey(
-        made(asked, found, split_seed, max_images),
+        task,
         found,
         tuple(asked.invalid.errors),
         asked.invalid.count,

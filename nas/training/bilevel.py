@@ -237,7 +237,8 @@ def logits_step(rule: Rule, logits: Any, optimiser: Any, by_mixture: Array, key:
 
     def penalty(logits: Any) -> Array:
         weights = strategy.weights(logits, mixing)
-        costs, derived = mixing.expected(weights), rule.space.cost(rule.space.derive(weights)[None])
+        row = rule.space.derive(jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny)))
+        costs, derived = mixing.expected(weights), rule.space.cost(row[None])
         # While logits are nearly equal, what a mixture costs says little of the architecture that it stands for. So
         # it is that one which decides whether costs count; otherwise they would go on falling until none is left.
         shares = [jnp.where(derived[name][0] > most, costs[name] / most, 0) for name, most in rule.limits]

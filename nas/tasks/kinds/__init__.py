@@ -21,6 +21,21 @@ from nas.tasks import Resize
 from nas.tasks.augment import Augment, augment
 from nas.tasks.pixels import fit
 
+MOST_NAMED = 10  # classes in one error
+
+
+def check_counts(field: str, counts: np.ndarray, needed: int, classes: Sequence[str]) -> None:
+    """Raises UsageError that names the classes of which there are fewer training images than are needed."""
+    names = classes if len(classes) == len(counts) else [""] * len(counts)
+    rare = [
+        f"class {label}{f' ({name})' if name else ''} has {count}"
+        for label, (name, count) in enumerate(zip(names, counts, strict=True))
+        if count < needed
+    ]
+    if rare:
+        more = f" and {len(rare) - MOST_NAMED} more as few" if len(rare) > MOST_NAMED else ""
+        raise UsageError(f"{field}: {', '.join(rare[:MOST_NAMED])}{more} training images, {needed} are needed")
+
 
 class Kind:
     """What every kind is, a frozen dataclass of numbers: compiled programs are looked up by it."""
@@ -54,7 +69,7 @@ class Kind:
         """The labels in the type in which they are kept. Raises UsageError for what are none."""
         ...
 
-    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+    def check_enough(self, field: str, labels: np.ndarray, needed: int, classes: Sequence[str] = ()) -> None:
         """Raises UsageError for training labels that are too few: each class, where there are such, `needed` times."""
         ...
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nas.errors import UsageError
-from nas.tasks.kinds import Kind
+from nas.tasks.kinds import Kind, check_counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +39,11 @@ class Classification(Kind):
             raise UsageError(f"{field}.labels[{i}]={labels[i]} must lie in 0..{self.num_classes - 1}")
         return labels.astype(np.int32)
 
-    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+    def check_enough(self, field: str, labels: np.ndarray, needed: int, classes: Sequence[str] = ()) -> None:
         if not 2 <= self.num_classes <= len(labels):
             allowed = f"2..{len(labels)}, the number of training images"
             raise UsageError(f"{field}: num_classes={self.num_classes} must lie in {allowed}")
-        counts = np.bincount(labels, minlength=self.num_classes)
-        if counts.min() < needed:
-            rare = int(counts.argmin())
-            raise UsageError(f"{field}: class {rare} has {counts[rare]} training images, {needed} are needed")
+        check_counts(field, np.bincount(labels, minlength=self.num_classes), needed, classes)
 
     def strata(self, labels: np.ndarray) -> np.ndarray:
         return labels

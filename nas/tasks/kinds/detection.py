@@ -22,7 +22,7 @@ from nas.tasks.detection import CLASS, COLUMNS, IGNORED, SIDE, X0, Y0
 from nas.tasks.detection.boxes import ANCHORS, LEVELS, anchors, decode, detections
 from nas.tasks.detection.letterbox import letterboxed
 from nas.tasks.detection.losses import detection_loss
-from nas.tasks.kinds import Kind
+from nas.tasks.kinds import Kind, check_counts
 from nas.tasks.kinds.classification import named
 from spaces.exits import at_exit
 
@@ -81,11 +81,9 @@ class Detection(Kind):
             raise UsageError(f"{field}.labels must have boxes of an area above 0, with corners in 0..1")
         return labels
 
-    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+    def check_enough(self, field: str, labels: np.ndarray, needed: int, classes: Sequence[str] = ()) -> None:
         counts = np.array([self._has(labels, label).sum() for label in range(self.num_classes)])
-        if counts.min() < needed:
-            rare = int(counts.argmin())
-            raise UsageError(f"{field}: class {rare} is in {counts[rare]} training images, {needed} are needed")
+        check_counts(field, counts, needed, classes)
 
     def _has(self, labels: np.ndarray, label: int) -> np.ndarray:
         """Which images have an object of a class that counts."""

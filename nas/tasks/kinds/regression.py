@@ -62,7 +62,7 @@ class Regression(Kind):
             raise UsageError(f"{field}.labels[{outside[0]}]={labels[outside[0]]} must be finite, in float32")
         return numbers
 
-    def check_enough(self, field: str, labels: np.ndarray, needed: int) -> None:
+    def check_enough(self, field: str, labels: np.ndarray, needed: int, classes: Sequence[str] = ()) -> None:
         if len(labels) < FEWEST:
             raise UsageError(f"{field} has {len(labels)} training images, {FEWEST} are needed")
 
