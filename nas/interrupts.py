@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -87,7 +87,7 @@ def _send_again(which: int) -> None:
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt where a signal came, and what `stop` was given: called at each step of what takes
+    """Raises KeyboardInterrupt where a signal came, and what `stoppable` was told: called at each step of what takes
     long."""
     if threading.current_thread() is not threading.main_thread():
         return
@@ -97,10 +97,19 @@ def check() -> None:
         raise _stop
 
 
-def stop(error: Exception | None) -> None:
-    """What takes long ends with this error, which another thread has met; with None it may go on."""
+@contextlib.contextmanager
+def stoppable() -> Iterator[Callable[[Exception], None]]:
+    """A function by which another thread ends what is done here, with an error that the next `check` raises."""
     global _stop
-    _stop = error
+
+    def stop(error: Exception) -> None:
+        global _stop
+        _stop = error
+
+    try:
+        yield stop
+    finally:
+        _stop = None
 
 
 def reason(interrupt: KeyboardInterrupt) -> str:

@@ -20,6 +20,8 @@ from predictors.features import features
 from predictors.targets import Scale, quantiles, rest_of, restored, scale
 from spaces.base import Encodings, Space
 
+FEWEST = 2  # rows of which LightGBM makes trees, where it leaves out some for each
+
 
 @struct.dataclass
 class Forest:
@@ -114,10 +116,13 @@ class BoostedTrees:
         def grown(rows: np.ndarray) -> Any:
             return lightgbm.train(settings, lightgbm.Dataset(x[rows], y[rows]), self.trees)
 
+        if len(y) < FEWEST:  # of which LightGBM makes no trees
+            nothing = _arrays([], self.trees, 2 * self.leaves - 1)
+            return *nothing, np.asarray(1.0, np.float32)
         forest = _arrays(grown(np.ones(len(y), bool)).dump_model()["tree_info"], self.trees, 2 * self.leaves - 1)
         fold, wrong = np.arange(len(y)) % self.folds, np.zeros(len(y))
         for i in range(self.folds):
-            if 0 < (fold == i).sum() < len(y):
+            if (fold == i).any() and (fold != i).sum() >= FEWEST:
                 wrong[fold == i] = grown(fold != i).predict(x[fold == i], num_threads=1) - y[fold == i]
         return *forest, np.asarray(np.sqrt((wrong**2).mean()) if len(y) else 1.0, np.float32)
 

@@ -188,12 +188,14 @@ class Scored(Protocol):
 
 @runtime_checkable
 class Wrapping(Protocol):
-    space: Space  # of which it tells apart more: a table has every training of a network by itself
+    space: Space  # of which it says more: a table has every training of a network by itself, and costs may be added
 
 
 def networks(space: Space) -> Space:
-    """The space in which equal networks are the same."""
-    return space.space if isinstance(space, Wrapping) else space
+    """The space in which equal networks are the same, and cost what they do anywhere."""
+    while isinstance(space, Wrapping):
+        space = space.space
+    return space
 
 
 @runtime_checkable

@@ -74,15 +74,17 @@ def _headed(kind: type, head: tuple[tuple[str, tuple[int, ...]], ...], mixes: bo
         return with_head, (kind(**_fields(self)), dict(head))
 
     more = {"mixing": mixing} if mixes else {}
-    return type(kind.__name__, (kind,), {"cost": cost, "__reduce__": reduced, **more, **_names(kind)})
+    return type(kind.__name__, (kind,), {"cost": cost, "__reduce__": reduced, **more, **_members(kind)})
 
 
 def _nothing(cost: Any) -> Any:
     return (0, np.zeros_like(cost[1])) if isinstance(cost, tuple) else jnp.zeros_like(cost)
 
 
-def _names(kind: type) -> dict[str, str]:
-    return {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+def _members(kind: type) -> dict[str, Any]:
+    """Of a class with more costs: its names, and the space without them (see `spaces.abilities.networks`)."""
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    return {**names, "space": property(lambda self: kind(**_fields(self)))}
 
 
 def _fields(space: Any) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def _kind(kind: type, cost: Any, mixes: bool) -> type:
         return with_cost, (kind(**_fields(self)), cost)
 
     mixed = {"mixing": mixing} if mixes else {}
-    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **mixed, **_names(kind)})
+    return type(kind.__name__, (kind,), {"cost": more, "__reduce__": reduced, **mixed, **_members(kind)})
 
 
 def _costs(space: Any, cost: Cost, encodings: Encodings) -> dict[str, jax.Array]:

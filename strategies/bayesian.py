@@ -172,13 +172,16 @@ class Bayesian:
         """Legal candidates in a space that is too large to look at: half random, half mutants of the best."""
         space, half = state.region.space, self.num_candidates // 2
         key_random, key_parent, key_mutate, key_pick = jr.split(key, 4)
-        most = jnp.clip(state.archive.count, 1, 10)
+        most = jnp.clip(jnp.isfinite(state.archive.scores).sum(), 1, 10)
         parents = best(state.archive, 10)[jr.randint(key_parent, (half,), 0, most)]
         one, two = (mutate(space, k, parents, count) for k, count in zip(jr.split(key_mutate), (1, 2), strict=True))
         mutants = jnp.stack([jnp.where(jnp.arange(half)[:, None] % 2 == 0, one, two)], 1)
         legal = pick(state.region, mutants, key_pick)
         rows = jnp.concatenate([legal, draw(state.region, key_random, half, tries=4)])
-        return Candidates(rows, jnp.ones(len(rows), bool), jnp.arange(len(rows)), features(space, rows))
+        order = jnp.lexsort(rows.T)
+        is_first = jnp.concatenate([jnp.ones(1, bool), (rows[order][1:] != rows[order][:-1]).any(1)])
+        once = jnp.zeros(len(rows), bool).at[order].set(is_first)  # mutants of the best are often the same
+        return Candidates(rows, once, jnp.arange(len(rows)), features(space, rows))
 
     def _unseen(self, state: BayesianState, rows: Encodings, pending: Proposals) -> Bool[Array, "m"]:
         return ~contains(seen(state.archive, pending), rows)

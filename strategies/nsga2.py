@@ -22,6 +22,8 @@ from strategies.checks import at_least
 from strategies.region import Region, pick, region, repeat
 from strategies.visited import Visited, also, nothing, visit
 
+LEAST = 1e-9  # of a limit, in which what exceeds it is counted
+
 
 @struct.dataclass
 class NSGA2State:
@@ -148,8 +150,11 @@ class NSGA2:
 
 
 def _violation(where: Region, rows: Encodings) -> Float[Array, "n"]:
+    """By how much rows exceed their limits, as shares of these; exactly 0 for what keeps them."""
     costs = where.space.cost(rows)
-    excess = [jnp.maximum(costs[name] / most - 1, 0) for name, most in where.limits]
+    excess = [
+        jnp.where(costs[name] <= most, 0.0, (costs[name] - most) / max(abs(most), LEAST)) for name, most in where.limits
+    ]
     return jnp.sum(jnp.stack(excess), 0) if excess else jnp.zeros(rows.shape[0])
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from nas.commands import search as launch
 from nas.errors import RunError
-from nas.interrupts import check, heard, held, kept, stop, undisturbed
+from nas.interrupts import check, heard, held, kept, stoppable, undisturbed
 from nas.job import run as job
 from nas.report import outcome, output
 from nas.report.progress import Bar
@@ -90,13 +90,11 @@ def test_a_signal_in_a_callback_that_no_one_knows_of_comes_again(capfd):
 
 
 def test_what_another_thread_met_ends_what_takes_long():
-    check()
-    stop(RunError("overtaken"))
-    try:
+    with stoppable() as stop:
+        check()
+        stop(RunError("overtaken"))
         with pytest.raises(RunError, match="overtaken"):
             check()
-    finally:
-        stop(None)
     check()
 
 

@@ -10,7 +10,9 @@ from scipy.stats import kendalltau
 from predictors import PREDICTORS, predictor_class
 from predictors.auto import kendall
 from predictors.base import Predictor
+from predictors.features import features
 from spaces.base import sample
+from spaces.costs import with_cost
 from spaces.shufflenet import PRESETS
 
 SPACE = PRESETS["tiny"]
@@ -113,6 +115,23 @@ def test_what_orders_unseen_rows_best_counts_most(key):
     assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
     assert shares["linear"] < 0.1
     assert make("auto").shares(fit("auto", rows, score(rows)))["boosted-trees"] < 0.2
+
+
+@pytest.mark.parametrize("name", ["boosted-trees", "auto"])
+def test_few_known_rows_are_learned_from_as_far_as_they_go(name, key):
+    rows = sample(SPACE, key, 20)
+    for n in (0, 1, 2, 3, 4):
+        mean, deviation = predict(name, fit(name, rows[:n], score(rows[:n])), rows)
+        assert np.isfinite(mean).all(), n
+        assert (np.asarray(deviation) >= 0).all(), n
+
+
+def test_costs_from_outside_are_no_features(key):
+    """A predictor is of its space, and goes on where a latency was measured too."""
+    rows = sample(SPACE, key, 5)
+    timed = with_cost(SPACE, lambda space, encodings: {"mine": np.asarray(encodings).sum(1)})
+    assert "mine" in timed.cost(rows)
+    np.testing.assert_array_equal(features(timed, rows), features(SPACE, rows))
 
 
 def test_tau_of_known_rows_is_that_of_scipy(key):

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,10 @@ from predictors.linear import Linear
 from spaces.base import Space, feasible, sample, smallest
 from strategies import STRATEGIES as NAMES
 from strategies.base import Drawn, Observations, Proposals, Strategy
+from strategies.bayesian import Bayesian
 from strategies.evolution import Evolution
 from strategies.guided import Guided
+from strategies.nsga2 import _violation
 from strategies.ppo import PPO, _log_probability
 from strategies.prescreened import Prescreened
 from strategies.random_search import RandomSearch
@@ -334,6 +338,31 @@ def test_a_child_is_one_mutation_away_from_a_member_of_the_population():
     state = _tell(AGEING, start(AGEING, MINI, ()), lonely)
     children = np.concatenate([ask(AGEING, state, jr.key(i), pending(length=4)) for i in range(10)])
     assert (distances(children, population[:2]) == 1).any(1).all()
+
+
+@pytest.mark.usefixtures("unchecked")  # what has costs here is no space
+@pytest.mark.parametrize("most", [-6.0, 0.0, 1e-3, 3.0, 6.0, 7.0, 10.0, 1e8])
+def test_what_keeps_a_limit_violates_nothing_and_what_does_not_more_the_farther_it_is(most):
+    """Compiled, a division of a number by itself need not give 1."""
+    values = most + abs(most or 1) * jnp.array([-3.0, -1.0, 0.0, 0.5, 1.0, 2.0])
+    space = types.SimpleNamespace(cost=lambda rows: {"some": values[rows[:, 0]]})
+    where: Any = types.SimpleNamespace(space=space, limits=(("some", most),))
+    found = np.asarray(jax.jit(lambda rows: _violation(where, rows))(jnp.arange(6)[:, None]))
+    assert (found[:3] == 0).all()
+    assert (np.diff(found[2:]) > 0).all()
+    assert np.isfinite(found).all()
+
+
+def test_mutants_of_the_best_are_candidates_once(key):
+    space = dataclasses.replace(Toy(), cardinalities=(16,) * 6)
+    strategy = Bayesian(num_candidates=200)
+    state = strategy.init(space)
+    rows = jnp.tile(jnp.arange(6, dtype=jnp.int32), (10, 1))
+    told = Observations(rows, jnp.zeros(10, jnp.int32), jnp.arange(10.0)[:, None])
+    candidates = strategy._drawn(strategy.tell(state, told), key)
+    kept = np.asarray(candidates.rows)[np.asarray(candidates.legal)]
+    assert len(kept) < len(candidates.rows)
+    assert len(np.unique(kept, axis=0)) == len(kept) == len(np.unique(np.asarray(candidates.rows), axis=0))
 
 
 def test_a_tournament_is_drawn_with_replacement():

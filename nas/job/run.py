@@ -17,7 +17,7 @@ from nas.engine import loop
 from nas.engine.record import measured_as
 from nas.errors import Interrupted, RunError, UsageError
 from nas.evaluators.train import RUNG_FOLDER
-from nas.interrupts import held, reason, undisturbed
+from nas.interrupts import held, reason, stoppable, undisturbed
 from nas.job import chosen, finals, helping, outside, plan, stages
 from nas.job.begin import begun
 from nas.job.context import Ongoing
@@ -151,7 +151,7 @@ def _carried_out(
             with held():  # what is stored has a name by which to go on with it
                 run = begun(store, settings, given, subject, learning, resume)
             logs = Logs(reporter, callback)
-            with store.locked(run), logs.opened(settings.log, run):
+            with stoppable() as stop, store.locked(run, stop), logs.opened(settings.log, run):
                 begins, now = True, store.run(run.name)  # others may have gone on with it since it was read
                 if (now.id, now.identity) != (run.id, run.identity):
                     raise UsageError(f"run={run.name!r} was deleted meanwhile, and another one begun by its name")

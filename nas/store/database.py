@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nas import interrupts
 from nas.errors import RunError, UsageError, one_line
 from nas.plain import shown
 from nas.store import connecting, records, urls
@@ -209,8 +208,9 @@ class Database:
     # On a server, the lock of a run. Of a file it is a file too: see `nas.store.lock`.
 
     @contextlib.contextmanager
-    def held(self, run_id: int, name: str) -> Iterator[None]:
-        """This process has the run, and writes in the session that has its lock: with that, it cannot write any more.
+    def held(self, run_id: int, name: str, lose: Callable[[UsageError], None]) -> Iterator[None]:
+        """This process has the run, and writes in the session that has its lock: without that, it cannot write any
+        more. `lose` is called, in another thread, where another process has gone on with the run.
 
         Raises UsageError where another has it.
         """
@@ -221,16 +221,15 @@ class Database:
                 with hold.session.begin():
                     hold.session.execute(sa.update(RUN).where(RUN.c.id == run_id).values(owner=hold.token))
             self._hold = hold
-            threading.Thread(target=self._keep, args=(hold, over), daemon=True).start()
+            threading.Thread(target=self._keep, args=(hold, over, lose), daemon=True).start()
             yield
         finally:
             over.set()
             with self._one:
                 self._hold = None
                 _end(hold.session, hold.raw)
-            interrupts.stop(None)
 
-    def _keep(self, hold: _Hold, over: threading.Event) -> None:
+    def _keep(self, hold: _Hold, over: threading.Event, lose: Callable[[UsageError], None]) -> None:
         """Takes a lock again that was lost while nothing was written, so that others see that the run goes on. Where it
         does so in another process, the work in this one has to end."""
         while not over.wait(KEEP_SECONDS):
@@ -241,7 +240,7 @@ class Database:
                     with self._session(hold) as session, session.begin():
                         session.exec_driver_sql("SELECT 1")
                 except UsageError as overtaken:
-                    interrupts.stop(overtaken)
+                    lose(overtaken)
                     return
 
     def running(self) -> set[int]:

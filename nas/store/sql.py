@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,12 @@ class Store:
     # One process a run.
 
     @contextlib.contextmanager
-    def locked(self, run: Run) -> Iterator[None]:
-        """No other process has the run meanwhile, here or, on a server, anywhere. Raises UsageError where one has it,
-        or where its folder cannot be written."""
+    def locked(self, run: Run, lose: Callable[[UsageError], None] = lambda error: None) -> Iterator[None]:
+        """No other process has the run meanwhile, here or, on a server, anywhere. Where a server was away for so long
+        that another process has gone on with the run, `lose` is called, in another thread. Raises UsageError where one
+        has it, or where its folder cannot be written."""
         folder = files.ready(self.folder(run))
-        held = lock.locked(folder, run.name) if self._database.sqlite else self._database.held(run.id, run.name)
+        held = lock.locked(folder, run.name) if self._database.sqlite else self._database.held(run.id, run.name, lose)
         with held:
             yield
 
@@ -69,7 +70,7 @@ class Store:
         """A run on which no process is at work meanwhile. Its folder need not be there."""
         run = self.run(name)
         if not self._database.sqlite:
-            with self._database.held(run.id, run.name):
+            with self._database.held(run.id, run.name, lambda error: None):
                 yield self.run(run.name)
             return
         folder = self.folder(run)
