@@ -69,6 +69,19 @@ def test_the_card_says_what_the_predictor_is(tmp_path):
     assert {"jax", "numpy", "nas-engine"} <= card["versions"].keys()
 
 
+def test_what_was_measured_twice_is_held_out_twice():
+    """Of noise nothing can be told, also where another run has measured the same."""
+    noise = np.random.default_rng(1).random(len(ROWS)).astype(np.float32)
+    twice, values = np.concatenate([ROWS, ROWS]), np.concatenate([noise, noise])
+    once, both = (
+        predictors.fit("gp", predictor_class("gp")(), DESCRIBED, rows, targets, task="x", objective="y", unit="z")
+        for rows, targets in ((ROWS, noise), (twice, values))
+    )
+    assert both.card["quality"]["rows"] == 2 * once.card["quality"]["rows"]
+    assert abs(both.card["quality"]["kendall_tau"]) < 0.6
+    assert predictors._numbered(np.array([[3], [1], [3], [2], [1]])).tolist() == [0, 1, 0, 2, 1]
+
+
 def test_more_rows_than_a_chunk_are_scored(monkeypatch):
     saved = fitted("linear")
     at_once = saved.predict(SPACE, ROWS)[0]

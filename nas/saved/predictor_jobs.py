@@ -98,6 +98,8 @@ def fit_on(
         unit="share" if objective.endswith("error") else objective,
     )
     fitted.card["runs"] = [run.name for run in runs]
+    if start is not None and not set(fitted.card["runs"]).isdisjoint(start.card.get("runs", ())):
+        fitted.card["quality"] = {}  # it has begun with what was held out
     return fitted
 
 

@@ -33,6 +33,7 @@ from nas.saved import checkpoint
 from nas.streams import WITHHELD, generator
 from nas.training.compilation import in_order
 from predictors.base import Composed, Predictor
+from spaces.abilities import networks
 from spaces.base import Encodings, Space, fingerprint
 
 FORMAT = 1
@@ -158,14 +159,22 @@ def fit(
         "quality": {},
         "versions": {name: importlib.metadata.version(name) for name in ("nas-engine", "jax", "flax", "numpy")},
     }
-    if len(rows) >= FEWEST:
-        held = generator(0, WITHHELD).permutation(len(rows)) < HELD_OUT * len(rows)
+    network = _numbered(np.asarray(networks(bound).canonical(jnp.asarray(rows))))
+    if (count := network.max() + 1) >= FEWEST:
+        held = (generator(0, WITHHELD).permutation(count) < HELD_OUT * count)[network]
         trial = Fitted(card, predictor, _fitted(*how, np.where(held, np.nan, targets), before))
         card["quality"] = quality(*trial.predict(bound, rows[held]), targets[held])
     params = _fitted(*how, targets, before)
     if isinstance(predictor, Composed):
         card["shares"] = predictor.shares(params)
     return Fitted(card, predictor, params)
+
+
+def _numbered(networks: np.ndarray) -> np.ndarray:
+    """Of each row the number of its network, in the order in which they come first: one is held out with all rows of
+    it, else the predictor would know what it is asked."""
+    _, first, same = np.unique(networks, axis=0, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[same.ravel()]
 
 
 def _fitted(program: Any, predictor: Predictor, space: Space, rows: Any, targets: np.ndarray, start: Any) -> Any:
