@@ -126,6 +126,11 @@ class Waiting(Protocol):
         ...
 
 
+def needs_of(strategy: Any, number: int) -> int:
+    """How many trials a strategy needs to know before it is asked for the trial of this number; most need none."""
+    return strategy.needs(number) if isinstance(strategy, Waiting) else 0
+
+
 def budgets_of(strategy: Any) -> tuple[int, ...]:
     """The budgets that a strategy asks for; of most strategies none."""
     return strategy.budgets if isinstance(strategy, Budgeted) else ()

@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Int
 
 from spaces.base import Limits, Space
-from strategies.base import Observations, Proposals, Waiting, budget_of, drawn_as, with_trials
+from strategies.base import Observations, Proposals, budget_of, drawn_as, needs_of, with_trials
 from strategies.region import Candidates, Region, pick, region
 from strategies.visited import Visited, also, nothing, visit
 
@@ -57,7 +57,7 @@ class Guided:
         return budget_of(self.strategy)
 
     def needs(self, number: int) -> int:
-        return self.strategy.needs(number) if isinstance(self.strategy, Waiting) else 0
+        return needs_of(self.strategy, number)
 
     def init(self, space: Space, limits: Limits = ()) -> GuidedState:
         state = self.strategy.init(space, limits)

@@ -15,7 +15,7 @@ from flax import struct
 from predictors.base import Predictor, sizes_of
 from spaces.base import Encodings, Limits, Space
 from strategies.archive import Archive, add, empty, lowest, seen, sized
-from strategies.base import Observations, Proposals, Waiting, budget_of, drawn_as, with_trials
+from strategies.base import Observations, Proposals, budget_of, drawn_as, needs_of, with_trials
 from strategies.region import Region, region
 from strategies.screening import Screening
 
@@ -47,7 +47,7 @@ class Prescreened:
         return self.settings.batch_size if self.strategy.generation == 1 else self.strategy.generation
 
     def needs(self, number: int) -> int:
-        return self.strategy.needs(number) if isinstance(self.strategy, Waiting) else 0
+        return needs_of(self.strategy, number)
 
     @property
     def budget(self) -> int:

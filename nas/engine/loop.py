@@ -25,7 +25,7 @@ from nas.errors import UsageError
 from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
-from strategies.base import Drawn, Observations, Proposals, Strategy, Waiting
+from strategies.base import Drawn, Observations, Proposals, Strategy, needs_of
 
 MOST_AT_ONCE = 10**6  # proposals: more than any memory wants
 GROUP_SECONDS = 0.05  # for which a report waits for others, or until the next evaluation in this process has ended
@@ -146,7 +146,7 @@ class Search:
         """How many trials are to be asked for now: what is left of the generation, once enough are told."""
         asked, generation = len(self.entries), self.strategy.generation
         end = (asked // generation + 1) * generation
-        needed = self.strategy.needs(asked) if isinstance(self.strategy, Waiting) else 0
+        needed = needs_of(self.strategy, asked)
         if not isinstance(needed, int | np.integer) or not 0 <= needed <= asked:
             said = f"needs({asked}) gives {str(needed)[:60]!r}, which must be an integer from 0 to {asked}"
             raise UsageError(f"strategy={type(self.strategy).__name__!r}: {said}")

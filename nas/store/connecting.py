@@ -18,24 +18,16 @@ BUSY_SECONDS = 30.0  # how long one writer waits for another before it says so
 ALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "user_timeout": 60_000}
 
 
-POOL = "nas"  # in the name of the logger of our pools
-
-
-class _Said(logging.Filter):
-    """Without errors that SQLAlchemy meets while it takes a connection back: it tells them with a traceback, and who
-    uses the store is told of them in one line, or of the interrupt that they come of."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.exc_info
-
-
 def _made(url: sa.URL, **how: Any) -> sa.Engine:
-    engine = sa.create_engine(url, pool_logging_name=POOL, **how)
-    engine.pool.logger.addFilter(_SAID)  # pyright: ignore[reportAttributeAccessIssue]
+    engine = sa.create_engine(url, pool_logging_name="nas", **how)
+    engine.pool.logger.addFilter(_has_no_traceback)  # pyright: ignore[reportAttributeAccessIssue]
     return engine
 
 
-_SAID = _Said()  # one, for a logger has each filter once
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    """SQLAlchemy logs one for what it meets while it takes a connection back. Who uses the store is told of that in
+    one line, or of the interrupt that it comes of."""
+    return not record.exc_info
 
 
 def path_of(url: sa.URL) -> Path:
