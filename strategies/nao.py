@@ -133,7 +133,8 @@ class NAO:
         return lowest(state.region, rows, values, n, key_rest, known)
 
     def seeds(self, state: NAOState, params: Any, key: jax.Array) -> Encodings:
-        """The architectures of lowest error: evaluated ones by what was measured, those of the pool as predicted."""
+        """The architectures of lowest error, again where there are too few: evaluated ones by what was measured, those
+        of the pool as predicted."""
         archive = state.archive
         known = jnp.isfinite(archive.scores)
         values = jnp.where(known, quantiles(archive.scores, known), jnp.inf)
@@ -144,7 +145,8 @@ class NAO:
                 [values, jnp.where(new, latent_scores(sequence.predicted, params, others)[0], jnp.inf)]
             )
             rows = jnp.concatenate([rows, others])
-        return rows[jnp.argsort(values)[: self.num_seeds]]
+        there = jnp.maximum(jnp.isfinite(values).sum(), 1)
+        return rows[jnp.argsort(values)[jnp.arange(self.num_seeds) % there]]
 
 
 SemiNAS: Any = functools.partial(NAO, predictor=SemiNASPredictor(members=1, steps=500, batch_size=32), pool=10_000)

@@ -90,7 +90,7 @@ class NSGA2:
 
         def parent(key: jax.Array) -> Array:
             """Of two members of the front the less crowded."""
-            first, second = jr.randint(key, (2, n), 0, alive)
+            first, second = jr.randint(key, (n, 2), 0, alive).T
             return state.rows[jnp.where(state.crowding[first] >= state.crowding[second], first, second)]
 
         def children(key: jax.Array) -> Encodings:

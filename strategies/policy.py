@@ -8,6 +8,20 @@ from jaxtyping import Array, Bool, Float, Int
 from spaces.base import Encodings, Space
 
 
+def moved(
+    moments: Float[Array, "3"], decay: float, mean: Float[Array, ""], variance: Float[Array, ""] | float = 0.0
+) -> Float[Array, "3"]:
+    """Exponential moving averages of numbers, their mean, variance and weight, with the mean and variance of new ones.
+
+    They have no bias from a start at 0, and are kept so that large numbers do not cancel.
+    """
+    before, spread, weight = moments
+    new = 1 - decay
+    weight = decay * weight + new
+    share, gap = new / weight, mean - before  # at first exactly 1: what was there before counts for nothing
+    return jnp.stack([before + share * gap, (1 - share) * (spread + share * gap**2) + share * variance, weight])
+
+
 def mask(space: Space) -> Bool[np.ndarray, "decisions choices"]:
     """Which choices each decision has, of as many as the largest."""
     return np.arange(max(space.cardinalities))[None] < np.array(space.cardinalities)[:, None]

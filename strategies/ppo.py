@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int
 from spaces.base import Encodings, Limits, Space
 from strategies.base import Drawn, Observations, Proposals
 from strategies.checks import at_least
-from strategies.policy import as_drawn, log_softmax, mask
+from strategies.policy import as_drawn, log_softmax, mask, moved
 from strategies.region import Region, pick, region
 from strategies.visited import Visited, also, nothing, visit
 
@@ -48,7 +48,7 @@ class PPOState:
     rewards: Float[Array, "batch"]  # NaN for failures
     elite: Int[Array, "elite length"]  # the best of all observed, as they were drawn
     merits: Float[Array, "elite"]  # their rewards; -inf marks an empty slot
-    moments: Float[Array, "3"]  # moving averages of rewards and of their squares, and the weight that these have
+    moments: Float[Array, "3"]  # moving averages: mean and variance of rewards, and the weight that these have
     visited: Visited
     count: Int[Array, ""]  # observed so far
 
@@ -144,12 +144,11 @@ class PPO:
         counts = jnp.isfinite(merits) / jnp.maximum(jnp.isfinite(merits).sum(), 1)
         weight = known / jnp.maximum(known.sum(), 1)
         rewards = jnp.where(known, state.rewards, 0.0)
-        now = jnp.stack([(weight * rewards).sum(), (weight * rewards**2).sum(), 1.0])
-        moments = jnp.where(
-            known.any(), self.baseline_decay * state.moments + (1 - self.baseline_decay) * now, state.moments
-        )
-        mean, square = moments[:2] / jnp.maximum(moments[2], 1e-9)
-        advantage = (rewards - mean) / jnp.sqrt(jnp.maximum(square - mean**2, 1e-12))
+        middle = (weight * rewards).sum()
+        now = moved(state.moments, self.baseline_decay, middle, (weight * (rewards - middle) ** 2).sum())
+        moments = jnp.where(known.any(), now, state.moments)
+        mean, variance, _ = moments
+        advantage = (rewards - mean) / jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
         likely = _log_probability(state.weights, state.region.space, state.rows)[0]
         before = jnp.where(jnp.isfinite(state.before), state.before, likely)
 

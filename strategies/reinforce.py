@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from spaces.base import Limits, Space
 from strategies.base import Drawn, Observations, Proposals
 from strategies.checks import at_least
-from strategies.policy import as_drawn, log_softmax, mask
+from strategies.policy import as_drawn, log_softmax, mask, moved
 from strategies.region import Region, pick, region, repeat
 from strategies.visited import Visited, also, nothing, visit
 
@@ -93,7 +93,7 @@ class Reinforce:
 
         def one(state: ReinforceState, seen: tuple[Array, Array]):
             row, objective = seen
-            moments = self._moved(state.moments, objective)
+            moments = moved(state.moments, self.baseline_decay, objective)
             mean, variance, _ = moments
             advantage = (mean - objective) / jnp.sqrt(jnp.where(variance > 0, variance, jnp.inf))
 
@@ -110,14 +110,6 @@ class Reinforce:
         visited, count = visit(state.visited, observed.encodings, state.count), state.count + len(rows)
         learned = jax.lax.scan(one, state, (rows, observed.objectives[:, 0]))[0]
         return dataclasses.replace(learned, visited=visited, count=count)
-
-    def _moved(self, moments: Array, objective: Array) -> Array:
-        """Exponential moving averages without the bias of a start at 0, kept so that large numbers do not cancel."""
-        mean, variance, weight = moments
-        new = 1 - self.baseline_decay
-        weight = self.baseline_decay * weight + new
-        share, gap = new / weight, objective - mean  # at first exactly 1: the mean is the objective, the variance 0
-        return jnp.stack([mean + share * gap, (1 - share) * (variance + share * gap**2), weight])
 
     def _optimiser(self) -> optax.GradientTransformation:
         return optax.adam(self.learning_rate)

@@ -375,6 +375,8 @@ def test_who_cannot_give_several_budgets_says_so(tmp_path, monkeypatch):
         searched("a", strategy="asha")
     with pytest.raises(UsageError, match="prescreen='gp' needs a strategy whose evaluations are all of one budget"):
         searched("a", strategy={"name": "asha", "budgets": (1, 2)}, prescreen="gp")
+    with pytest.raises(UsageError, match="prescreen='gp' screens by one number, and objectives=loss,macs are several"):
+        searched("a", strategy="nsga2", objectives="loss,macs", prescreen="gp")
 
 
 @pytest.fixture

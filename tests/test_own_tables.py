@@ -313,6 +313,12 @@ def test_of_an_architecture_that_lacks_a_number_the_search_knows_nothing(rows, t
     capsys.readouterr()
     assert cli.main(words) == 0  # which reports the longest, so it draws from those that have it
     assert "mine_test" in capsys.readouterr().out
+    words[words.index("5")] = "50"
+    assert cli.main([*words, "--strategies", "random,successive-halving"]) == 0  # which also looks at 5 epochs
+    assert search(tmp_path / "long.npz", "--strategy", "successive-halving", "--trials", "60", "--name", "halved") == 0
+    with Store("sqlite:///nas.db") as store:
+        looked_at = {trial.description for trial in store.trials(store.run("halved").id)}
+    assert looked_at == {text for text, *numbers in lines if "" not in numbers}
 
 
 def test_what_nobody_chose_is_the_longest_training_and_of_datasets_one_must_be_named(

@@ -23,6 +23,7 @@ from strategies.base import Drawn, Observations, Proposals, Strategy
 from strategies.bayesian import Bayesian
 from strategies.evolution import Evolution
 from strategies.guided import Guided
+from strategies.nao import NAO
 from strategies.nsga2 import _violation
 from strategies.ppo import PPO, _log_probability
 from strategies.prescreened import Prescreened
@@ -426,9 +427,13 @@ def test_a_policy_learns_from_what_it_drew(strategy):
     assert not same_policy(learned, _tell(strategy, state, told))
 
 
+def policy(state) -> list[jax.Array]:
+    return jax.tree.leaves(getattr(state, "weights", getattr(state, "logits", None)))
+
+
 def same_policy(first, second) -> bool:
     """But for rounding, which differs between the programs that learn with and without what was drawn."""
-    policies = [jax.tree.leaves(getattr(state, "weights", getattr(state, "logits", None))) for state in (first, second)]
+    policies = policy(first), policy(second)
     return all(np.allclose(one, other, rtol=1e-4, atol=1e-6) for one, other in zip(*policies, strict=True))
 
 
@@ -446,15 +451,39 @@ def test_a_step_is_clipped_against_the_policy_that_drew():
         assert not same(moves.weights, state.weights)
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(2.0**-30, 0.0), (1e8, 1e9), (0.01, -3.0)])
-def test_reinforce_learns_alike_from_an_objective_in_any_unit(scale, offset):
-    state, rows = start(Reinforce(), TOY, ()), anything(0, n=32).encodings
+@pytest.mark.parametrize(("scale", "offset"), [(2.0**-30, 0.0), (1e8, 1e9), (0.01, -3.0), (1.0, 3000.0)])
+@pytest.mark.parametrize("strategy", [Reinforce(), PPO(batch_size=8)], ids=lambda s: type(s).__name__)
+def test_a_policy_learns_alike_from_an_objective_in_any_unit(strategy, scale, offset):
+    state, rows = start(strategy, TOY, ()), anything(0, n=32).encodings
     objectives = np.random.default_rng(1).integers(0, 4, 32)
     plain, other = (
-        _tell(Reinforce(), state, observed(rows, each)) for each in (objectives, scale * objectives + offset)
+        policy(_tell(strategy, state, observed(rows, each))) for each in (objectives, scale * objectives + offset)
     )
-    assert np.abs(plain.logits).max() > 0.1
-    np.testing.assert_allclose(other.logits, plain.logits, atol=1e-4)
+    assert not all(np.allclose(one, first, atol=0.1) for one, first in zip(plain, policy(state), strict=True))
+    for one, same_one in zip(plain, other, strict=True):
+        np.testing.assert_allclose(same_one, one, atol=1e-3)
+
+
+def test_seeds_of_nao_are_what_was_measured_however_little():
+    strategy = NAO(num_seeds=20)
+    told = observed(anything(0).encodings, [3, np.nan, 1, 2, np.nan, np.nan, np.nan, np.nan])
+    state = strategy.tell(strategy.init(TOY), told)
+    seeds = strategy.seeds(state, None, jr.key(0))
+    np.testing.assert_array_equal(seeds, told.encodings[jnp.array([2, 3, 0] * 7)[:20]])
+
+
+@pytest.mark.parametrize("name", [name for name in of_one_budget() if small_strategy(name).generation > 1])
+def test_less_than_a_generation_is_the_first_of_it(name):
+    """The last trials of a search are the same ones, whether more would follow or not."""
+    strategy, space = small_strategy(name), Toy((4,) * 8)
+    state = start(strategy, space, ())
+    for seed in range(3):
+        told = anything(seed, space)
+        state = _tell(strategy, state, told.replace(objectives=jr.uniform(jr.key(seed), (N, 2))))
+    n, nobody = strategy.generation, pending(length=8)
+    for key in jr.split(jr.key(0), 10):
+        whole, fewer = (ask(strategy, state, key, nobody, number) for number in (n, n - 1))
+        np.testing.assert_array_equal(whole[: n - 1], fewer)
 
 
 # Known optimum

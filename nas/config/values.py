@@ -153,7 +153,8 @@ class Config:
     all others have 1. Some proposals are drawn by them, the fewer the more was evaluated; the names are those that
     `nas report` shows."""
     prescreen: str | None = None
-    """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way."""
+    """Evaluate only what a predictor finds promising: a saved one by name, or a kind that is fitted on the way. It
+    screens by one objective."""
     screening: Screening = Screening()
     """How it screens."""
     warm_start: str | None = None

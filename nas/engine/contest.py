@@ -49,9 +49,18 @@ class Question:
         self.check_size(self.trials or 1)
         # An architecture that lacks one of the numbers is not drawn.
         dataset, epochs = self.looked_up
-        needed = (error_name(dataset, "valid", epochs), seconds_name(dataset, epochs), *dict(self.limits))
-        needed += tuple(self.table.longest(dataset).values())
+        needed = (*self._numbers(epochs), *dict(self.limits), *self.table.longest(dataset).values())
         object.__setattr__(self, "table", self.table.within(needed))
+
+    def _numbers(self, epochs: int) -> tuple[str, str]:
+        """The columns of what a training of so many epochs gives and takes."""
+        dataset = self.looked_up[0]
+        return error_name(dataset, "valid", epochs), seconds_name(dataset, epochs)
+
+    def of_budgets(self, budgets: tuple[int, ...]) -> "Question":
+        """The same, of the architectures that have their numbers for each of these too."""
+        needed = [name for epochs in budgets for name in self._numbers(epochs)]
+        return dataclasses.replace(self, table=self.table.within(needed))
 
     def check_size(self, trials: float) -> None:
         """Raises UsageError for more evaluations than fit in memory."""
@@ -121,10 +130,8 @@ class Answer:
 
 def ask(question: Question, strategy: Strategy) -> Answer:
     """Runs one strategy. Raises UsageError where no row keeps the limits."""
-    signal, seconds, space = question.signal, question.seconds, question.table.searchable()
-    keeps = allowed(question)
-    budget = question.budget_seconds
-    strategy, signal, seconds = _by_budget(question, strategy, signal, seconds)
+    question, strategy, signal, seconds = _by_budget(question, strategy)
+    space, keeps, budget = question.table.searchable(), allowed(question), question.budget_seconds
     usual = question.trials or (budget or 0) / _usual_seconds(strategy, seconds)
     strategy = with_trials(strategy, int(usual))  # once: what it does must not hang on how often it is asked anew
     expected = question.trials or 1.15 * usual + strategy.generation
@@ -188,19 +195,22 @@ def run(
     return answers
 
 
-def _by_budget(question: Question, strategy: Any, signal: np.ndarray, seconds: np.ndarray) -> tuple[Any, Any, Any]:
-    """The strategy with the epochs that the table has, where it asks for several, and the errors `[budgets, rows, 1]`
-    and seconds `[budgets, rows]` of these. Raises UsageError where the table has not what it asks for."""
+def _by_budget(question: Question, strategy: Any) -> tuple[Question, Any, np.ndarray, np.ndarray]:
+    """The errors `[rows]` and seconds `[rows]`; of a strategy that asks for several budgets `[budgets, rows, 1]` and
+    `[budgets, rows]`, and then the strategy with the epochs that the table has, and the question of the architectures
+    that have all of these numbers. Raises UsageError where the table has not what it asks for."""
     if not isinstance(strategy, Budgeted):
-        return strategy, signal, seconds
+        return question, strategy, question.signal, question.seconds
     of_table: Any = strategy
     if not strategy.budgets:
         of_table = dataclasses.replace(of_table, budgets=question.table.epochs(question.looked_up[0]))
     if len(of_table.budgets) < 2:
         said = f"strategy {type(strategy).__name__} needs trainings of several lengths"
         raise UsageError(f"table={question.table.path!r}: {said}, and this has epochs {of_table.budgets}")
+    question = question.of_budgets(of_table.budgets)
     each = [dataclasses.replace(question, epochs=epochs) for epochs in of_table.budgets]
-    return of_table, np.stack([one.signal for one in each])[:, :, None], np.stack([one.seconds for one in each])
+    signal, seconds = np.stack([one.signal for one in each]), np.stack([one.seconds for one in each])
+    return question, of_table, signal[:, :, None], seconds
 
 
 def _usual_seconds(strategy: Any, seconds: np.ndarray) -> float:

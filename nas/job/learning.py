@@ -52,6 +52,9 @@ class Learning:
         for word, value in (("prescreen", kind), ("prior", settings.prior)):
             if value is not None and isinstance(strategy, Budgeted):
                 raise UsageError(f"{word}={value!r} needs a strategy whose evaluations are all of one budget")
+        if kind is not None and "," in settings.objectives:
+            said = f"prescreen={kind!r} screens by one number, and objectives={settings.objectives} are several"
+            raise UsageError(said)
         if kind is None and start is not None:
             strategy = _started(strategy, start, field, name)
         predictor = strategy.predictor if isinstance(strategy, Learns) else None
