@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from nas import interrupts
 from nas.packages import check
 
 
@@ -13,7 +14,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    status = main()
-    from nas.interrupts import leave
-
-    leave(status)
+    interrupts.run(main)

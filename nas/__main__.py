@@ -2,15 +2,19 @@
 
 from typing import NoReturn
 
+from nas import interrupts
 from nas.packages import check
 
 
-def run() -> NoReturn:
+def main() -> int:
     check("nas")
     from nas.commands.cli import main
-    from nas.interrupts import leave
 
-    leave(main())
+    return main()
+
+
+def run() -> NoReturn:
+    interrupts.run(main)
 
 
 if __name__ == "__main__":

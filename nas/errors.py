@@ -13,6 +13,10 @@ class UsageError(Exception):
     exit_status = 2
 
 
+class DamagedError(UsageError):
+    """What a store says was altered by somebody else: no command can go on with it."""
+
+
 class RunError(Exception):
     """The run itself failed, through no fault of its arguments. Exit status 1."""
 
@@ -66,4 +70,5 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> UsageError:
     if near and len(allowed) > MANY:
         return UsageError(f"{said} is not known; did you mean {near[0]!r}? --help lists all")
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"{said} is not one of {', '.join(allowed)}{hint}")
+    choices = f"is not one of {', '.join(allowed)}" if allowed else "is not known: there are none"
+    return UsageError(f"{said} {choices}{hint}")

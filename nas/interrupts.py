@@ -15,7 +15,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CTRL_C = "Ctrl-C"
 AT_ONCE = 2.0  # seconds
 SOON = 0.05
+IMPORT_SECONDS = 10.0  # how long a library that is being imported is left in peace
 INTERRUPTED = 130  # the exit status
+LOSES = ("__del__", "_xla_gc_callback")  # in destructors, and JAX's callback of the collector
+IMPORTS = ("_find_and_load",)  # of Python's import
 _came: list[str] = []  # the signals since `heard` began
 _is_alone = False  # whether the process ends without what libraries do at the end
 _leaves = False  # whether `leave` was called
@@ -28,25 +31,27 @@ def heard() -> Iterator[None]:
     """Ctrl-C, and SIGTERM by which schedulers end a job, are KeyboardInterrupt. Those that follow at once are part of
     it; a later one is another.
 
-    An exception that arises in a destructor or a callback of some library is lost: there the signal comes again in a
-    moment, and `check` raises what came.
+    An exception that arises in a destructor or a callback of some library is lost, and one in the midst of an import
+    is made into others, or aborts the process: there the signal comes again in a moment, and `check` raises what came.
     """
-    last, say = -AT_ONCE, sys.unraisablehook
+    last, first, say = -AT_ONCE, None, sys.unraisablehook
 
     def lose(unraisable: Any) -> None:
         nonlocal last
-        if isinstance(unraisable.exc_value, KeyboardInterrupt) and _came:  # in one that `_is_lost` does not know
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and _came:  # in one that `LOSES` does not name
             last = -AT_ONCE
             _send_again(signal.SIGINT if _came[0] == CTRL_C else signal.SIGTERM)
         else:
             say(unraisable)
 
     def hear(which: int, frame: FrameType | None) -> None:
-        nonlocal last
+        nonlocal last, first
         _came.append(CTRL_C if which == signal.SIGINT else signal.Signals(which).name)
-        if time.monotonic() - last < AT_ONCE or _holds:
+        now = time.monotonic()
+        if now - last < AT_ONCE or _holds:
             return
-        if _is_lost(frame):
+        first = now if first is None else first
+        if _is_in(frame, LOSES) or (now - first < IMPORT_SECONDS and _is_in(frame, IMPORTS)):
             _send_again(which)
             return
         last = time.monotonic()
@@ -67,10 +72,10 @@ def heard() -> Iterator[None]:
         _came.clear()
 
 
-def _is_lost(frame: FrameType | None) -> bool:
-    """Whether an exception would be printed and lost here: in a destructor, or JAX's callback of the collector."""
+def _is_in(frame: FrameType | None, functions: tuple[str, ...]) -> bool:
+    """Whether one of the functions is being called."""
     while frame is not None:
-        if frame.f_code.co_name in ("__del__", "_xla_gc_callback"):
+        if frame.f_code.co_name in functions:
             return True
         frame = frame.f_back
     return False
@@ -150,6 +155,16 @@ def abandon() -> None:
     """What libraries would wait for when this process ends will not come: `leave` does not let them."""
     global _is_alone
     _is_alone = True
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Ends the process with the status of a command, which is interrupted even while `main` imports it."""
+    try:
+        with heard():
+            status = main()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    leave(status)
 
 
 def leave(status: int) -> NoReturn:

@@ -167,6 +167,8 @@ def check_target(field: str, path: str | Path) -> None:
         raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{field} cannot be written: it is there, and is not a file")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{field} cannot be written: {folder!r} is read-only; choose another folder")
 
 
 UNFINISHED = ".tmp"  # how the name of a file ends that is being written

@@ -1,6 +1,7 @@
 """Exported networks: they answer what they were trained on, refuse all else, and come from files nobody trusts."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 
@@ -182,6 +183,22 @@ def test_what_lies_in_a_folder_stays_until_all_that_is_new_is_written(tmp_path):
     assert content() == one
     fill("two")
     assert content() == {DESCRIPTION: "two", "model.onnx": "two", "notes.txt": "mine"}
+
+
+def test_what_an_export_that_was_killed_has_left_goes_and_is_named(tmp_path):
+    killed, busy = (tmp_path / f".{name}.unfinished" for name in ("killed", "busy"))
+    for begun in (killed, busy):
+        begun.mkdir()
+        (begun / WEIGHTS).write_text("much")
+    with exports._locked(busy), exports._filled(tmp_path, lambda: None) as folder:
+        for name in (DESCRIPTION, WEIGHTS):
+            (folder / name).write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {busy.name, DESCRIPTION, WEIGHTS}
+    (tmp_path / DESCRIPTION).unlink()  # as where it was killed while it moved its files
+    check = functools.partial(exports.check, packed=False, form="jax")
+    assert "was cut short: --replace writes it again" in refusal(functools.partial(check, replace=False), tmp_path)
+    check(tmp_path, replace=True)
+    assert "was cut short" in refusal(nas.load, tmp_path)
 
 
 def test_a_file_is_no_folder_to_export_to(tmp_path):

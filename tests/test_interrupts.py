@@ -89,6 +89,42 @@ def test_a_signal_in_a_callback_that_no_one_knows_of_comes_again(capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+SENDS = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGTERM)
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("patience", "seconds", "is_whole"), [(10.0, 0.2, True), (0.2, 5.0, False)])
+def test_a_library_that_is_being_imported_is_left_in_peace_for_a_while(
+    patience, seconds, is_whole, tmp_path, monkeypatch
+):
+    """What is raised there becomes other errors, and aborts the process where the library is of another language."""
+    (tmp_path / "a_library.py").write_text(SENDS.format(seconds=seconds))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("nas.interrupts.IMPORT_SECONDS", patience)
+
+    def job():
+        __import__("a_library")
+        time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"), heard():
+        job()
+    assert (sys.modules.pop("a_library", None) is not None) == is_whole
+
+
+def test_a_command_that_is_interrupted_while_it_is_imported_says_nothing(tmp_path):
+    (tmp_path / "a_library.py").write_text(SENDS.format(seconds=0.2))
+    script = (
+        "import time; from nas import interrupts; interrupts.run(lambda: __import__('a_library') and time.sleep(9))"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
 def test_what_another_thread_met_ends_what_takes_long():
     with stoppable() as stop:
         check()

@@ -1,6 +1,7 @@
 """Tables of one's own: a CSV file, a space that somebody else wrote, and architectures that nobody measured."""
 
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ import nas
 from nas import registry
 from nas.commands import cli
 from nas.commands import search as launch
-from nas.errors import UsageError
+from nas.errors import UsageError, unwritable
 from nas.store.sql import Store
 from nas.tables import read_table
 from nas.tables.build import build
@@ -114,6 +115,24 @@ def test_strategies_are_compared_on_it(table, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert {row["column"]: (row["kind"], row["unit"]) for row in shown}["latency_ms"] == ("cost", "ms")
     assert {row["gaps"] for row in shown} == {729 - MEASURED}
+
+
+def test_what_was_compared_is_not_lost_where_it_cannot_be_written(table, tmp_path, capsys, monkeypatch):
+    words = ["compare", "--space", SPACE, "--task", f"table:{table}", "--seeds", "3", "--trials", "9"]
+    (tmp_path / "file").write_text("")
+    assert cli.main([*words, "--out", str(tmp_path / "file")]) == 2
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert "random ..." not in told  # it is said before anything is compared
+    monkeypatch.setattr("nas.commands.compare.write", full)
+    assert cli.main([*words, "--out", str(tmp_path / "full")]) == 1
+    found = capsys.readouterr()
+    assert "regularized-evolution" in found.out
+    assert "No space left" in found.err
+
+
+def full(*_):
+    raise unwritable("out", OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_a_table_of_one_space_is_not_searched_in_another(table, tmp_path, capsys, monkeypatch):

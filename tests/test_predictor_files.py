@@ -14,6 +14,7 @@ from nas.commands import cli
 from nas.commands import search as launch
 from nas.errors import UsageError
 from nas.saved import predictor_jobs, predictors
+from nas.saved.predictors import CARD
 from nas.store.sql import NewTrial, Store
 from nas.tables import Column, Table, write_table
 from predictors import PREDICTORS, kind_of, predictor_class
@@ -170,6 +171,18 @@ def test_what_is_damaged_or_was_changed_is_refused_in_one_line(folder, spoil, sa
         load_predictor(folder)
     assert said in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_writing_that_was_cut_short_is_done_again(folder, tmp_path):
+    saved, begun = load_predictor(folder), tmp_path / "begun"
+    predictors.write(saved, begun)
+    (begun / CARD).rename(begun / f"{CARD}.0123abcd.tmp")
+    predictors.write(saved, begun)
+    assert load_predictor(begun).card == saved.card
+    assert len(list(begun.iterdir())) == 2
+    (begun / CARD).rename(begun / "mine.json")
+    with pytest.raises(UsageError, match="is not empty"):
+        predictors.write(saved, begun)
 
 
 def test_another_space_is_refused(folder):
@@ -364,6 +377,12 @@ def test_mistakes_are_one_line(here, table, capsys):
         ("import", "nowhere"): "nowhere cannot be read",
         ("lst",): "did you mean 'list'",
     }
+    for flag, said in {
+        "--prescreen": "prescreen='1h' must be a kind of predictor (auto, ",
+        "--warm-start": "warm-start='1h' must be a saved one: predictor='1h' is not in store",
+    }.items():
+        assert search(table, "--strategy", "nao", flag, "1h") == 2
+        assert said in capsys.readouterr().err
     for words, said in mistakes.items():
         status, _, error = nas(capsys, "predictors", *words)
         assert status == 2, words

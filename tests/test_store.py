@@ -336,10 +336,48 @@ def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
     store.folder(run).rmdir()
     (tmp_path / "elsewhere").mkdir()
     store.folder(run).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RunError, match=r"mine is gone from .*, but not all of its files in .*; delete them yourself"):
+    with pytest.raises(
+        RunError, match=r"trials of run='mine' are deleted, but not all of its files in .* delete it again"
+    ):
         store.delete(run)
-    assert store.runs() == []
+    assert [row["name"] for row in store.runs()] == ["mine"]
     assert (tmp_path / "elsewhere").is_dir()
+    store.folder(run).unlink()
+    store.delete(run)
+    assert store.runs() == []
+
+
+def test_a_run_whose_deletion_was_cut_short_before_its_files_can_be_deleted_again(store, monkeypatch):
+    run = start(store, "one")
+    store.add_trials(run.id, [new(0)])
+    (store.folder(run) / "weights").write_text("many")
+    monkeypatch.setattr("nas.store.sql.files.remove", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete(run)
+    monkeypatch.undo()
+    assert store.folder(run).is_dir()
+    store.delete(store.run("one"))
+    assert not store.folder(run).exists()
+    assert store.runs() == []
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_file_that_is_opened_anew_is_asked_before_it_is_called_damaged(tmp_path, monkeypatch):
+    """One that was moved away and back looks malformed to whoever had it open."""
+    error = sa.exc.DatabaseError("SELECT", {}, sqlite3.DatabaseError("database disk image is malformed"))
+    with Store(f"sqlite:///{tmp_path / 'nas.db'}", create=True) as store:
+        work, times = store._database._work, iter((True, False))
+
+        def once(*given, **how):
+            if next(times):
+                raise error
+            return work(*given, **how)
+
+        monkeypatch.setattr(store._database, "_work", once)
+        assert store._database.read(lambda connection: 3) == 3
 
 
 @pytest.mark.parametrize("config", ["[1]", "null", '{"given": 3}', '{"files": 3}', '{"files": null}', "{"])

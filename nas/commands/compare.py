@@ -10,8 +10,8 @@ import numpy as np
 from nas import config
 from nas.config import Parser
 from nas.engine.contest import Answer, Question, allowed, run, summary
-from nas.errors import UsageError, unwritable
-from nas.plain import number, place, whole, write_whole
+from nas.errors import RunError, UsageError, unwritable
+from nas.plain import check_target, number, place, whole, write_whole
 from nas.report import output
 from nas.report.comparison import Curve
 from nas.store.query import Row
@@ -38,6 +38,15 @@ def render(question: Question, rows: Sequence[Row]) -> str:
         for cells in (header, *lines)
     ]
     return "".join(line.rstrip() + "\n" for line in aligned)
+
+
+def _check_folder(out: Path) -> None:
+    """Makes the folder, before the hours that a comparison may take. Raises UsageError where it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(f"out={str(out)!r}", error) from error
+    check_target(f"out={str(out)!r}", out / "summary.csv")
 
 
 def write(question: Question, answers: Mapping[str, Answer], out: Path) -> list[Path]:
@@ -135,11 +144,17 @@ def main(argv: Sequence[str]) -> str:
     learning = [name for name, strategy in strategies.items() if isinstance(strategy, GradientStrategy)]
     if learning:
         raise UsageError(f"strategies={learning[0]!r} learns by gradients, of which a table has none")
+    if options.out is not None:
+        _check_folder(options.out)
     quick_start()
     answers = run(question, strategies, lambda name: output.tell(f"{name} ..."))
     text = render(question, summary(question, answers))
     if options.out is not None:
-        text += "".join(f"\n{path}" for path in write(question, answers, options.out)) + "\n"
+        try:
+            text += "".join(f"\n{path}" for path in write(question, answers, options.out)) + "\n"
+        except (UsageError, RunError):  # it may have taken hours
+            output.say("nas", text)
+            raise
     return text
 
 

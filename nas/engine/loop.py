@@ -21,7 +21,7 @@ import numpy as np
 
 from nas.engine.executors import Executor
 from nas.engine.proposals import check_form, check_values
-from nas.errors import UsageError
+from nas.errors import DamagedError, UsageError
 from nas.evaluators.base import Job, Report
 from nas.training.compilation import in_order
 from spaces.base import Limits, Space
@@ -294,7 +294,8 @@ def run(
             objectives = search.entries[first].objectives or ()
             log.repeat(number, first)
         elif not running:
-            raise UsageError("the run is damaged: its trials wait for one another, as those of no search do")
+            said = "its trials wait for one another, as those of no search do"
+            raise DamagedError(f"the run is damaged: {said}; restore a copy of the store")
         else:
             report = executor.wait()
             running.discard(report.number)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nas.engine import loop
-from nas.errors import RunError, UsageError
+from nas.errors import DamagedError, RunError
 from nas.evaluators.base import Report
 from nas.metrics import outward
 from nas.plain import shown
@@ -43,7 +43,8 @@ class Record:
             try:
                 self._check(number, trial)
             except ValueError as error:
-                raise UsageError(f"run={self.run.name!r} is damaged: {error}") from error
+                said = f"run={self.run.name!r} is damaged: {error}; restore a copy of the store"
+                raise DamagedError(said) from error
         return trials
 
     def _check(self, number: int, trial: Trial) -> None:

@@ -47,7 +47,7 @@ class Learning:
             )
         field, name = ("prescreen", kind) if _is_saved(kind) else ("warm-start", warm)
         if name is not None:
-            start, digest = predictor_jobs.opened(settings.store, name)
+            start, digest = _opened(settings.store, field, name)
             check_space(start.card, space, f"{field}={name!r}")
         for word, value in (("prescreen", kind), ("prior", settings.prior)):
             if value is not None and isinstance(strategy, Budgeted):
@@ -71,6 +71,15 @@ class Learning:
                 with Store(settings.store, create=True) as store:
                     predictor_jobs.check_name(store, settings.save_predictor)
         return Learning(strategy, predictor, start, digest)
+
+
+def _opened(store: str, field: str, name: str) -> tuple[Any, str]:
+    """The saved predictor that a field names, and the digest of its arrays."""
+    try:
+        return predictor_jobs.opened(store, name)
+    except UsageError as error:
+        others = f"a kind of predictor ({', '.join(PREDICTORS)}), or " if field == "prescreen" else ""
+        raise UsageError(f"{field}={name!r} must be {others}a saved one: {error}") from error
 
 
 def _is_saved(kind: str | None) -> bool:

@@ -15,7 +15,7 @@ from nas import config, registry
 from nas.config import Config, Data
 from nas.engine import loop
 from nas.engine.record import measured_as
-from nas.errors import Interrupted, RunError, UsageError
+from nas.errors import DamagedError, Interrupted, RunError, UsageError
 from nas.evaluators.train import RUNG_FOLDER
 from nas.interrupts import held, reason, stoppable, undisturbed
 from nas.job import chosen, finals, helping, outside, plan, stages
@@ -254,6 +254,8 @@ def _ran(job: Ongoing, loop_state: loop.Search | None) -> Outcome:
             said = registry.told(error) if is_own else str(error)
             with contextlib.suppress(UsageError, RunError):  # the store itself may be what failed
                 store.set_status(run.id, "failed", said)
+        if isinstance(error, DamagedError):
+            raise
         again = f"{command_lines.resume(run.name, store.url)} goes on with the run"
         if run.config.get("code") and (isinstance(error, stages.NothingFinished) or registry.is_of_own(error)):
             again += ", and with the code that it began with: what is mended needs a new one"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FILES = {"jax": WEIGHTS, "onnx": as_onnx.NAME, "stablehlo": as_stablehlo.NAME}  # by format, beside the description
 DRAWING = "architecture.svg"
+BEGUN = ".unfinished"  # of the folder that is being filled
 WRITTEN = (DESCRIPTION, *FILES.values(), card.NAME, card.CONFIG, DRAWING)
 
 
@@ -111,6 +113,8 @@ def check(out: Path, *, replace: bool, packed: bool, form: str) -> None:
     ours = {DESCRIPTION, *FILES.values()} & set(there)
     if there and not ours:
         raise UsageError(f"out={str(out)!r} holds {', '.join(there)}, of no network: choose another folder")
+    if there and not replace and DESCRIPTION not in there:
+        raise UsageError(f"out={str(out)!r} holds an export that was cut short: --replace writes it again")
     if there and not replace:
         raise UsageError(f"out={str(out)!r} holds a network already: choose another folder, or --replace it")
 
@@ -175,15 +179,35 @@ def write(
         raise unwritable(f"out={str(out)!r}", error) from error
 
 
+def _tidy(out: Path) -> None:
+    """Removes what exports that were killed had begun."""
+    for begun in out.glob(f".*{BEGUN}"):
+        with contextlib.suppress(OSError), _locked(begun):  # else somebody is writing there, or it is no folder
+            shutil.rmtree(begun)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Raises BlockingIOError where another process has the lock, which the kernel frees however that ends."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @contextlib.contextmanager
 def _filled(out: Path, check_again: Callable[[], None]) -> Iterator[Path]:
     """A folder in `out` that is to be filled, and whose files are those of `out` when the block has ended. Others of a
     network that lay there are gone then; where the block fails, nothing has changed."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    begun = Path(tempfile.mkdtemp(prefix=".", suffix=".unfinished", dir=out))
+    _tidy(out)
+    begun = Path(tempfile.mkdtemp(prefix=".", suffix=BEGUN, dir=out))
     try:
-        yield begun
+        with _locked(begun):
+            yield begun
         interrupts.check()
         check_again()  # it may have taken minutes, in which somebody else has written there
         (out / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last

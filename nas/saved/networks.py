@@ -187,6 +187,8 @@ class Exported:
 def load(folder: str | Path) -> Exported:
     """The network of an exported folder. Raises UsageError for one that is damaged, or not of this library."""
     folder = Path(folder)
+    if (folder / WEIGHTS).exists() and not (folder / DESCRIPTION).exists():
+        raise UsageError(f"{folder} holds an export that was cut short: nas export with --replace writes it again")
     description, space, encoding = described_in(folder / DESCRIPTION)
     if description.get("file", WEIGHTS) != WEIGHTS:
         other = shown(str(description["file"]), 60)

@@ -28,7 +28,7 @@ from jaxtyping import Float
 
 from nas.config import build_predictor, build_space, fields_of
 from nas.errors import UsageError, unwritable
-from nas.plain import from_json, read_bounded, shown, write_whole
+from nas.plain import UNFINISHED, from_json, read_bounded, shown, write_whole
 from nas.saved import checkpoint
 from nas.streams import WITHHELD, generator
 from nas.training.compilation import in_order
@@ -203,17 +203,23 @@ def quality(mean: np.ndarray, deviation: np.ndarray, truth: np.ndarray) -> dict[
 
 
 def write(fitted: Fitted, folder: Path) -> None:
-    """Raises UsageError where the folder holds something already, or cannot be written."""
+    """Raises UsageError where the folder holds something already, or cannot be written. The card comes last: without
+    it, what is there was cut short, and is written again."""
     card = json.dumps(fitted.card, indent=2, sort_keys=True) + "\n"
     arrays = {name: np.asarray(leaf) for name, leaf in _named(fitted.params)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        there = {path.name for path in folder.iterdir()}
+        begun = {name for name in there if name.endswith(UNFINISHED) and name.startswith((f"{CARD}.", f"{ARRAYS}."))}
+        cut_short = begun | (there & {ARRAYS})
+        if there - cut_short:
             raise UsageError(f"out={str(folder)!r} is not empty")
+        for name in cut_short:
+            (folder / name).unlink()
     except OSError as error:
         raise unwritable(f"out={str(folder)!r}", error) from error
-    write_whole(folder / CARD, card.encode())
     checkpoint.write(folder / ARRAYS, arrays, {"card": hashlib.sha256(card.encode()).hexdigest()})
+    write_whole(folder / CARD, card.encode())
 
 
 def load(folder: str | Path) -> Fitted:

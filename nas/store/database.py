@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from nas.errors import RunError, UsageError, one_line
+from nas.errors import DamagedError, RunError, UsageError, one_line
 from nas.plain import shown
 from nas.store import connecting, records, urls
 from nas.store.lock import PATIENCE
@@ -152,7 +152,17 @@ class Database:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:schema, 0)"), {"schema": self._schema})
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        return self._again(lambda: self._work(work, write=False))
+        def attempt() -> T:
+            try:
+                return self._work(work, write=False)
+            except DBAPIError as error:
+                if not (self.sqlite and "malformed" in str(error.orig)):
+                    raise
+                # The file may have been moved away and back meanwhile: what was opened before does not see it then.
+                self._engine.dispose()
+                return self._work(work, write=False)
+
+        return self._again(attempt)
 
     def rows(self, statement: Any) -> list[Row]:
         return self.read(lambda connection: [dict(row) for row in connection.execute(statement).mappings()])
@@ -198,7 +208,7 @@ class Database:
 
     def damaged(self, said: str) -> UsageError:
         """The error where what is in a database was not written there."""
-        return UsageError(f"store={self.url}: {said}; {ADVICE['malformed']}")
+        return DamagedError(f"store={self.url}: {said}; {ADVICE['malformed']}")
 
     def record(self, kind: type[T], row: Row, **more: Any) -> T:
         """The row as a record of this kind. Raises UsageError for what nobody has written so."""

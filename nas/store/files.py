@@ -90,13 +90,13 @@ class Files:
 
 
 def remove(folder: Path, gone: str) -> None:
-    """Raises RunError where the files cannot be deleted; `gone` says what they were of, and is gone."""
+    """Raises RunError where the files cannot be deleted; `gone` says what is gone already."""
     try:
         if folder.exists():
             shutil.rmtree(folder)
     except OSError as error:
         said = f"{gone}, but not all of its files in {folder}"
-        raise RunError(f"{said}: {error.strerror or error}; delete them yourself") from error
+        raise RunError(f"{said}: {error.strerror or error}; make them writable, then delete it again") from error
 
 
 def ready(folder: Path) -> Path:

@@ -159,9 +159,8 @@ class Store:
     def delete(self, run: Run) -> None:
         """The run with its trials, measurements and files. Predictors that learned from it stay.
 
-        Many trials go in several transactions, the last first, so that other runs can write meanwhile: of a run whose
-        deletion was cut short the first trials are left. Raises RunError where the files cannot be deleted, when the
-        run is.
+        Many trials go in several transactions, the last first, so that other runs can write meanwhile, and the run goes
+        last: one whose deletion was cut short can be deleted again. Raises RunError where the files cannot be deleted.
         """
         folder = self._files.check_own(run, self.all_runs())
         last = sa.select(TRIAL.c.id).where(TRIAL.c.run_id == run.id).order_by(TRIAL.c.id.desc()).limit(AT_ONCE)
@@ -177,13 +176,14 @@ class Store:
             if len(ids) == AT_ONCE:
                 return True
             connection.execute(sa.delete(ARTIFACT).where(ARTIFACT.c.run_id == run.id))
-            connection.execute(sa.delete(RUN).where(RUN.c.id == run.id))
             return False
 
         while self._database.write(some):
             pass
+        files.remove(folder, f"the trials of run={run.name!r} are deleted")
+        itself = sa.delete(RUN).where(RUN.c.id == run.id)
+        self._database.write(lambda connection: connection.execute(itself))
         self._fronts.pop(run.id, None)  # another run may be given its number
-        files.remove(folder, f"{run.name} is gone from {self.url}")
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:
         values = {"status": status, "reason": reason, "finished": None if status == "running" else _now()}
