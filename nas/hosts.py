@@ -7,7 +7,9 @@ what is trained. The others hear it, train their part of each batch, and end wit
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import os
 import re
 import threading
 import time
@@ -19,9 +21,11 @@ from nas.interrupts import abandon, check
 
 FIELDS = ("coordinator_address", "num_processes", "process_id")
 ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]{1,255}):(\d{1,5})")
-ORDER, ANSWER = "nas/order", "nas/answer"  # names under which processes leave word for one another
+ORDER, ANSWER, BEAT = "nas/order", "nas/answer", "nas/beat"  # names under which processes leave word for one another
 MEET_SECONDS = 300.0  # for all processes to come
 MUCH_LONGER = 3600  # seconds that JAX is told: it ends the process
+BEAT_SECONDS = 5.0  # from one sign of life of a process to the next
+SILENT_SECONDS = 100.0  # after which one that gives none is taken for dead
 SAY_SECONDS = 10.0  # after which it is said that others are waited for
 MOST_SAID = 200  # letters of what libraries say
 BROKEN = ("gloo", "nccl", "coordination", "unavailable", "connection")  # what errors are called when a process ended
@@ -110,7 +114,8 @@ def _join(address: str, many: int | None, number: int | None, say: Callable[[str
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM for itself
     try:
-        _meet(lambda: jax.distributed.initialize(place, many, number, initialization_timeout=MUCH_LONGER), address, say)
+        longer: dict[str, Any] = {"initialization_timeout": MUCH_LONGER, "heartbeat_timeout_seconds": MUCH_LONGER}
+        _meet(lambda: jax.distributed.initialize(place, many, number, **longer), address, say)
     except ValueError as error:  # of JAX's detection
         raise UsageError(f"coordinator_address={address!r}: {one_line(error)[:MOST_SAID]}") from error
     except RuntimeError as error:
@@ -119,6 +124,39 @@ def _join(address: str, many: int | None, number: int | None, say: Callable[[str
         ) from error
     _group.number, _group.count = jax.process_index(), jax.process_count()
     _group.client = jax._src.distributed.global_state.client  # pyright: ignore
+    _watch(say)
+
+
+def _watch(say: Callable[[str], None]) -> None:
+    """Ends this process where another one gives no sign of life for long: one that was stopped, or whose machine is
+    gone, closes no connection, and what all compute together would wait for it for ever."""
+    client, beats, silent = _group.client, {}, dict.fromkeys(set(range(_group.count)) - {_group.number}, 0.0)
+
+    def beat() -> None:
+        for tick in itertools.count():
+            if _group.client is not client:
+                return
+            with contextlib.suppress(Exception):  # the first process is gone
+                client.key_value_set(f"{BEAT}/{_group.number}", str(tick), True)
+            for other in silent:
+                with contextlib.suppress(Exception):  # or this one has not begun yet
+                    beats[other] = client.key_value_try_get(f"{BEAT}/{other}")
+            time.sleep(BEAT_SECONDS)
+
+    def watch() -> None:
+        heard: dict[int, str] = {}
+        while _group.client is client:
+            time.sleep(1.0)
+            for other in silent:
+                # By steps, not by the clock: where this process was stopped itself, the others may be well.
+                silent[other] = silent[other] + 1.0 if heard.get(other) == beats.get(other) else 0.0
+                if silent[other] > SILENT_SECONDS and _group.client is client:
+                    say(f"nas: error: process {other} has given no sign of life for {SILENT_SECONDS:.0f} s")
+                    os._exit(RunError.exit_status)  # the main thread hears nothing while it waits
+            heard.update(beats)
+
+    for work in (beat, watch):
+        threading.Thread(target=work, daemon=True).start()
 
 
 def _meet(meet: Callable[[], None], address: str, say: Callable[[str], None]) -> None:

@@ -96,6 +96,41 @@ print(json.dumps({"losses": losses, "weights": [float(abs(leaf).sum()) for leaf 
 """
 
 
+STOPS = """
+import os, signal, sys, time
+from nas import hosts
+
+hosts.BEAT_SECONDS, hosts.SILENT_SECONDS = 0.2, 4.0
+number, stopped, address = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+said = {"coordinator_address": address, "num_processes": 2, "process_id": number}
+with hosts.joined(said, lambda line: print(line, flush=True)):
+    time.sleep(1)
+    print("joined", flush=True)
+    if number == stopped:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    hosts._read("what nobody writes")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_process_that_gives_no_sign_of_life_ends_the_others(stopped):
+    address = free_address()
+    options: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    lines = [[sys.executable, "-c", STOPS, str(number), str(stopped), address] for number in range(2)]
+    processes = [subprocess.Popen(line, **options) for line in lines]
+    try:
+        out, errors = processes[1 - stopped].communicate(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+            with process:  # which closes its pipes
+                pass
+    assert out == f"joined\nnas: error: process {stopped} has given no sign of life for 4 s\n", errors
+    assert processes[1 - stopped].returncode == 1
+    assert errors == ""
+
+
 def free_address() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
