@@ -52,11 +52,12 @@ def no_device(error: Exception) -> UsageError:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
-def unwritable(place: object, error: OSError) -> UsageError | RunError:
-    """The error for a file or folder that cannot be written: of the run where the disk is full, else of usage."""
+def unwritable(place: object, error: OSError, todo: str = "choose another folder") -> UsageError | RunError:
+    """The error for a file or folder that cannot be written: of the run where the disk is full, else of usage. `todo`
+    is what helps besides."""
     if error.errno in FULL:
-        return RunError(f"{place} cannot be written: {error.strerror}; free some space, or choose another folder")
-    return UsageError(f"{place} cannot be written: {error.strerror}; choose another folder")
+        return RunError(f"{place} cannot be written: {error.strerror}; free some space, or {todo}")
+    return UsageError(f"{place} cannot be written: {error.strerror}; {todo}")
 
 
 MANY = 30  # names, of which no more than a near one is said

@@ -64,16 +64,16 @@ def paths():
 def train(supernet, task, paths):
     """Trains the shared weights of MINI, and gives them with the steps at which the loss was heard."""
 
-    def train(saved=None, seed=0, stop_at=None, **options):
+    def train(saved=None, seed=0, stop_at=None, by=Stop, recipe=RECIPE, **options):
         heard = []
 
         def on_step(step, loss):
             assert np.isfinite(loss)
             heard.append(step)
             if len(heard) == stop_at:
-                raise Stop
+                raise by
 
-        weights = fit(*supernet, task, RECIPE, seed=seed, paths=paths, saved=saved, on_step=on_step, **options)
+        weights = fit(*supernet, task, recipe, seed=seed, paths=paths, saved=saved, on_step=on_step, **options)
         return flatten(weights), heard
 
     return train
@@ -103,6 +103,21 @@ def test_a_stopped_training_ends_as_the_uninterrupted_one(train, uninterrupted, 
     # The file holds the momentum too, and the note.
     same_bits(checkpoint.read(saved)[0], checkpoint.read(expected_file)[0])
     assert checkpoint.read(saved)[1] == checkpoint.read(expected_file)[1]
+
+
+@pytest.mark.parametrize(("stop_at", "heard_again"), [(1, [21, 41, 50]), (2, [41, 50]), (3, [50]), (4, None)])
+def test_an_interrupt_keeps_the_last_step(train, uninterrupted, tmp_path, stop_at, heard_again):
+    expected_file, expected = uninterrupted
+    saved, slow = tmp_path / "weights.safetensors", dataclasses.replace(RECIPE, checkpoint_seconds=1e6)
+    with pytest.raises(KeyboardInterrupt):
+        train(saved, stop_at=stop_at, by=KeyboardInterrupt, recipe=slow)
+    assert saved.exists() == (heard_again is not None)  # what happens after the last one is no part of the step
+    if heard_again is not None:
+        assert checkpoint.read(saved)[1]["step"] == [1, 21, 41][stop_at - 1]
+        weights, heard = train(saved, recipe=slow)
+        assert heard == heard_again
+        same_bits(weights, expected)
+        same_bits(checkpoint.read(saved)[0], checkpoint.read(expected_file)[0])
 
 
 def test_a_checkpoint_holds_weights_and_momentum(uninterrupted):

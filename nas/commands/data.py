@@ -115,7 +115,12 @@ def flags() -> argparse.ArgumentParser:
     check.add_argument("--data-dir", metavar="DIR", help="the folder of the data, where the task needs one")
     check.add_argument("--image-size", metavar="N", type=whole, help="pixels of a side, as a search would be told")
     check.add_argument("--resize", metavar="HOW", default="crop", help="crop, pad or stretch [%(default)s]")
-    check.add_argument("--max-images", metavar="N", type=whole, help="read so many for training and validation")
+    check.add_argument(
+        "--max-images",
+        metavar="N",
+        type=whole,
+        help="read so many for training and validation, and as small a share for the test",
+    )
     check.add_argument("--skip-invalid", action="store_true", help="as for a search that leaves out what is invalid")
     form = "table|json"
     check.add_argument("--format", choices=("table", "json"), default="table", metavar=form, help="[%(default)s]")

@@ -68,7 +68,7 @@ class Config:
     """How images that are not square become square: crop scales the shorter side and keeps the centre, pad scales the
     longer side and fills up with black, stretch scales each side by itself."""
     max_images: int | None = None
-    """Use only so many images for training and validation."""
+    """Use only so many images for training and validation, and as small a share of the test images."""
     skip_invalid: bool = False
     """Leave out images of a folder, and images and objects of a detection task, that are invalid, and say how many."""
     pretrain: str | None = None

@@ -1,6 +1,5 @@
 """The last stage of a job: what was found is trained from scratch and tested, beside random architectures."""
 
-import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nas.engine import loop
-from nas.errors import RunError, UsageError
+from nas.errors import RunError
 from nas.evaluators.base import Job, Report
 from nas.evaluators.train import PROGRESS, lasting
 from nas.job.context import Ongoing
@@ -87,11 +86,7 @@ class _Progress:
 
     def look(self) -> None:
         """Shows what is known of those under way from their checkpoints, which workers write."""
-        partly = 0
-        for path in self.job.folder.glob(f"*{PROGRESS}"):
-            with contextlib.suppress(UsageError, KeyError, TypeError):  # it has just ended
-                partly += checkpoint.note_of(path)["step"]
-        self._show(partly)
+        self._show(sum(map(checkpoint.step_of, self.job.folder.glob(f"*{PROGRESS}"))))
 
     def hear(self, step: int, loss: float) -> None:
         """Shows the one under way in this process."""
@@ -100,7 +95,7 @@ class _Progress:
 
     def _show(self, partly: int) -> None:
         steps, total = self.done * self.each + partly, self.count * self.each
-        remark = f"{self.done} of {self.count} networks"
+        remark = f"{self.done} of {self.count} networks{'' if steps else ', compiling'}"
         self.job.reporter.show(self.stage, min(steps, total), total, remark)
 
 

@@ -16,7 +16,7 @@ from nas.evaluators.train import RUNG_FOLDER
 from nas.job import helping
 from nas.job.context import Ongoing
 from nas.report import output
-from nas.saved import predictor_jobs
+from nas.saved import checkpoint, predictor_jobs
 from nas.store import files
 from nas.store.query import Row, Trial, free_name
 from nas.streams import stream
@@ -121,13 +121,14 @@ def _paths(job: Ongoing, purpose: int, steps: int) -> np.ndarray:
 
 def _kept(job: Ongoing, stage: str, file: str, steps: int, kind: str) -> dict[str, Any]:
     """Where a training of shared weights keeps its progress, how it is shown, and what logs call it."""
-    job.reporter.show(stage, 0, steps, "compiling")
+    saved = job.folder / f"{file}.safetensors"
+    job.reporter.show(stage, min(checkpoint.step_of(saved), steps), steps, "compiling")
 
     def shown(step: int, loss: float) -> None:
         job.reporter.show(stage, step, steps, f"loss {loss:.3f}")
         job.logs.measured(kind, (step, {"loss": loss}))
 
-    return {"saved": job.folder / f"{file}.safetensors", "note": job.note, "on_step": shown}
+    return {"saved": saved, "note": job.note, "on_step": shown}
 
 
 def say_what_was_left_out(job: Ongoing, trials: Sequence[Trial]) -> None:

@@ -70,6 +70,13 @@ def note_of(path: Path) -> dict:
         return note
 
 
+def step_of(path: Path) -> int:
+    """How many steps a checkpoint is the progress of; 0 where there is none that says so."""
+    with contextlib.suppress(UsageError, KeyError, TypeError, ValueError):
+        return int(note_of(path)["step"]) if path.exists() else 0
+    return 0
+
+
 def digest(path: Path) -> str:
     """The sha256 of a file, as it is kept with artifacts. Raises UsageError where there is none."""
     check_regular(f"{path}", path)

@@ -23,7 +23,7 @@ def locked(folder: Path, run: str) -> Iterator[None]:
             check_regular(f"{folder / NAME}", folder / NAME)  # to open a pipe may never end
         file = open(folder / NAME, "a")  # noqa: SIM115
     except OSError as error:
-        raise unwritable(folder, error) from error
+        raise unwritable(folder, error, "make it writable") from error
     with file:
         deadline = time.monotonic() + PATIENCE
         try:

@@ -5,6 +5,7 @@ lets the user interrupt. A step is a function of the state and of its number, so
 from its checkpoint bit for bit.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -17,8 +18,8 @@ from jaxtyping import Array
 
 from nas.devices import everywhere
 from nas.errors import RunError, UsageError
-from nas.hosts import agreed
-from nas.interrupts import check
+from nas.hosts import agreed, trains
+from nas.interrupts import check, held
 from nas.plain import shown
 from nas.saved import checkpoint
 from nas.tasks.base import Task
@@ -60,6 +61,13 @@ class Checkpoints:
         if self.path is not None:
             checkpoint.write(self.path, flatten(state), {**self.note, "step": done})
 
+    def keep(self, state: Any, done: int, loss: Array) -> None:
+        """What a training that is interrupted has reached, where it is whole: of several processes, one alone cannot
+        tell."""
+        with contextlib.suppress(UsageError, RunError):  # what is told of is the interrupt
+            if self.path is not None and not trains() and np.isfinite(float(loss)):
+                self.write(state, done)
+
 
 def checkpoints(
     saved: Path | None, note: dict | None, recipe: Recipe, task: Task, seed: int, **more: Any
@@ -86,28 +94,36 @@ def drive(
 
     `take(state, step)` gives the state after a step, and its loss. `on_step` hears now and then how many steps are
     done, and the loss. An epoch is so many steps; after each, `on_epoch` gives the state that goes on, which is then
-    written to the checkpoint. `ended` may end the training before an epoch. Raises RunError where the loss is not
-    finite, in the words of `diverged`, which has places for `step` and `loss`.
+    written to the checkpoint, and so is what an interrupt finds. `ended` may end the training before an epoch. Raises
+    RunError where the loss is not finite, in the words of `diverged`, which has places for `step` and `loss`.
     """
-    last_written = time.monotonic()
-    for step in steps:
-        check()
-        if step % epoch == 0 and ended(state, step // epoch):
-            return state, step
-        state, loss = take(state, step)
-        over = (step + 1) % epoch == 0
-        heard, due = over or step % LOOK == 0, kept.due(last_written)
-        if heard or due:
-            value = float(loss)
-            if not np.isfinite(value):
-                raise RunError(diverged.format(step=step, loss=value))
-            if heard:
-                on_step(step + 1, value)
-        if over:
-            state = on_epoch(state, step // epoch)
-        if over or due:
-            kept.write(state, step + 1)
-            last_written = time.monotonic()
+    last_written, reached = time.monotonic(), None
+    try:
+        for step in steps:
+            check()
+            if step % epoch == 0 and ended(state, step // epoch):
+                return state, step
+            over = (step + 1) % epoch == 0
+            # A step gives the buffers of its state away: it ends, but for the first, which takes minutes to compile.
+            with contextlib.nullcontext() if step == steps.start else held():
+                state, loss = take(state, step)
+                reached = None if over else (state, step + 1, loss)
+            heard, due = over or step % LOOK == 0, kept.due(last_written)
+            if heard or due:
+                value = float(loss)
+                if not np.isfinite(value):
+                    raise RunError(diverged.format(step=step, loss=value))
+                if heard:
+                    on_step(step + 1, value)
+            if over:
+                state = on_epoch(state, step // epoch)
+            if over or due:
+                kept.write(state, step + 1)
+                last_written = time.monotonic()
+    except KeyboardInterrupt:
+        if reached is not None:
+            kept.keep(*reached)
+        raise
     return state, steps.stop
 
 
