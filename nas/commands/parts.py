@@ -45,7 +45,7 @@ LINES: dict[str, dict[str, str]] = {
     },
     "task": {
         "digits": "1,797 digits of 8 x 8 pixels; comes with scikit-learn: the default",
-        "fashion-mnist": "70,000 grey images of clothes, 28 x 28 pixels, of --data-dir or Debian's dataset-fashion-mnist",
+        "fashion-mnist": "70,000 grey images of clothes, 28 x 28 pixels; of --data-dir, or Debian's package",
         "cifar10": "60,000 colour images, 32 x 32 pixels; --data-dir says where they lie",
         "npz:FILE": "an archive with the arrays images and labels; labels that are floats are learned as numbers",
         "folder:DIR": "your photos, as CLASS/IMAGE, or in a tar",
