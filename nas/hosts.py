@@ -28,6 +28,7 @@ BEAT_SECONDS = 5.0  # from one sign of life of a process to the next
 SILENT_SECONDS = 100.0  # after which one that gives none is taken for dead
 SAY_SECONDS = 10.0  # after which it is said that others are waited for
 MOST_SAID = 200  # letters of what libraries say
+Say = Callable[[str], None]
 BROKEN = ("gloo", "nccl", "coordination", "unavailable", "connection")  # what errors are called when a process ended
 
 
@@ -61,14 +62,18 @@ def trains() -> bool:
 
 
 @contextlib.contextmanager
-def joined(data: Mapping[str, Any], say: Callable[[str], None] = lambda said: None) -> Iterator[int]:
-    """Joins the other processes, if the data of a job name any; gives the number of this one. `say` hears that they are
-    waited for. Raises UsageError, and RunError where they cannot be reached."""
+def joined(data: Mapping[str, Any], say: Say = lambda said: None, complain: Say = lambda said: None) -> Iterator[int]:
+    """Joins the other processes, if the data of a job name any; gives the number of this one.
+
+    `say` hears that they are waited for; `complain`, in another thread, why this process ends where one of them is
+    silent. Raises UsageError, and RunError where they cannot be reached.
+    """
     given = asked(data)
     if given is None:
         yield 0
         return
     _join(*given, say)
+    _watch(complain)
     try:
         yield _group.number
         _dismiss("there was nothing left to train")
@@ -124,10 +129,9 @@ def _join(address: str, many: int | None, number: int | None, say: Callable[[str
         ) from error
     _group.number, _group.count = jax.process_index(), jax.process_count()
     _group.client = jax._src.distributed.global_state.client  # pyright: ignore
-    _watch(say)
 
 
-def _watch(say: Callable[[str], None]) -> None:
+def _watch(complain: Say) -> None:
     """Ends this process where another one gives no sign of life for long: one that was stopped, or whose machine is
     gone, closes no connection, and what all compute together would wait for it for ever."""
     client, beats, silent = _group.client, {}, dict.fromkeys(set(range(_group.count)) - {_group.number}, 0.0)
@@ -151,8 +155,11 @@ def _watch(say: Callable[[str], None]) -> None:
                 # By steps, not by the clock: where this process was stopped itself, the others may be well.
                 silent[other] = silent[other] + 1.0 if heard.get(other) == beats.get(other) else 0.0
                 if silent[other] > SILENT_SECONDS and _group.client is client:
-                    say(f"nas: error: process {other} has given no sign of life for {SILENT_SECONDS:.0f} s")
-                    os._exit(RunError.exit_status)  # the main thread hears nothing while it waits
+                    said = f"process {other} has given no sign of life for {SILENT_SECONDS:.0f} s"
+                    try:
+                        complain(f"{said}; --resume goes on with the run")
+                    finally:
+                        os._exit(RunError.exit_status)  # the main thread hears nothing while it waits
             heard.update(beats)
 
     for work in (beat, watch):

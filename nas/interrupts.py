@@ -22,6 +22,8 @@ IMPORTS = ("_find_and_load",)  # of Python's import
 _came: list[str] = []  # the signals since `heard` began
 _is_alone = False  # whether the process ends without what libraries do at the end
 _leaves = False  # whether `leave` was called
+_last = -AT_ONCE  # when a signal was heard
+_within = 0  # how many `heard` are within one another
 _holds = 0  # how many have asked to be left in peace
 _stop: Exception | None = None  # why what takes long has to end
 
@@ -34,27 +36,31 @@ def heard() -> Iterator[None]:
     An exception that arises in a destructor or a callback of some library is lost, and one in the midst of an import
     is made into others, or aborts the process: there the signal comes again in a moment, and `check` raises what came.
     """
-    last, first, say = -AT_ONCE, None, sys.unraisablehook
+    global _last, _within
+    _last = _last if _within else -AT_ONCE
+    _within += 1
+    first, say = None, sys.unraisablehook
 
     def lose(unraisable: Any) -> None:
-        nonlocal last
+        global _last
         if isinstance(unraisable.exc_value, KeyboardInterrupt) and _came:  # in one that `LOSES` does not name
-            last = -AT_ONCE
+            _last = -AT_ONCE
             _send_again(signal.SIGINT if _came[0] == CTRL_C else signal.SIGTERM)
         else:
             say(unraisable)
 
     def hear(which: int, frame: FrameType | None) -> None:
-        nonlocal last, first
+        global _last
+        nonlocal first
         _came.append(CTRL_C if which == signal.SIGINT else signal.Signals(which).name)
         now = time.monotonic()
-        if now - last < AT_ONCE or _holds:
+        if now - _last < AT_ONCE or _holds:
             return
         first = now if first is None else first
         if _is_in(frame, LOSES) or (now - first < IMPORT_SECONDS and _is_in(frame, IMPORTS)):
             _send_again(which)
             return
-        last = time.monotonic()
+        _last, first = time.monotonic(), None
         check()
 
     # Who started the process may want it deaf to Ctrl-C, as a shell does in the background.
@@ -70,6 +76,7 @@ def heard() -> Iterator[None]:
     finally:
         sys.unraisablehook = say
         _came.clear()
+        _within -= 1
 
 
 def _is_in(frame: FrameType | None, functions: tuple[str, ...]) -> bool:

@@ -162,13 +162,13 @@ def read_bounded(
 
 def check_target(field: str, path: str | Path) -> None:
     """Raises UsageError where no file can be put: nothing would be left of a device, pipe or folder that is there."""
-    folder = os.path.dirname(path) or "."
+    folder, real = os.path.dirname(path) or ".", os.path.dirname(os.path.realpath(path))
     if not os.path.isdir(folder):
         raise UsageError(f"{field} cannot be written: {folder!r} is not a folder")
     if os.path.exists(path) and not os.path.isfile(path):
         raise UsageError(f"{field} cannot be written: it is there, and is not a file")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"{field} cannot be written: {folder!r} is read-only; choose another folder")
+    if os.path.isdir(real) and not os.access(real, os.W_OK):
+        raise UsageError(f"{field} cannot be written: {real!r} is read-only; choose another folder")
 
 
 UNFINISHED = ".tmp"  # how the name of a file ends that is being written

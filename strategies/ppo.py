@@ -144,7 +144,8 @@ class PPO:
         counts = jnp.isfinite(merits) / jnp.maximum(jnp.isfinite(merits).sum(), 1)
         weight = known / jnp.maximum(known.sum(), 1)
         rewards = jnp.where(known, state.rewards, 0.0)
-        middle = (weight * rewards).sum()
+        one = rewards[jnp.argmax(known)]  # from which the others are told: equal ones have a deviation of exactly 0
+        middle = one + (weight * (rewards - one)).sum()
         now = moved(state.moments, self.baseline_decay, middle, (weight * (rewards - middle) ** 2).sum())
         moments = jnp.where(known.any(), now, state.moments)
         mean, variance, _ = moments

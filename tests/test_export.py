@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Callable
 
 import jax
@@ -186,14 +187,21 @@ def test_what_lies_in_a_folder_stays_until_all_that_is_new_is_written(tmp_path):
 
 
 def test_what_an_export_that_was_killed_has_left_goes_and_is_named(tmp_path):
-    killed, busy = (tmp_path / f".{name}.unfinished" for name in ("killed", "busy"))
-    for begun in (killed, busy):
+    killed, mine = tmp_path / f"{exports.BEGUN}killed", tmp_path / ".photos.unfinished"
+    for begun in (killed, mine):
         begun.mkdir()
         (begun / WEIGHTS).write_text("much")
-    with exports._locked(busy), exports._filled(tmp_path, lambda: None) as folder:
+        os.utime(begun, (0, 0))
+    with exports._filled(tmp_path, lambda: None) as busy:
         for name in (DESCRIPTION, WEIGHTS):
-            (folder / name).write_text("new")
-    assert {path.name for path in tmp_path.iterdir()} == {busy.name, DESCRIPTION, WEIGHTS}
+            (busy / name).write_text("old")
+        os.utime(busy, (0, 0))
+        with exports._filled(tmp_path, lambda: None) as folder:
+            assert busy.is_dir()
+            for name in (DESCRIPTION, WEIGHTS):
+                (folder / name).write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, DESCRIPTION, WEIGHTS}
+    assert (tmp_path / WEIGHTS).read_text() == "old"  # which came last
     (tmp_path / DESCRIPTION).unlink()  # as where it was killed while it moved its files
     check = functools.partial(exports.check, packed=False, form="jax")
     assert "was cut short: --replace writes it again" in refusal(functools.partial(check, replace=False), tmp_path)

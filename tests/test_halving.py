@@ -408,6 +408,12 @@ def test_a_table_of_several_epochs_is_searched_and_compared(measured, capsys):
     assert [trial.measurements["simulated_seconds"] for trial in trials] == [4.0] * 30 + [40.0] * 10
     asked = ["--task", f"table:{measured}", "--epochs", "4", "--seeds", "8", "--budget-seconds", "600"]
     assert cli.main(["compare", *asked, "--strategies", "random,hyperband,bohb", "--out", "compared"]) == 0
+    for budgets in ("(4,7)", "(3,7)"):  # of which the table has one, and none
+        more = ["--strategies", "random,hyperband", "--hyperband.budgets", budgets]
+        capsys.readouterr()
+        assert cli.main(["compare", *asked, *more]) == 2
+        assert "epochs=" in (said := capsys.readouterr().err)
+        assert "random ..." not in said
     with open("compared/summary.csv", newline="") as file:
         rows = {row["strategy"]: row for row in csv.DictReader(file)}
     assert all(float(row["simulated_seconds"]) <= 600 for row in rows.values())

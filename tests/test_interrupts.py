@@ -163,6 +163,16 @@ def test_signals_at_once_are_one_and_a_later_one_is_another(monkeypatch):
     assert raised == ["SIGTERM", "SIGTERM"]  # what came first is the reason
 
 
+def test_a_signal_at_once_is_no_other_one_where_what_heard_the_first_has_ended(monkeypatch):
+    """As in a command, which is heard from its import on."""
+    times = iter([0.0, 0.0, 1.0])
+    monkeypatch.setattr("nas.interrupts.time", types.SimpleNamespace(monotonic=lambda: next(times)))
+    with heard():
+        with pytest.raises(KeyboardInterrupt), heard():
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_what_is_held_ends_before_a_signal_is_heard():
     done = []
 

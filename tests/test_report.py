@@ -14,6 +14,8 @@ from nas.commands.cli import main
 from nas.commands.looks import looked_at
 from nas.commands.report import KINDS
 from nas.config import build, parse, to_data
+from nas.errors import UsageError
+from nas.plain import check_target
 from nas.report import facts, importance
 from nas.report.page import run_page, runs_page
 from nas.report.plots import OF_RUNS
@@ -300,3 +302,14 @@ def test_a_browser_shows_pages_without_errors_or_overflow(tmp_path, pages):
     for name, wide, inner, opens in found:
         assert wide <= inner, name
         assert opens, name
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path, monkeypatch):
+    closed, free = tmp_path / "closed", tmp_path / "free"
+    for folder in (closed, free):
+        folder.mkdir()
+    monkeypatch.setattr("nas.plain.os.access", lambda folder, how: folder != str(closed))
+    (closed / "link.html").symlink_to(free / "it.html")
+    with pytest.raises(UsageError, match=r"out cannot be written: .*closed' is read-only"):
+        check_target("out", closed / "it.html")
+    check_target("out", closed / "link.html")  # which leads elsewhere

@@ -24,7 +24,7 @@ from nas.commands import cli
 from nas.commands import search as launch
 from nas.engine.record import Record
 from nas.errors import RunError, UsageError
-from nas.store import overview
+from nas.store import files, overview
 from nas.store.lock import is_locked, locked
 from nas.store.migrations import APPLICATION_ID, HEAD, VERSION_TABLE
 from nas.store.schema import ARTIFACT, MEASUREMENT, PREDICTOR, RUN, TRIAL
@@ -337,7 +337,7 @@ def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     store.folder(run).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(
-        RunError, match=r"trials of run='mine' are deleted, but not all of its files in .* delete it again"
+        RunError, match=r"trials of run='mine' are deleted, but not all of its files in .*: it is a link; mend that"
     ):
         store.delete(run)
     assert [row["name"] for row in store.runs()] == ["mine"]
@@ -348,15 +348,23 @@ def test_a_run_whose_files_cannot_be_deleted_says_so(store, tmp_path):
 
 
 def test_a_run_whose_deletion_was_cut_short_before_its_files_can_be_deleted_again(store, monkeypatch):
+    """Also one whose process was killed, of which the lock says that nobody has it."""
     run = start(store, "one")
+    store.set_status(run.id, "running")
     store.add_trials(run.id, [new(0)])
     (store.folder(run) / "weights").write_text("many")
-    monkeypatch.setattr("nas.store.sql.files.remove", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        store.delete(run)
+    with store.locked(run):
+        pass
+    empty = files.empty
+    for at in (interrupted, lambda *given: (empty(*given), interrupted())):
+        monkeypatch.setattr("nas.store.sql.files.empty", at)
+        with pytest.raises(KeyboardInterrupt), store.settled("one") as found:
+            store.delete(found)
+        assert store.folder(run).is_dir()
     monkeypatch.undo()
-    assert store.folder(run).is_dir()
-    store.delete(store.run("one"))
+    assert {path.name for path in store.folder(run).iterdir()} <= {"lock"}
+    with store.settled("one") as found:
+        store.delete(found)
     assert not store.folder(run).exists()
     assert store.runs() == []
 

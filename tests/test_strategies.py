@@ -451,6 +451,17 @@ def test_a_step_is_clipped_against_the_policy_that_drew():
         assert not same(moves.weights, state.weights)
 
 
+@pytest.mark.parametrize("strategy", [Reinforce(), PPO(batch_size=7, entropy=0.0, imitation=0.0)], ids=str)
+def test_a_policy_learns_nothing_where_all_are_equal(strategy):
+    """However the mean of equal numbers is rounded."""
+    rows = anything(0, n=7).encodings
+    state = start(strategy, TOY, ())
+    for objective in (0.9, 0.1, 0.7):
+        learned = _tell(strategy, state, observed(rows, np.full(7, objective)))
+        for one, first in zip(policy(learned), policy(state), strict=True):
+            np.testing.assert_allclose(one, first, atol=1e-6)
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(2.0**-30, 0.0), (1e8, 1e9), (0.01, -3.0), (1.0, 3000.0)])
 @pytest.mark.parametrize("strategy", [Reinforce(), PPO(batch_size=8)], ids=lambda s: type(s).__name__)
 def test_a_policy_learns_alike_from_an_objective_in_any_unit(strategy, scale, offset):

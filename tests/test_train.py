@@ -18,6 +18,7 @@ from nas.errors import RunError, UsageError
 from nas.evaluators.train import TrainEvaluator
 from nas.saved import checkpoint
 from nas.tasks.base import Split
+from nas.training import driver
 from nas.training.driver import resume
 from nas.training.net import flatten, split
 from nas.training.paths import cost_binned_paths, fair_paths, uniform_paths
@@ -118,6 +119,23 @@ def test_an_interrupt_keeps_the_last_step(train, uninterrupted, tmp_path, stop_a
         assert heard == heard_again
         same_bits(weights, expected)
         same_bits(checkpoint.read(saved)[0], checkpoint.read(expected_file)[0])
+
+
+def test_an_interrupt_within_a_step_is_one_though_nobody_listens(tmp_path):
+    """As in a notebook: the step has given the buffers of its state away, and nothing is left that could be kept."""
+    path = tmp_path / "weights.safetensors"
+    give = jax.jit(lambda state: state + 1, donate_argnums=0)
+
+    def take(state, step):
+        state = give(state)
+        if step == 3:
+            raise KeyboardInterrupt
+        return state, state.sum()
+
+    how = {"epoch": 9, "diverged": "", "on_step": lambda step, loss: None}
+    with pytest.raises(KeyboardInterrupt):
+        driver.drive(take, jnp.zeros(3), range(9), driver.Checkpoints(path, seconds=1e6), **how)
+    assert not path.exists()
 
 
 def test_a_checkpoint_holds_weights_and_momentum(uninterrupted):

@@ -10,7 +10,7 @@ import numpy as np
 from nas import config
 from nas.config import Parser
 from nas.engine.contest import Answer, Question, allowed, run, summary
-from nas.errors import RunError, UsageError, unwritable
+from nas.errors import UsageError, unwritable
 from nas.plain import check_target, number, place, whole, write_whole
 from nas.report import output
 from nas.report.comparison import Curve
@@ -152,7 +152,7 @@ def main(argv: Sequence[str]) -> str:
     if options.out is not None:
         try:
             text += "".join(f"\n{path}" for path in write(question, answers, options.out)) + "\n"
-        except (UsageError, RunError):  # it may have taken hours
+        except BaseException:  # it may have taken hours
             output.say("nas", text)
             raise
     return text

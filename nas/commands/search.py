@@ -1,5 +1,6 @@
 """The command that launches a search: flags in, a progress bar while it runs, results and what to type next."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -30,13 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return output.complain(PROGRAM, no_device(error))
 
 
+def _complain(program: str, bar: Bar, said: str) -> None:
+    """The last words of a process that ends in the midst of it all."""
+    bar.__exit__()
+    output.complain(program, RunError(said))
+
+
 def answer(argv: Sequence[str], program: str = "nas search") -> str:
     """Runs the job of a command line, and says what it found. Raises Interrupted, which says how to go on."""
     outcome = None
     try:
         with heard():
             data, resume = config.parse(argv, program=program)
-            with Bar() as bar, hosts.joined(data, bar.say) as number:
+            with Bar() as bar, hosts.joined(data, bar.say, functools.partial(_complain, program, bar)) as number:
                 if number:
                     from nas.job.helping import help_train
 

@@ -58,7 +58,10 @@ class Question:
         return error_name(dataset, "valid", epochs), seconds_name(dataset, epochs)
 
     def of_budgets(self, budgets: tuple[int, ...]) -> "Question":
-        """The same, of the architectures that have their numbers for each of these too."""
+        """The same, of the architectures that have their numbers for each of these too. Raises UsageError where the
+        table has not these budgets."""
+        for epochs in budgets:
+            self.table.looked_up(self.looked_up[0], epochs)
         needed = [name for epochs in budgets for name in self._numbers(epochs)]
         return dataclasses.replace(self, table=self.table.within(needed))
 
@@ -188,6 +191,8 @@ def ask(question: Question, strategy: Strategy) -> Answer:
 def run(
     question: Question, strategies: Mapping[str, Any], on_answer: Callable[[str], None] = lambda name: None
 ) -> dict[str, Answer]:
+    for strategy in strategies.values():
+        _by_budget(question, strategy)  # what is wrong is said before anything takes long
     answers = {}
     for name, strategy in strategies.items():
         on_answer(name)

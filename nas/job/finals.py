@@ -95,7 +95,8 @@ class _Progress:
 
     def _show(self, partly: int) -> None:
         steps, total = self.done * self.each + partly, self.count * self.each
-        remark = f"{self.done} of {self.count} networks{'' if steps else ', compiling'}"
+        compiles = not steps and self.job.subject.task is not None
+        remark = f"{self.done} of {self.count} networks{', compiling' if compiles else ''}"
         self.job.reporter.show(self.stage, min(steps, total), total, remark)
 
 

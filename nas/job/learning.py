@@ -52,7 +52,7 @@ class Learning:
         for word, value in (("prescreen", kind), ("prior", settings.prior)):
             if value is not None and isinstance(strategy, Budgeted):
                 raise UsageError(f"{word}={value!r} needs a strategy whose evaluations are all of one budget")
-        if kind is not None and "," in settings.objectives:
+        if kind is not None and "," in settings.objectives and resume is None:  # earlier versions began such runs
             said = f"prescreen={kind!r} screens by one number, and objectives={settings.objectives} are several"
             raise UsageError(said)
         if kind is None and start is not None:
@@ -76,10 +76,12 @@ class Learning:
 def _opened(store: str, field: str, name: str) -> tuple[Any, str]:
     """The saved predictor that a field names, and the digest of its arrays."""
     try:
-        return predictor_jobs.opened(store, name)
+        with Store(store) as opened:
+            opened.predictor(name)
     except UsageError as error:
         others = f"a kind of predictor ({', '.join(PREDICTORS)}), or " if field == "prescreen" else ""
         raise UsageError(f"{field}={name!r} must be {others}a saved one: {error}") from error
+    return predictor_jobs.opened(store, name)
 
 
 def _is_saved(kind: str | None) -> bool:

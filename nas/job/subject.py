@@ -129,9 +129,10 @@ def _on_table(settings: Config, table: Table) -> Subject:
     asked = (*settings.objectives.split(","), *(name for name, _ in settings.limits))
     digest = table.fingerprint()
     found = Tabular(table, settings.table, asked)
-    strategy = settings.strategy
-    budgets = strategy.budgets or found.budgets(None, settings.final) if isinstance(strategy, Budgeted) else ()
-    looks = dataclasses.replace(found.prepare(None), budgets=(0, *budgets))
+    there, strategy = found.budgets(None, settings.final), settings.strategy
+    # A budget that the table has not is refused later.
+    asks = set(strategy.budgets or there).intersection(there) if isinstance(strategy, Budgeted) else ()
+    looks = dataclasses.replace(found.prepare(None), budgets=(0, *sorted(asks)))
     # Of an architecture that lacks one of the numbers nothing is known here.
     table = table.within(looks.names())
     found, final = (dataclasses.replace(found, table=table, tests=tests) for tests in (False, True))

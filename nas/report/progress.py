@@ -111,7 +111,7 @@ class _Lines:
         self._written = self._began
         self._stage, self._state = "", ""
         self._pace = 0, self._began  # what was done when the stage was first heard of, and when
-        self._done = 0
+        self._done, self._compiles = 0, True
         self._lock, self._closed = threading.Lock(), threading.Event()
         threading.Thread(target=self._repeat, daemon=True).start()
 
@@ -120,8 +120,9 @@ class _Lines:
             begins = stage != self._stage
             again = done < self._done  # the stage is about something else now, such as a second folder
             self._done = done
-            if begins or again or self._pace[0] == 0:  # the first step compiles, and is no measure of the others
+            if begins or again or self._compiles:  # the first step compiles, and is no measure of the others
                 self._pace = done, time.monotonic()
+            self._compiles = done == 0 or remark == "compiling"
             before, said = self._state, (f"{stage}: {done} of {total}", remark, self._left(done, total))
             self._stage, self._state = stage, "  ".join(part for part in said if part)
             ends = done >= total and self._state != before

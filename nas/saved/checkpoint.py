@@ -72,7 +72,7 @@ def note_of(path: Path) -> dict:
 
 def step_of(path: Path) -> int:
     """How many steps a checkpoint is the progress of; 0 where there is none that says so."""
-    with contextlib.suppress(UsageError, KeyError, TypeError, ValueError):
+    with contextlib.suppress(UsageError, KeyError, TypeError, ValueError, OverflowError):
         return int(note_of(path)["step"]) if path.exists() else 0
     return 0
 

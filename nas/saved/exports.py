@@ -2,11 +2,8 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +21,7 @@ from nas.saved.descriptions import DESCRIPTION, WEIGHTS, built, described, packe
 from nas.saved.programs import Written
 from nas.store.query import Run
 from nas.store.sql import Store
+from nas.unfinished import begun
 from spaces.abilities import Drawable
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 FILES = {"jax": WEIGHTS, "onnx": as_onnx.NAME, "stablehlo": as_stablehlo.NAME}  # by format, beside the description
 DRAWING = "architecture.svg"
-BEGUN = ".unfinished"  # of the folder that is being filled
+BEGUN = ".nas-export-"  # how the name of a folder begins that is being filled
 WRITTEN = (DESCRIPTION, *FILES.values(), card.NAME, card.CONFIG, DRAWING)
 
 
@@ -179,45 +177,24 @@ def write(
         raise unwritable(f"out={str(out)!r}", error) from error
 
 
-def _tidy(out: Path) -> None:
-    """Removes what exports that were killed had begun."""
-    for begun in out.glob(f".*{BEGUN}"):
-        with contextlib.suppress(OSError), _locked(begun):  # else somebody is writing there, or it is no folder
-            shutil.rmtree(begun)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Raises BlockingIOError where another process has the lock, which the kernel frees however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def _filled(out: Path, check_again: Callable[[], None]) -> Iterator[Path]:
     """A folder in `out` that is to be filled, and whose files are those of `out` when the block has ended. Others of a
     network that lay there are gone then; where the block fails, nothing has changed."""
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    _tidy(out)
-    begun = Path(tempfile.mkdtemp(prefix=".", suffix=BEGUN, dir=out))
     try:
-        with _locked(begun):
-            yield begun
-        interrupts.check()
-        check_again()  # it may have taken minutes, in which somebody else has written there
-        (out / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last
-        for name in WRITTEN:
-            if not (begun / name).exists():
+        with begun(out, BEGUN) as folder:
+            yield folder
+            interrupts.check()
+            check_again()  # it may have taken minutes, in which somebody else has written there
+            (out / DESCRIPTION).unlink(missing_ok=True)  # which says that there is a network: it comes last
+            there = {name for name in WRITTEN if (folder / name).exists()}
+            for name in set(WRITTEN) - there:
                 (out / name).unlink(missing_ok=True)
-        for path in sorted(begun.iterdir(), key=lambda path: path.name == DESCRIPTION):
-            os.replace(path, out / path.name)
+            for name in sorted(there, key=lambda name: name == DESCRIPTION):
+                os.replace(folder / name, out / name)
     finally:
-        shutil.rmtree(begun, ignore_errors=True)
         if is_new:
             with contextlib.suppress(OSError):  # there is something in it
                 out.rmdir()

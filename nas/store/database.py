@@ -199,7 +199,8 @@ class Database:
         except DBAPIError as error:
             said = one_line(error.orig)
             advice = [todo for sign, todo in ADVICE.items() if sign in said.lower()]
-            kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else UsageError
+            kind = DamagedError if ADVICE["malformed"] in advice else UsageError
+            kind = RunError if FULL in advice or (not self.sqlite and _lost(error)) else kind
             raise kind(f"store={self.url}: {said}; {[*advice, 'nothing was changed'][0]}") from error
         except records.Damaged as error:
             raise self.damaged(f"{error}") from error

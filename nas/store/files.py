@@ -89,14 +89,19 @@ class Files:
         return False
 
 
-def remove(folder: Path, gone: str) -> None:
-    """Raises RunError where the files cannot be deleted; `gone` says what is gone already."""
+def empty(folder: Path, gone: str) -> None:
+    """Deletes all but the lock. Raises RunError where it cannot; `gone` says what is gone already."""
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.is_symlink():
+            raise OSError("it is a link")
+        for path in folder.iterdir() if folder.exists() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
     except OSError as error:
-        said = f"{gone}, but not all of its files in {folder}"
-        raise RunError(f"{said}: {error.strerror or error}; make them writable, then delete it again") from error
+        said = f"{gone}, but not all of its files in {folder}: {error.strerror or error}"
+        raise RunError(f"{said}; mend that, then delete the run again") from error
 
 
 def ready(folder: Path) -> Path:

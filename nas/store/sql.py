@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,9 +181,10 @@ class Store:
 
         while self._database.write(some):
             pass
-        files.remove(folder, f"the trials of run={run.name!r} are deleted")
+        files.empty(folder, f"the trials of run={run.name!r} are deleted")
         itself = sa.delete(RUN).where(RUN.c.id == run.id)
         self._database.write(lambda connection: connection.execute(itself))
+        shutil.rmtree(folder, ignore_errors=True)  # with its lock, by which others saw that nobody has the run
         self._fronts.pop(run.id, None)  # another run may be given its number
 
     def set_status(self, run_id: int, status: Status, reason: str | None = None) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,12 +27,12 @@ from nas.tasks.data import Mapped, Split, Task
 from nas.tasks.kinds import described, from_data
 from nas.tasks.pixels import is_image
 from nas.tasks.room import FOLDER, OFF, folder, is_large, on_disk, pieces, reserve
+from nas.unfinished import LOCK, begun
 
 FORMAT = 2  # of a folder, and of how images are decoded: another one is made anew
-NOTE, LOCK, BEGUN = "task.json", "lock", "unfinished-"
+NOTE, BEGUN = "task.json", "unfinished-"
 MOST_BYTES = 16 * 2**20  # of a note
 AROUND = 16  # times what is looked at of a mapped file is held of it, as it lies around it
-FRESH = 60.0  # seconds in which a folder may not yet have its lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,17 +170,10 @@ def written(name: str) -> Iterator["Writing"]:
     root = folder()
     assert root is not None  # else nothing is large
     with on_disk():
-        _tidy(root)
-        begun = Path(tempfile.mkdtemp(prefix=BEGUN, dir=root))
-        try:
-            with open(begun / LOCK, "w") as lock:
-                with contextlib.suppress(OSError):  # not every file system has locks
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                yield Writing(begun, root / name)
-                _settle(begun, root / name)
-            _hold(root / name)
-        finally:
-            shutil.rmtree(begun, ignore_errors=True)
+        with begun(root, BEGUN) as unfinished:
+            yield Writing(unfinished, root / name)
+            _settle(unfinished, root / name)
+        _hold(root / name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,17 +251,6 @@ def _remove(place: Path) -> None:
             gone = Path(tempfile.mkdtemp(prefix=BEGUN, dir=place.parent))
             os.rename(place, gone / place.name)
             shutil.rmtree(gone, ignore_errors=True)
-
-
-def _tidy(root: Path) -> None:
-    """Removes folders that were begun by processes that have ended."""
-    for begun in root.glob(f"{BEGUN}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - begun.stat().st_mtime < FRESH:
-                continue
-            with contextlib.suppress(FileNotFoundError), open(begun / LOCK) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while its process lives
-            shutil.rmtree(begun, ignore_errors=True)
 
 
 def _hex(text: str) -> str:

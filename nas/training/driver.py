@@ -106,6 +106,7 @@ def drive(
             over = (step + 1) % epoch == 0
             # A step gives the buffers of its state away: it ends, but for the first, which takes minutes to compile.
             with contextlib.nullcontext() if step == steps.start else held():
+                reached = None
                 state, loss = take(state, step)
                 reached = None if over else (state, step + 1, loss)
             heard, due = over or step % LOOK == 0, kept.due(last_written)
